@@ -1,0 +1,1 @@
+//! Permits every action.

@@ -1,0 +1,1 @@
+//! Access control lists in the form of Mesos.

@@ -1,0 +1,1 @@
+//! Owner of the agent state: sandboxes, updates, endpoints.

@@ -1,0 +1,3 @@
+//! The master daemon.
+
+fn main() {}

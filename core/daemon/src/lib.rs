@@ -1,0 +1,1 @@
+//! The daemons tepui-master and tepui-agent: flags and wiring.

@@ -1,0 +1,1 @@
+//! What a command executor does, as a pure state machine.

@@ -1,0 +1,3 @@
+//! Runs one module library in a child process.
+
+fn main() {}

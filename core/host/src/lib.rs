@@ -1,0 +1,1 @@
+//! Finds, verifies, loads and calls modules; reads the configuration.

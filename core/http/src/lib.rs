@@ -1,0 +1,1 @@
+//! HTTP server and client: listeners, content negotiation, streams.

@@ -1,0 +1,1 @@
+//! Supervisor and first process of a container.

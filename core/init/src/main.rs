@@ -1,0 +1,3 @@
+//! Supervisor and first process of a container.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Owner of the master state: calls, streams, endpoints.

@@ -1,0 +1,1 @@
+//! Pure state machine of the cluster as its master sees it.

@@ -1,0 +1,1 @@
+//! Tables, rows and the encoders of what clients read.

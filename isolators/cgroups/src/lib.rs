@@ -1,0 +1,1 @@
+//! Isolators cgroups/cpu and cgroups/mem.

@@ -1,0 +1,1 @@
+//! Kernel primitives that the isolators share.

@@ -1,0 +1,1 @@
+//! Isolator namespaces/pid.

@@ -1,0 +1,1 @@
+//! Payload messages of the module contract.

@@ -1,0 +1,1 @@
+//! The #[config] attribute of the module SDK.

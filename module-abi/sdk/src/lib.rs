@@ -1,0 +1,1 @@
+//! Author kit for Tepui modules.

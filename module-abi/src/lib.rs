@@ -1,0 +1,1 @@
+//! The frozen tables between the Tepui host and module libraries.

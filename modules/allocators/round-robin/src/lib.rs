@@ -1,0 +1,1 @@
+//! Offers agents to frameworks in turn.

@@ -1,0 +1,1 @@
+//! Leadership of a master that has no peers.

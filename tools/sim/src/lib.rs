@@ -1,0 +1,1 @@
+//! Simulates a cluster of the real state machines under one clock and one seed.
