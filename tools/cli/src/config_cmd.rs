@@ -1,0 +1,12 @@
+//! `tepui config`: check a configuration file.
+
+use std::process::ExitCode;
+
+/// Arguments of `tepui config`.
+#[derive(clap::Args)]
+pub struct Args {}
+
+/// Runs the command.
+pub fn run(_args: Args) -> anyhow::Result<ExitCode> {
+    Ok(ExitCode::SUCCESS)
+}
