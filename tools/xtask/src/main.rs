@@ -1,3 +1,100 @@
-//! Development tasks: cargo xtask help.
+//! Development tasks. `cargo xtask help` lists them; CI runs `cargo xtask test` and nothing else.
 
-fn main() {}
+mod build;
+mod compat;
+mod demo;
+mod layers;
+mod licenses;
+mod test;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    about = "Development tasks of Tepui",
+    arg_required_else_help = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build, start `tepui local`, run one task, print its output and last state, stop
+    Demo,
+    /// Install what the tests need (as root on Debian) and run all of them
+    Test(test::Args),
+    /// Build what the tests load: static init, daemons, module libraries, misbehaving modules
+    Build,
+    /// Check who depends on whom
+    Layers,
+    /// Check the licences and duplicate versions of all dependencies
+    Licenses,
+    /// Check docs/COMPATIBILITY.md, or write it anew from docs/compatibility.tsv
+    Compat {
+        /// Write the page instead of comparing it
+        #[arg(long)]
+        write: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().task {
+        Task::Demo => demo::demo(),
+        Task::Test(args) => test::test(&args),
+        Task::Build => build::dev().map(drop),
+        Task::Layers => layers::check(),
+        Task::Licenses => licenses::check(),
+        Task::Compat { write } => compat::run(write),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The workspace's root, wherever the command was started.
+fn root() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest
+        .ancestors()
+        .nth(2)
+        .expect("xtask lies two folders below the root")
+        .to_path_buf()
+}
+
+/// The folder that cargo writes to.
+fn target_dir() -> PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(dir) => root().join(dir),
+        None => root().join("target"),
+    }
+}
+
+/// `cargo` in the workspace's root.
+fn cargo(args: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(args).current_dir(root());
+    command
+}
+
+/// Runs a command to its end; an exit status other than 0 is an error that names it.
+fn run(command: &mut Command) -> Result<()> {
+    let shown = format!("{command:?}").replace('"', "");
+    let status = command
+        .status()
+        .with_context(|| format!("cannot start {shown}"))?;
+    if !status.success() {
+        bail!("{shown}: {status}");
+    }
+    Ok(())
+}
