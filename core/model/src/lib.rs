@@ -3,7 +3,9 @@
 //! Nothing here does I/O, reads a clock or draws randomness from the system. Data is plain and
 //! serializable, so that events and effects of the state machines can be recorded and replayed.
 
+pub mod allocation;
 pub mod attributes;
+pub mod authorization;
 pub mod filters;
 pub mod hash;
 pub mod id;

@@ -290,6 +290,13 @@ impl Resource {
         self
     }
 
+    /// The same thing with another value of the same type.
+    #[must_use]
+    pub fn with_value(mut self, value: Value) -> Self {
+        self.value = value;
+        self
+    }
+
     /// The role it is allocated to.
     #[must_use]
     pub fn allocation_role(&self) -> Option<&Role> {

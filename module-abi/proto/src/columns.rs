@@ -1,0 +1,1 @@
+//! Facts, rounds and proposals of the allocator as packed columns.
