@@ -1,1 +1,29 @@
-//! HTTP server and client: listeners, content negotiation, streams.
+//! HTTP server and client: listeners, routing, content negotiation, streams, upgrades, and the
+//! endpoints that master and agent share.
+//!
+//! What goes over the wire follows libprocess of Mesos 1.11 (statuses, texts, header sets, routing
+//! rules); what is not observable is our own. This crate knows no master and no agent: handlers get
+//! a complete [`Request`] and return a [`Response`].
+
+mod client;
+pub mod media;
+pub mod percent;
+mod request;
+mod response;
+mod router;
+mod server;
+pub mod shared;
+pub mod stream;
+mod subject;
+mod upgrade;
+
+pub use client::{Client, ClientError, Records, Reply};
+pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+pub use media::Media;
+pub use request::{Query, Request};
+pub use response::{Body, Response, TEXT};
+pub use router::{Handler, Router};
+pub use server::{ListenError, Listener, Server, ServerSettings};
+pub use stream::{StreamBody, StreamError, StreamSender};
+pub use subject::Subject;
+pub use upgrade::{Upgrade, UpgradeError, Upgraded};

@@ -1,0 +1,336 @@
+//! The executor of one command task.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tepui_model::id::{ExecutorId, FrameworkId};
+use tepui_model::rng::Rng;
+use tepui_model::time::{Mono, Now};
+use tepui_proto::v1::executor::{Call, Event, call, event};
+use tepui_proto::v1::task_status::Reason;
+use tepui_proto::v1::{self, TaskInfo, TaskState, TaskStatus, framework_info, task_status};
+use tepui_proto::{Wire, v1::FrameworkInfo};
+
+use crate::describe_status;
+
+/// Time between SIGTERM and SIGKILL when nobody asks for another.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// A command that is out of time gets this much: Mesos kills with no grace, but the SIGTERM that it
+/// sends first is what ends most commands, and what clients read.
+const OUT_OF_TIME_GRACE: Duration = Duration::from_millis(100);
+
+/// What of an executor's shutdown grace period is not the command's (`executorShutdownGracePeriod`
+/// less the reap interval and a second for the last update).
+const SHUTDOWN_MARGIN: Duration = Duration::from_secs(2);
+
+/// What the machine is told.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Input {
+    /// The agent says something, as on the event stream of the executor API.
+    Event(Wire<Event>),
+    /// The container is over.
+    Ended {
+        /// Raw wait status of the command, where there is one.
+        status: Option<i32>,
+        /// It was destroyed for a limit; the agent reports that itself.
+        limited: bool,
+    },
+    /// A deadline has passed.
+    Tick,
+}
+
+/// What the machine wants done, in this order.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Output {
+    /// A call to the agent, as on the executor API.
+    Call(Wire<Call>),
+    /// To be recorded before what follows it; replaces the record before.
+    Record(Record),
+    /// End the command: SIGTERM now, SIGKILL after the grace period.
+    Stop {
+        /// How long the command has.
+        grace: Duration,
+    },
+}
+
+/// Why the command is being ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Intent {
+    /// A KILL or SHUTDOWN asked for it.
+    Killed,
+    /// It ran for longer than its `max_completion_time`.
+    OutOfTime,
+}
+
+/// What must survive the agent process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// When the command runs out of time.
+    pub deadline: Option<Mono>,
+    /// Why it is being ended, once it is.
+    pub intent: Option<Intent>,
+}
+
+/// Whose executor it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The framework.
+    pub framework: FrameworkId,
+    /// The executor: of a command task it has the task's id.
+    pub executor: ExecutorId,
+}
+
+/// The machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CommandExecutor {
+    identity: Identity,
+    rng: Rng,
+    /// From SUBSCRIBED.
+    killing_state: bool,
+    shutdown_grace: Duration,
+    task: Option<Wire<TaskInfo>>,
+    /// Newest state sent, a `TaskState`.
+    state: i32,
+    record: Record,
+}
+
+impl CommandExecutor {
+    /// The executor of a container that runs; it subscribes.
+    pub fn start(identity: Identity, seed: u64, outputs: &mut Vec<Output>) -> Self {
+        let executor = Self {
+            identity,
+            rng: Rng::new(seed),
+            killing_state: false,
+            shutdown_grace: Duration::from_secs(5),
+            task: None,
+            state: TaskState::TaskStaging.into(),
+            record: Record::default(),
+        };
+        outputs.push(executor.call(call::Type::Subscribe, |call| {
+            call.subscribe = Some(call::Subscribe::default());
+        }));
+        executor
+    }
+
+    /// The executor of a container that an earlier agent process launched, where the newest update
+    /// that the agent has recorded says `state` (`TASK_STAGING` if there is none).
+    pub fn resume(
+        identity: Identity,
+        seed: u64,
+        record: Record,
+        state: TaskState,
+        outputs: &mut Vec<Output>,
+    ) -> Self {
+        let mut executor = Self::start(identity, seed, outputs);
+        executor.record = record;
+        executor.state = state.into();
+        executor
+    }
+
+    /// When `Tick` is due.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Mono> {
+        match self.record.intent {
+            None if !is_terminal(self.state()) => self.record.deadline,
+            _ => None,
+        }
+    }
+
+    /// Takes an input; what is to be done goes to `outputs`.
+    pub fn apply(&mut self, input: Input, now: Now, outputs: &mut Vec<Output>) {
+        if is_terminal(self.state()) {
+            return;
+        }
+        match input {
+            Input::Event(event) => self.event(event.0, now, outputs),
+            Input::Ended { limited: true, .. } => {}
+            Input::Ended { status, .. } => self.ended(status, now, outputs),
+            Input::Tick => {
+                if self.next_deadline().is_some_and(|at| at <= now.mono) {
+                    self.out_of_time(outputs);
+                }
+            }
+        }
+    }
+
+    fn state(&self) -> TaskState {
+        TaskState::try_from(self.state).unwrap_or(TaskState::TaskStaging)
+    }
+
+    fn event(&mut self, event: Event, now: Now, outputs: &mut Vec<Output>) {
+        match event.r#type() {
+            event::Type::Subscribed => {
+                if let Some(subscribed) = event.subscribed {
+                    self.subscribed(&subscribed);
+                }
+            }
+            event::Type::Launch => {
+                if let Some(launch) = event.launch {
+                    self.launch(launch.task, now, outputs);
+                }
+            }
+            event::Type::Kill => {
+                let grace = event.kill.and_then(|kill| grace(kill.kill_policy.as_ref()));
+                self.kill(grace, now, outputs);
+            }
+            event::Type::Shutdown => {
+                let grace = self.shutdown_grace.saturating_sub(SHUTDOWN_MARGIN);
+                self.kill(Some(grace), now, outputs);
+            }
+            // Data for a command has no reader; updates here are recorded when they are made.
+            event::Type::Message
+            | event::Type::Acknowledged
+            | event::Type::Heartbeat
+            | event::Type::LaunchGroup
+            | event::Type::Error
+            | event::Type::Unknown => {}
+        }
+    }
+
+    fn subscribed(&mut self, subscribed: &event::Subscribed) {
+        self.killing_state = has_capability(
+            &subscribed.framework_info,
+            framework_info::capability::Type::TaskKillingState,
+        );
+        let info = &subscribed.executor_info;
+        if let Some(grace) = info.shutdown_grace_period.as_ref() {
+            self.shutdown_grace = duration(grace);
+        }
+    }
+
+    /// The command runs already: both states at once. A resumed machine goes on where it was.
+    fn launch(&mut self, task: TaskInfo, now: Now, outputs: &mut Vec<Output>) {
+        if self.task.is_some() {
+            return;
+        }
+        if self.record.deadline.is_none()
+            && let Some(limit) = &task.max_completion_time
+        {
+            self.record.deadline = Some(now.mono + duration(limit));
+            outputs.push(Output::Record(self.record.clone()));
+        }
+        self.task = Some(Wire(task));
+        if self.state() == TaskState::TaskStaging {
+            self.update(TaskState::TaskStarting, None, None, now, outputs);
+        }
+        if self.state() == TaskState::TaskStarting {
+            self.update(TaskState::TaskRunning, None, None, now, outputs);
+        }
+    }
+
+    fn kill(&mut self, asked: Option<Duration>, now: Now, outputs: &mut Vec<Output>) {
+        let policy = self.task.as_ref().and_then(|task| task.kill_policy);
+        let grace = asked.or_else(|| grace(policy.as_ref())).unwrap_or(GRACE);
+        if self.record.intent.is_none() {
+            self.record.intent = Some(Intent::Killed);
+            outputs.push(Output::Record(self.record.clone()));
+            if self.killing_state && self.task.is_some() {
+                self.update(TaskState::TaskKilling, None, None, now, outputs);
+            }
+        }
+        outputs.push(Output::Stop { grace });
+    }
+
+    fn out_of_time(&mut self, outputs: &mut Vec<Output>) {
+        self.record.intent = Some(Intent::OutOfTime);
+        outputs.push(Output::Record(self.record.clone()));
+        outputs.push(Output::Stop {
+            grace: OUT_OF_TIME_GRACE,
+        });
+    }
+
+    /// The verdict of `CommandExecutorProcess::reaped`.
+    fn ended(&mut self, status: Option<i32>, now: Now, outputs: &mut Vec<Output>) {
+        if self.task.is_none() {
+            // Never launched: the agent still has the task queued and reports it.
+            return;
+        }
+        let message = match status {
+            Some(status) => format!("Command {}", describe_status(status)),
+            None => "Failed to get exit status for Command".to_owned(),
+        };
+        let (state, reason) = match (self.record.intent, status) {
+            (Some(Intent::OutOfTime), _) => (
+                TaskState::TaskFailed,
+                Some(Reason::MaxCompletionTimeReached),
+            ),
+            (_, Some(0)) => (TaskState::TaskFinished, None),
+            (Some(Intent::Killed), Some(_)) => (TaskState::TaskKilled, None),
+            _ => (TaskState::TaskFailed, None),
+        };
+        self.update(state, Some(message), reason, now, outputs);
+    }
+
+    fn update(
+        &mut self,
+        state: TaskState,
+        message: Option<String>,
+        reason: Option<Reason>,
+        now: Now,
+        outputs: &mut Vec<Output>,
+    ) {
+        let Some(task) = &self.task else { return };
+        self.state = state.into();
+        let status = TaskStatus {
+            task_id: task.task_id.clone(),
+            state: state.into(),
+            message,
+            source: Some(task_status::Source::Executor.into()),
+            reason: reason.map(Into::into),
+            executor_id: Some(v1::ExecutorId {
+                value: self.identity.executor.to_string(),
+            }),
+            timestamp: Some(now.wall.as_secs_f64()),
+            uuid: Some(Bytes::copy_from_slice(self.rng.uuid().as_bytes())),
+            ..TaskStatus::default()
+        };
+        outputs.push(self.call(call::Type::Update, |call| {
+            call.update = Some(call::Update { status });
+        }));
+    }
+
+    fn call(&self, kind: call::Type, fill: impl FnOnce(&mut Call)) -> Output {
+        let mut call = Call {
+            executor_id: v1::ExecutorId {
+                value: self.identity.executor.to_string(),
+            },
+            framework_id: v1::FrameworkId {
+                value: self.identity.framework.to_string(),
+            },
+            r#type: Some(kind.into()),
+            ..Call::default()
+        };
+        fill(&mut call);
+        Output::Call(Wire(call))
+    }
+}
+
+fn is_terminal(state: TaskState) -> bool {
+    matches!(
+        state,
+        TaskState::TaskFinished
+            | TaskState::TaskFailed
+            | TaskState::TaskKilled
+            | TaskState::TaskError
+            | TaskState::TaskLost
+            | TaskState::TaskDropped
+            | TaskState::TaskGone
+            | TaskState::TaskGoneByOperator
+    )
+}
+
+fn grace(policy: Option<&v1::KillPolicy>) -> Option<Duration> {
+    policy?.grace_period.as_ref().map(duration)
+}
+
+fn duration(info: &v1::DurationInfo) -> Duration {
+    Duration::from_nanos(info.nanoseconds.max(0).unsigned_abs())
+}
+
+fn has_capability(info: &FrameworkInfo, wanted: framework_info::capability::Type) -> bool {
+    info.capabilities
+        .iter()
+        .any(|capability| capability.r#type() == wanted)
+}

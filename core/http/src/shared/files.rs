@@ -1,0 +1,443 @@
+//! Virtual files: `/files/{browse,read,download,debug}` and the v1 calls LIST_FILES and READ_FILE.
+//!
+//! A table maps virtual roots to real files and directories. A path is resolved by its longest
+//! attached prefix. What is read must lie below the attached directory after all symbolic links are
+//! followed, and that is checked on the *opened* file: sandboxes belong to tasks, which may swap a
+//! link at any moment.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
+use http::{HeaderMap, StatusCode};
+use nix::unistd::{Gid, Group, Uid, User};
+use tokio::sync::mpsc;
+
+use crate::request::Request;
+use crate::response::{Body, Response, TEXT};
+use crate::router::Router;
+use crate::shared::parse_number;
+
+/// Most that one read returns: 16 pages.
+const READ_LIMIT: u64 = 16 * 4096;
+
+/// Why a file cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FileError {
+    /// 400.
+    #[error("{0}")]
+    Invalid(String),
+    /// 404.
+    #[error("no such file")]
+    NotFound,
+    /// 500.
+    #[error("{0}")]
+    Io(String),
+}
+
+impl FileError {
+    fn io(what: &str, error: &io::Error) -> FileError {
+        match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => FileError::NotFound,
+            _ => FileError::Io(format!("Failed to {what}: {error}")),
+        }
+    }
+
+    /// The v0 answer.
+    pub fn response(&self) -> Response {
+        match self {
+            FileError::Invalid(text) => Response::bad_request(format!("{text}.\n")),
+            FileError::NotFound => {
+                Response::empty(StatusCode::NOT_FOUND).header(CONTENT_TYPE, TEXT)
+            }
+            FileError::Io(text) => {
+                Response::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{text}.\n"))
+            }
+        }
+    }
+}
+
+/// One entry of a listing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FileInfo {
+    /// Virtual path.
+    pub path: String,
+    /// Bytes.
+    pub size: u64,
+    /// Links.
+    pub nlink: u64,
+    /// Time of the last change, whole seconds since 1970.
+    pub mtime: Duration,
+    /// Type and permission bits.
+    pub mode: u32,
+    /// Owner's name, or number where it has none.
+    pub uid: String,
+    /// Group's name, or number where it has none.
+    pub gid: String,
+}
+
+/// The table of virtual roots. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Files {
+    roots: Arc<RwLock<BTreeMap<String, PathBuf>>>,
+}
+
+/// A path that was found: what it is really, and what it must stay below.
+struct Resolved {
+    real: PathBuf,
+    base: PathBuf,
+}
+
+impl Files {
+    /// Shows the file or directory `real` as `root`, in place of what was there.
+    pub fn attach(&self, root: &str, real: impl Into<PathBuf>) {
+        let root = format!("/{}", root.trim_matches('/'));
+        self.roots
+            .write()
+            .expect("no panic happens under this lock")
+            .insert(root, real.into());
+    }
+
+    /// Ends an [`Files::attach`].
+    pub fn detach(&self, root: &str) {
+        let root = format!("/{}", root.trim_matches('/'));
+        self.roots
+            .write()
+            .expect("no panic happens under this lock")
+            .remove(&root);
+    }
+
+    /// Real path of a virtual one, by its longest attached prefix.
+    fn resolve(&self, path: &str) -> Result<Resolved, FileError> {
+        let clean: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+        let roots = self.roots.read().expect("no panic happens under this lock");
+        for length in (1..=clean.len()).rev() {
+            let Some(base) = roots.get(&format!("/{}", clean[..length].join("/"))) else {
+                continue;
+            };
+            let rest = &clean[length..];
+            let base = base
+                .canonicalize()
+                .map_err(|error| FileError::io("resolve path", &error))?;
+            if !rest.is_empty() && !base.is_dir() {
+                return Err(FileError::Invalid(
+                    "Resolved path is not a directory".to_owned(),
+                ));
+            }
+            let real = base.join(rest.join("/")).canonicalize();
+            let real = real.map_err(|error| FileError::io("resolve path", &error))?;
+            return Resolved { real, base }.inside();
+        }
+        Err(FileError::NotFound)
+    }
+
+    /// Entries of a directory, sorted by path.
+    pub fn browse(&self, path: &str) -> Result<Vec<FileInfo>, FileError> {
+        let resolved = self.resolve(path)?;
+        let failed = |error: &io::Error| FileError::io("list directory", error);
+        if !resolved.real.is_dir() {
+            return Ok(Vec::new());
+        }
+        let mut names = BTreeMap::new();
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&resolved.real).map_err(|error| failed(&error))? {
+            let entry = entry.map_err(|error| failed(&error))?;
+            // An entry that vanishes between the two calls is simply not there.
+            let Ok(about) = entry.metadata() else {
+                continue;
+            };
+            let name = entry.file_name().to_string_lossy().into_owned();
+            found.push(info(
+                format!("{}/{name}", path.trim_end_matches('/')),
+                &about,
+                &mut names,
+            ));
+        }
+        found.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(found)
+    }
+
+    /// Part of a file: its size, and at most 16 pages from `offset` on. Without an offset only the size.
+    pub fn read(
+        &self,
+        path: &str,
+        offset: Option<u64>,
+        length: Option<u64>,
+    ) -> Result<(u64, Bytes), FileError> {
+        let file = self.open(path, "read")?;
+        let size = file
+            .metadata()
+            .map_err(|error| FileError::io("stat file", &error))?
+            .len();
+        let offset = offset.unwrap_or(size);
+        let wanted = length
+            .unwrap_or(READ_LIMIT)
+            .min(READ_LIMIT)
+            .min(size.saturating_sub(offset));
+        let mut data = vec![0; wanted as usize];
+        let mut got = 0;
+        while got < data.len() {
+            match file.read_at(&mut data[got..], offset + got as u64) {
+                Ok(0) => break,
+                Ok(n) => got += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(FileError::io("read file", &error)),
+            }
+        }
+        data.truncate(got);
+        Ok((size, data.into()))
+    }
+
+    /// Opens a regular file below its root.
+    fn open(&self, path: &str, what: &str) -> Result<File, FileError> {
+        let resolved = self.resolve(path)?;
+        if resolved.real.is_dir() {
+            return Err(FileError::Invalid(format!("Cannot {what} a directory")));
+        }
+        // Not blocking: a pipe without a writer would hang us.
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(nix::libc::O_NONBLOCK)
+            .open(&resolved.real);
+        let file = file.map_err(|error| FileError::io("open file", &error))?;
+        let real =
+            fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap_or(resolved.real);
+        Resolved {
+            real,
+            base: resolved.base,
+        }
+        .inside()?;
+        let about = file
+            .metadata()
+            .map_err(|error| FileError::io("stat file", &error))?;
+        if !about.is_file() {
+            return Err(FileError::Invalid(format!(
+                "Cannot {what} what is not a regular file"
+            )));
+        }
+        Ok(file)
+    }
+
+    pub(crate) fn register(&self, router: &mut Router) {
+        type Answer = fn(&Files, &Request) -> Result<Response, FileError>;
+        let routes: [(&str, Answer); 4] = [
+            ("/files/browse", browse),
+            ("/files/read", read),
+            ("/files/download", download),
+            ("/files/debug", debug),
+        ];
+        for (path, answer) in routes {
+            let files = self.clone();
+            router.route(path, move |request: Request| {
+                let files = files.clone();
+                async move {
+                    let work =
+                        move || answer(&files, &request).unwrap_or_else(|error| error.response());
+                    tokio::task::spawn_blocking(work)
+                        .await
+                        .expect("file access does not panic")
+                }
+            });
+        }
+    }
+}
+
+impl Resolved {
+    fn inside(self) -> Result<Resolved, FileError> {
+        if self.real.starts_with(&self.base) {
+            return Ok(self);
+        }
+        Err(FileError::Invalid(
+            "Resolved path is inaccessible".to_owned(),
+        ))
+    }
+}
+
+/// Owner and group names are looked up once for each listing.
+fn info(path: String, about: &fs::Metadata, names: &mut BTreeMap<(bool, u32), String>) -> FileInfo {
+    let (uid, gid) = (about.uid(), about.gid());
+    let user =
+        names
+            .entry((true, uid))
+            .or_insert_with(|| match User::from_uid(Uid::from_raw(uid)) {
+                Ok(Some(user)) => user.name,
+                _ => uid.to_string(),
+            });
+    let user = user.clone();
+    let group =
+        names
+            .entry((false, gid))
+            .or_insert_with(|| match Group::from_gid(Gid::from_raw(gid)) {
+                Ok(Some(group)) => group.name,
+                _ => gid.to_string(),
+            });
+    let changed = about
+        .modified()
+        .ok()
+        .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
+        .unwrap_or_default();
+    FileInfo {
+        path,
+        size: about.size(),
+        nlink: about.nlink(),
+        mtime: Duration::from_secs(changed.as_secs()),
+        mode: about.mode(),
+        uid: user,
+        gid: group.clone(),
+    }
+}
+
+/// `drwxr-xr-x`, as `ls` and Mesos write it.
+fn mode_text(mode: u32) -> String {
+    let kind = match mode & 0o170_000 {
+        0o040_000 => 'd',
+        0o120_000 => 'l',
+        0o060_000 => 'b',
+        0o020_000 => 'c',
+        0o010_000 => 'p',
+        0o140_000 => 's',
+        _ => '-',
+    };
+    let bit = |shift: u32| {
+        if mode & (1 << shift) == 0 {
+            '-'
+        } else {
+            ['x', 'w', 'r'][(shift % 3) as usize]
+        }
+    };
+    std::iter::once(kind).chain((0..9).rev().map(bit)).collect()
+}
+
+fn path_of(request: &Request) -> Result<&str, FileError> {
+    let path = request.query.get("path").filter(|path| !path.is_empty());
+    path.ok_or_else(|| FileError::Invalid("Expecting 'path=value' in query".to_owned()))
+}
+
+fn browse(files: &Files, request: &Request) -> Result<Response, FileError> {
+    let listed = files.browse(path_of(request)?)?;
+    let entry = |file: &FileInfo| {
+        serde_json::json!({
+            "gid": file.gid,
+            "mode": mode_text(file.mode),
+            "mtime": file.mtime.as_secs() as f64,
+            "nlink": file.nlink,
+            "path": file.path,
+            "size": file.size,
+            "uid": file.uid,
+        })
+    };
+    let body = serde_json::Value::from(listed.iter().map(entry).collect::<Vec<_>>());
+    Ok(Response::jsonp(request, vec![body.to_string().into()]))
+}
+
+/// A number of the query; -1 and its absence mean "not said".
+fn number(request: &Request, name: &str) -> Result<Option<u64>, FileError> {
+    let Some(text) = request.query.get(name) else {
+        return Ok(None);
+    };
+    let failed = |error| FileError::Invalid(format!("Failed to parse {name}: {error}"));
+    match parse_number::<i64>(text).map_err(failed)? {
+        -1 => Ok(None),
+        number => u64::try_from(number)
+            .map(Some)
+            .map_err(|_| FileError::Invalid(format!("Negative {name} provided: {number}"))),
+    }
+}
+
+fn read(files: &Files, request: &Request) -> Result<Response, FileError> {
+    let path = path_of(request)?;
+    let offset = number(request, "offset")?;
+    let length = number(request, "length")?;
+    let (size, data) = files.read(path, offset, length)?;
+    let body = serde_json::json!({
+        "data": String::from_utf8_lossy(&data),
+        "offset": offset.unwrap_or(size),
+    });
+    Ok(Response::jsonp(request, vec![body.to_string().into()]))
+}
+
+fn download(files: &Files, request: &Request) -> Result<Response, FileError> {
+    let path = path_of(request)?;
+    let file = match files.open(path, "download") {
+        Err(FileError::NotFound) => return Ok(Response::not_found()),
+        opened => opened?,
+    };
+    let name = Path::new(path)
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy();
+    let size = file
+        .metadata()
+        .map_err(|error| FileError::io("stat file", &error))?
+        .len();
+    let response = Response {
+        status: StatusCode::OK,
+        headers: HeaderMap::new(),
+        body: send(file, size),
+    };
+    let disposition = format!("attachment; filename={name}");
+    Ok(response
+        .header(CONTENT_DISPOSITION, &disposition)
+        .header(CONTENT_TYPE, content_type(&name)))
+}
+
+/// Reads a file as fast as the client takes it. What is appended meanwhile is not sent.
+fn send(file: File, size: u64) -> Body {
+    let (sender, pieces) = mpsc::channel(2);
+    tokio::task::spawn_blocking(move || {
+        let mut at = 0;
+        while at < size {
+            let mut piece = vec![0; (size - at).min(64 * 1024) as usize];
+            let Ok(got @ 1..) = file.read_at(&mut piece, at) else {
+                return;
+            };
+            piece.truncate(got);
+            at += got as u64;
+            if sender.blocking_send(piece.into()).is_err() {
+                return;
+            }
+        }
+    });
+    Body::Sized(pieces, size)
+}
+
+fn debug(files: &Files, request: &Request) -> Result<Response, FileError> {
+    let roots = files
+        .roots
+        .read()
+        .expect("no panic happens under this lock");
+    let body = serde_json::to_vec(&*roots).map_err(|error| FileError::Io(error.to_string()))?;
+    Ok(Response::jsonp(request, vec![body.into()]))
+}
+
+/// Type of a download by its extension.
+fn content_type(name: &str) -> &'static str {
+    match Path::new(name)
+        .extension()
+        .and_then(|extension| extension.to_str())
+    {
+        Some("css") => "text/css",
+        Some("csv") => "text/csv",
+        Some("gif") => "image/gif",
+        Some("gz" | "tgz") => "application/gzip",
+        Some("htm" | "html") => "text/html",
+        Some("jpg" | "jpeg") => "image/jpeg",
+        Some("js") => "application/javascript",
+        Some("json") => "application/json",
+        Some("log" | "txt") => "text/plain",
+        Some("pdf") => "application/pdf",
+        Some("png") => "image/png",
+        Some("svg") => "image/svg+xml",
+        Some("tar") => "application/x-tar",
+        Some("xml") => "application/xml",
+        Some("zip") => "application/zip",
+        _ => "application/octet-stream",
+    }
+}

@@ -1,0 +1,51 @@
+//! `/system/stats.json`.
+
+use serde::Serialize;
+
+use crate::request::Request;
+use crate::response::Response;
+use crate::router::Router;
+
+#[derive(Serialize)]
+struct Stats {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    avg_load_15min: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    avg_load_1min: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    avg_load_5min: Option<f64>,
+    cpus_total: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mem_free_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mem_total_bytes: Option<u64>,
+}
+
+pub(super) fn register(router: &mut Router) {
+    router.route("/system/stats.json", |request: Request| async move {
+        let body = serde_json::to_vec(&stats()).expect("plain data serializes");
+        Response::jsonp(&request, vec![body.into()])
+    });
+}
+
+/// What the system tells; what it does not tell (no `/proc`) is left out, as in Mesos.
+fn stats() -> Stats {
+    let loads = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = |n| loads.split_whitespace().nth(n)?.parse().ok();
+    let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let bytes = |name: &str| {
+        let line = memory
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+        Some(kib * 1024)
+    };
+    Stats {
+        avg_load_15min: load(2),
+        avg_load_1min: load(0),
+        avg_load_5min: load(1),
+        cpus_total: std::thread::available_parallelism().map_or(1, usize::from),
+        mem_free_bytes: bytes("MemFree"),
+        mem_total_bytes: bytes("MemTotal"),
+    }
+}
