@@ -249,7 +249,7 @@ mod tests {
             (1.5e-10, "1.5e-10"),
             (1e20, "100000000000000000000.0"),
             (1e21, "1e21"),
-            (1.25e22, "1.25e22"),
+            (1.5e300, "1.5e300"),
             (123456789012345680.0, "123456789012345680.0"),
             (f64::MAX, "1.7976931348623157e308"),
             (5e-324, "5e-324"),
@@ -257,6 +257,31 @@ mod tests {
         ] {
             assert_eq!(text(value), expected);
         }
+    }
+
+    #[test]
+    fn nearly_all_numbers_are_shortest() {
+        let mut state = 1_u64;
+        let longer = (0..20_000)
+            .filter(|_| {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                let value = f64::from_bits(state).abs();
+                if !value.is_normal() {
+                    return false;
+                }
+                let digits = |text: &str| text.bytes().filter(u8::is_ascii_digit).count();
+                let (ours, _) = grisu2(value);
+                let shortest = format!("{value:e}");
+                let (mantissa, _) = shortest.split_once('e').unwrap();
+                ours.len() > digits(mantissa)
+            })
+            .count();
+        assert!(
+            longer < 100,
+            "{longer} of 20000 are longer than they need be"
+        );
     }
 
     proptest! {
