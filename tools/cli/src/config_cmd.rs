@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 /// Arguments of `tepui config`.
 #[derive(clap::Args)]
-pub(crate) struct Args {}
+pub struct Args {}
 
 /// Runs the command.
-pub(crate) fn run(_args: Args) -> anyhow::Result<ExitCode> {
+pub fn run(_args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }

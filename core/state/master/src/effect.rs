@@ -1,0 +1,115 @@
+//! What a master wants done: plain data, in order, performed by the owner.
+
+use serde::{Deserialize, Serialize};
+use tepui_model::allocation::{Fact, Round};
+use tepui_model::authorization::ClassKey;
+use tepui_model::id::{FrameworkId, Uuid};
+use tepui_proto::v1::{master, scheduler};
+use tepui_proto::{Wire, link};
+
+use crate::event::{CallId, Entry, SessionKey, StoreId, StreamKey};
+
+/// Answer to a call. The owner turns it into a status and a body.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// 202, no body.
+    Accepted,
+    /// 200, no body.
+    Ok,
+    /// 400 with a text.
+    BadRequest(String),
+    /// 403 with a text.
+    Forbidden(String),
+    /// 404 with a text.
+    NotFound(String),
+    /// 409 with a text.
+    Conflict(String),
+    /// 501 with a text.
+    NotImplemented(String),
+    /// 503 with a text.
+    Unavailable(String),
+    /// The class that the authorization rested on is not the object's class any more: authorize again.
+    Again(ClassKey),
+}
+
+/// Everything that the owner has to do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Effect {
+    /// Answer a call.
+    Reply {
+        /// Which call.
+        call: CallId,
+        /// With what.
+        reply: Reply,
+    },
+    /// Answer a SUBSCRIBE with 200 and a stream. Its events follow.
+    OpenStream {
+        /// Which call.
+        call: CallId,
+        /// Its number from now on.
+        stream: StreamKey,
+        /// Value of the `Mesos-Stream-Id` header.
+        stream_id: Uuid,
+        /// Whose stream it is; `None` if only an ERROR follows.
+        framework: Option<FrameworkId>,
+    },
+    /// An event for a scheduler.
+    ToScheduler {
+        /// On which stream.
+        stream: StreamKey,
+        /// The event.
+        event: Wire<scheduler::Event>,
+    },
+    /// End a scheduler's stream after what was sent. No `StreamClosed` is expected for it.
+    CloseStream {
+        /// Which stream.
+        stream: StreamKey,
+    },
+
+    /// A frame for an agent. The link puts its session number on.
+    ToAgent {
+        /// Which session.
+        session: SessionKey,
+        /// The frame.
+        frame: Wire<link::LinkFrame>,
+    },
+    /// Close a session after what was sent. No `AgentClosed` is expected for it.
+    CloseAgent {
+        /// Which session.
+        session: SessionKey,
+    },
+
+    /// News for the allocator, in order.
+    Facts(Vec<Fact>),
+    /// Ask the allocator for proposals. At most one round is open.
+    Allocate {
+        /// Number for the answer.
+        number: u64,
+        /// The round.
+        round: Round,
+    },
+
+    /// Write a batch, all or nothing, under this leader's epoch.
+    Store {
+        /// Number for the answer.
+        id: StoreId,
+        /// Entries to write.
+        puts: Vec<Entry>,
+        /// Keys to remove.
+        deletes: Vec<String>,
+    },
+
+    /// An event for the subscribers of the operator API.
+    ToOperators {
+        /// Who may see it: the class of the object it is about.
+        class: Option<ClassKey>,
+        /// The event.
+        event: Wire<master::Event>,
+    },
+
+    /// The leader cannot go on: end the process.
+    StepDown {
+        /// Why.
+        reason: String,
+    },
+}

@@ -1,0 +1,94 @@
+//! One consistent picture of the cluster, as readers get it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tepui_model::allocation::{AgentKey, FrameworkKey};
+use tepui_model::authorization::{Class, ClassKey};
+use tepui_model::id::AgentId;
+use tepui_model::time::Wall;
+
+use crate::rows::{
+    AgentRow, DoneRow, ExecutorRow, FrameworkRow, OfferRow, RecoveredAgentRow, TaskRow,
+};
+use crate::table::Rows;
+
+/// Snapshot of a master's state. Cheap to clone; nothing in it changes.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// Number of the last event that is contained: a reader waits for a view at least as new as the
+    /// last event that was applied when it arrived.
+    pub version: u64,
+    /// Known agents, oldest first.
+    pub agents: Rows<AgentRow>,
+    /// Known frameworks, oldest first.
+    pub frameworks: Vec<Arc<FrameworkView>>,
+    /// Completed frameworks, oldest first.
+    pub completed_frameworks: Vec<Arc<FrameworkView>>,
+    /// Open offers, oldest first.
+    pub offers: Rows<OfferRow>,
+    /// Visibility classes of all rows.
+    pub classes: Arc<Classes>,
+    /// What belongs to no table.
+    pub globals: Arc<Globals>,
+}
+
+/// A framework with everything that is its own.
+#[derive(Clone, Debug)]
+pub struct FrameworkView {
+    /// The framework itself.
+    pub row: FrameworkRow,
+    /// Its tasks that have not ended.
+    pub tasks: Rows<TaskRow>,
+    /// Its tasks on unreachable agents.
+    pub unreachable: Rows<DoneRow>,
+    /// Its ended tasks, oldest first, as far as the limit allows.
+    pub completed: Rows<DoneRow>,
+    /// Its custom and default executors.
+    pub executors: Rows<ExecutorRow>,
+}
+
+/// The interned visibility classes.
+#[derive(Clone, Debug, Default)]
+pub struct Classes {
+    /// Indexed by `ClassKey`.
+    pub list: Vec<Arc<Class>>,
+}
+
+impl Classes {
+    /// The class behind a row's key.
+    pub fn get(&self, key: ClassKey) -> Option<&Class> {
+        self.list.get(key.0 as usize).map(Arc::as_ref)
+    }
+}
+
+/// What belongs to no table.
+#[derive(Clone, Debug, Default)]
+pub struct Globals {
+    /// Id of this master run: a uuid.
+    pub master_id: String,
+    /// `mesos.v1.MasterInfo`.
+    pub master_info: Bytes,
+    /// When the process started.
+    pub started: Wall,
+    /// When it became leader.
+    pub elected: Option<Wall>,
+    /// Registered agents that have not come back since the failover.
+    pub recovered_agents: Vec<RecoveredAgentRow>,
+    /// Agents marked unreachable, with the time.
+    pub unreachable_agents: Vec<(AgentId, Wall)>,
+}
+
+impl View {
+    /// The agent behind a row's key. Linear: encoders that need many build an index once.
+    pub fn agent(&self, key: AgentKey) -> Option<&AgentRow> {
+        self.agents.iter().find(|agent| agent.key == key)
+    }
+
+    /// The framework behind a row's key.
+    pub fn framework(&self, key: FrameworkKey) -> Option<&Arc<FrameworkView>> {
+        self.frameworks
+            .iter()
+            .find(|framework| framework.row.key == key)
+    }
+}
