@@ -1,1 +1,19 @@
-//! Performs the effects of the container state machine.
+//! Containers of one agent: performs what `tepui-state-container` decides.
+//!
+//! A [`Containerizer`] owns the records of its containers (`<meta_dir>/<container id>/{launch.pb,events.log}`), their
+//! runtime directories, the conversations with their supervisors and the order of isolator calls. One task per
+//! container runs its state machine; an agent that was killed finds everything again with [`Containerizer::recover`].
+//!
+//! It deliberately does not know tasks, executors or frameworks, makes no status updates, and decides no policy:
+//! what a termination means for a task is the agent's business.
+
+mod config;
+mod containerizer;
+mod error;
+
+pub use config::{
+    Command, ContainerConfig, Launched, Limit, Limits, Recovered, RunningContainer, Settings,
+};
+pub use containerizer::Containerizer;
+pub use error::{Error, LaunchError};
+pub use tepui_state_container::{Exit, Limitation, Termination};

@@ -1,1 +1,4 @@
 //! The daemons tepui-master and tepui-agent: flags and wiring.
+
+pub mod flags;
+pub mod settings;

@@ -1,1 +1,46 @@
-//! Supervisor and first process of a container.
+//! What an agent and the supervisor of a container say to each other, and what the supervisor leaves on disk.
+//!
+//! The supervisor is the program `tepui-init`; this library is its protocol, used by both ends. It has no dependency
+//! beyond std, so that the program stays small: two of its processes live as long as each container does.
+//!
+//! # The supervisor's directory
+//!
+//! | name | what |
+//! |---|---|
+//! | `lock` | held (flock) by the supervisor for as long as anything of the container may run |
+//! | `sock` | where a later agent process connects |
+//! | `exit` | how the command ended, see [`Exit`]; written before the lock is let go |
+//!
+//! A lock that is free without an `exit` file means that the supervisor was killed from outside.
+//!
+//! # The conversation
+//!
+//! The agent that launches gives the supervisor one end of a socket pair as its standard input and sends
+//! [`Request::Launch`]. The supervisor answers [`Answer::Hello`] once the first process is held at the gate. The
+//! gate opens by an explicit [`Request::Open`] on this connection and no other way: when the connection closes
+//! before, the supervisor ends and nothing was started. A later agent connects to `sock` and is greeted with the same
+//! `Hello`; its connection replaces the one before.
+//!
+//! # Versions
+//!
+//! `Hello` carries the version of the supervisor. An agent adopts supervisors of its own version and of every
+//! earlier one: kinds of frames are only ever added, and an unknown kind is skipped by both ends. A launch only
+//! happens between equals, so [`LaunchSpec`] may change with the version.
+
+mod exit;
+mod frame;
+mod spec;
+
+pub use exit::Exit;
+pub use frame::{Answer, Decoder, FrameError, MAX_FRAME, Request};
+pub use spec::{CloneFlags, LaunchSpec, Mount, Rlimit, User};
+
+/// The version of the protocol that this release speaks.
+pub const PROTOCOL: u32 = 1;
+
+/// Name of the lock file in the supervisor's directory.
+pub const LOCK_FILE: &str = "lock";
+/// Name of the socket in the supervisor's directory.
+pub const SOCKET_FILE: &str = "sock";
+/// Name of the file that says how the command ended.
+pub const EXIT_FILE: &str = "exit";

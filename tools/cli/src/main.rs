@@ -1,13 +1,23 @@
 //! The `tepui` command: a cluster on this machine, tasks, modules and configuration.
 
+mod client;
 mod config_cmd;
+mod local;
+mod logs;
 mod module;
+mod run;
+mod show;
+mod stop;
+mod table;
 
+use std::future::Future;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use anyhow::{Context, Result, bail};
+use clap::{CommandFactory, Parser, Subcommand};
 
-/// Run and look at a Tepui cluster.
+/// Run and look at a Tepui cluster
 #[derive(Parser)]
 #[command(
     name = "tepui",
@@ -22,22 +32,95 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Local(local::Args),
+    Run(run::Args),
+    /// List tasks
+    Tasks(show::TasksArgs),
+    /// List agents
+    Agents(show::ListArgs),
+    /// List frameworks
+    Frameworks(show::ListArgs),
+    /// Print the output of a task
+    Logs(logs::Args),
+    /// End a framework and its tasks
+    Teardown(show::TeardownArgs),
     /// Write, check and list modules
     Module(module::Args),
     /// Check a configuration file
     Config(config_cmd::Args),
+    /// Print a completion script for a shell
+    Completion {
+        /// bash, zsh, fish, elvish or powershell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages into a folder
+    Man {
+        /// The folder
+        dir: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Local(args) => local::run(args),
+        Command::Run(args) => run::run(args),
+        Command::Tasks(args) => show::tasks(args),
+        Command::Agents(args) => show::agents(args),
+        Command::Frameworks(args) => show::frameworks(args),
+        Command::Logs(args) => logs::run(args),
+        Command::Teardown(args) => show::teardown(args),
         Command::Module(args) => module::run(args),
         Command::Config(args) => config_cmd::run(args),
+        Command::Completion { shell } => completion(shell),
+        Command::Man { dir } => man(&dir),
     };
-    match result {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("tepui: {error:#}");
-            ExitCode::FAILURE
-        }
+    result.unwrap_or_else(|error| {
+        eprintln!("tepui: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn completion(shell: clap_complete::Shell) -> Result<ExitCode> {
+    clap_complete::generate(shell, &mut Cli::command(), "tepui", &mut std::io::stdout());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn man(dir: &std::path::Path) -> Result<ExitCode> {
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    clap_mangen::generate_to(Cli::command(), dir)
+        .with_context(|| format!("cannot write to {}", dir.display()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs a command's work on a runtime of its own.
+fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?
+        .block_on(work)
+}
+
+/// A program of the same set: it lies beside this one.
+fn beside(program: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe().context("cannot find the own executable")?;
+    let path = own.with_file_name(program);
+    if !path.exists() {
+        bail!(
+            "{} is missing: it belongs beside {}",
+            path.display(),
+            own.display()
+        );
+    }
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
     }
 }

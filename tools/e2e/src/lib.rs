@@ -1,1 +1,8 @@
-//! End-to-end tests on the real binaries.
+//! What end-to-end tests share: real daemons in folders of their own, waiting for conditions, and
+//! the replay of recorded exchanges.
+
+pub mod cluster;
+pub mod wait;
+
+pub use cluster::{Cluster, Daemon, Scratch, bin};
+pub use wait::wait_for;

@@ -1,0 +1,121 @@
+//! What a container is made of.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use tepui_model::{
+    id::ContainerId,
+    resources::{Resources, Scalar},
+};
+use tepui_proto::v1;
+
+use crate::Termination;
+
+/// Settings of a [`crate::Containerizer`].
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Records of containers; below the work directory, so that they are there after a reboot.
+    pub meta_dir: PathBuf,
+    /// Locks, sockets and exit files of supervisors; emptied by a reboot. Keep it short: the path of a socket in it
+    /// is at most 107 bytes.
+    pub runtime_dir: PathBuf,
+    /// The `tepui-init` program.
+    pub init: PathBuf,
+    /// Run commands as the user of their configuration; otherwise as the agent's own.
+    pub switch_user: bool,
+    /// How long a supervisor may take to hold its container at the gate, and to open it.
+    pub start_timeout: Duration,
+}
+
+impl Settings {
+    /// Settings with the usual timeouts; users are switched when the agent is root.
+    pub fn new(
+        meta_dir: impl Into<PathBuf>,
+        runtime_dir: impl Into<PathBuf>,
+        init: impl Into<PathBuf>,
+    ) -> Self {
+        Self {
+            meta_dir: meta_dir.into(),
+            runtime_dir: runtime_dir.into(),
+            init: init.into(),
+            switch_user: nix::unistd::geteuid().is_root(),
+            start_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// What to run, as in `CommandInfo`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Command {
+    /// Run `value` by `/bin/sh -c`.
+    pub shell: bool,
+    /// The shell's text, or the program, which is looked for in the container's PATH.
+    pub value: String,
+    /// The whole argument vector with `shell` false, name of the program included; ignored for a shell.
+    pub arguments: Vec<String>,
+}
+
+/// An upper limit on a resource, as in `TaskInfo.limits`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// As much as the machine has.
+    Infinite,
+    /// At most this.
+    Amount(Scalar),
+}
+
+/// Limits by resource name (`cpus`, `mem`); what is not named is limited to the resources themselves, as Mesos does.
+pub type Limits = BTreeMap<String, Limit>;
+
+/// A container to launch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ContainerConfig {
+    /// Never used before, and not again until [`crate::Containerizer::forget`].
+    pub id: ContainerId,
+    /// Who runs the command and owns the sandbox; none means the agent's own user.
+    pub user: Option<String>,
+    /// The sandbox on the host. It is made if it is missing, with its parents, mode 0750, owned by the user.
+    pub sandbox: PathBuf,
+    /// What to run.
+    pub command: Command,
+    /// The whole environment; of two entries with one name the later wins. PATH is added when it is missing.
+    pub environment: Vec<(String, String)>,
+    /// What is set aside for it.
+    pub resources: Resources,
+    /// What it may use beyond that.
+    pub limits: Limits,
+    /// What isolators look at.
+    pub container: Option<v1::ContainerInfo>,
+    /// Whether this is a command task (isolators treat its memory differently from an executor's).
+    pub is_command_task: bool,
+    /// Whether it outlives the agent process; without it the container is killed when the agent ends.
+    pub checkpoint: bool,
+}
+
+/// A container whose command was started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Launched {
+    /// The first process, as the host numbers it: `executor_pid` of the container's status.
+    pub pid: u32,
+}
+
+/// A container that was found running.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunningContainer {
+    /// Its id.
+    pub id: ContainerId,
+    /// The first process, as the host numbers it.
+    pub pid: u32,
+}
+
+/// What a new agent process found.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Recovered {
+    /// Containers that run on.
+    pub running: Vec<RunningContainer>,
+    /// Known containers that are over, or were never started; kept until they are forgotten.
+    pub ended: Vec<(ContainerId, Termination)>,
+    /// Known containers that no launch was recorded of.
+    pub missing: Vec<ContainerId>,
+    /// Containers that nobody asked for any more; they were destroyed and forgotten.
+    pub orphans: Vec<ContainerId>,
+}

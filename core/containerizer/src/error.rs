@@ -1,0 +1,60 @@
+//! Errors of the containerizer.
+
+use std::{io, path::PathBuf};
+
+use tepui_model::id::ContainerId;
+
+use crate::Termination;
+
+/// A call that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no such container.
+    #[error("container {0} cannot be found")]
+    Unknown(ContainerId),
+    /// A file or directory of the containerizer.
+    #[error("failed to {what} '{path}': {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A record on disk that cannot be understood.
+    #[error("the record '{path}' cannot be read: {message}")]
+    Record {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        message: String,
+    },
+    /// An isolator failed or did not answer.
+    #[error("isolator {name}: {message}")]
+    Isolator {
+        /// Its name.
+        name: String,
+        /// What it said.
+        message: String,
+    },
+    /// The settings cannot work.
+    #[error("{0}")]
+    Settings(String),
+}
+
+/// A launch that failed. Nothing of it is left but its records.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The id is in use.
+    #[error("container {0} is already there")]
+    Exists(ContainerId),
+    /// A step failed, or the container was ended before its command started.
+    #[error("{message}")]
+    Failed {
+        /// What failed, for people.
+        message: String,
+        /// How it ended.
+        termination: Box<Termination>,
+    },
+}

@@ -1,0 +1,486 @@
+//! Validated settings of the daemons: what the flags mean together.
+//!
+//! Flags that tune a module's policy (`--acls`) become settings of that module here, so that there is
+//! one way to configure it. A flag of the command line or the environment wins over the module's table
+//! in the file; one of the file does not.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value as Json;
+use tepui_host::config::ModuleConfig;
+
+use crate::flags::{Daemon, FlagError, Source, Values};
+
+/// What both daemons have.
+#[derive(Debug, Clone)]
+pub struct CommonSettings {
+    /// Addresses.
+    pub network: Network,
+    /// Log.
+    pub log: LogSettings,
+    /// Fault domain (DomainInfo as JSON).
+    pub domain: Option<Json>,
+    /// Settings and loading of modules.
+    pub modules: ModuleConfig,
+    /// `tepui-module-host`, if not beside the daemon.
+    pub module_host: Option<PathBuf>,
+    /// Names of the authorizer module.
+    pub authorizer: String,
+    /// What `/flags` shows, in this order.
+    pub flags: Vec<(String, String)>,
+    /// To be logged as warnings at start.
+    pub notices: Vec<String>,
+}
+
+/// Where the daemon listens and what it tells others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    /// Bind address.
+    pub ip: IpAddr,
+    /// Bind port; 0 lets the system choose.
+    pub port: u16,
+    /// Told to others instead of the bind address.
+    pub advertise_ip: Option<IpAddr>,
+    /// Told to others instead of the bind port.
+    pub advertise_port: Option<u16>,
+    /// `--hostname`.
+    pub hostname: Option<String>,
+    /// Whether to use a name where none is given.
+    pub hostname_lookup: bool,
+}
+
+/// The log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSettings {
+    /// Nothing to stderr.
+    pub quiet: bool,
+    /// INFO, WARNING or ERROR.
+    pub level: String,
+    /// Directory of log files.
+    pub dir: Option<PathBuf>,
+    /// File to show instead of ours.
+    pub external_file: Option<PathBuf>,
+}
+
+/// Where the registry is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Registry {
+    /// The embedded store below this work directory.
+    Embedded(PathBuf),
+    /// Nowhere: forgotten at exit.
+    InMemory,
+}
+
+/// Settings of the master.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "each is the flag of its name; see --help")]
+pub struct MasterSettings {
+    pub common: CommonSettings,
+    pub cluster: Option<String>,
+    pub work_dir: Option<PathBuf>,
+    pub registry: Registry,
+    pub registry_fetch_timeout: Duration,
+    pub registry_store_timeout: Duration,
+    pub root_submissions: bool,
+    pub agent_reregister_timeout: Duration,
+    pub agent_ping_timeout: Duration,
+    pub max_agent_ping_timeouts: u32,
+    pub require_agent_domain: bool,
+    pub allocator: String,
+    pub allocation_interval: Duration,
+    pub offer_timeout: Option<Duration>,
+    pub min_allocatable_resources: String,
+    /// Modules of the leader's election and detection; `standalone` where none is named.
+    pub master_contender: String,
+    pub master_detector: String,
+    pub max_completed_frameworks: usize,
+    pub max_completed_tasks_per_framework: usize,
+    pub max_unreachable_tasks_per_framework: usize,
+    pub max_operator_event_stream_subscribers: usize,
+    pub publish_per_framework_metrics: bool,
+}
+
+/// Settings of the agent.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "each is the flag of its name; see --help")]
+pub struct AgentSettings {
+    pub common: CommonSettings,
+    /// `host:port` of the master, unless a detector is named.
+    pub master: Option<String>,
+    pub master_detector: String,
+    pub work_dir: PathBuf,
+    pub runtime_dir: PathBuf,
+    /// Where `tepui-init` is looked for before the daemon's own directory.
+    pub launcher_dir: Option<PathBuf>,
+    /// `tepui-init` itself.
+    pub init: Option<PathBuf>,
+    /// In the configured order; empty is allowed.
+    pub isolation: Vec<String>,
+    /// Whether isolation is what the site asked for, or our choice for this user.
+    pub isolation_given: bool,
+    pub switch_user: bool,
+    pub sandbox_directory: String,
+    /// As written; parsed by the agent, which adds what is missing from the machine.
+    pub resources: Option<String>,
+    pub default_role: String,
+    pub attributes: Option<String>,
+    pub executor_environment_variables: Option<serde_json::Map<String, Json>>,
+    pub executor_shutdown_grace_period: Duration,
+    pub http_heartbeat_interval: Duration,
+    pub registration_backoff_factor: Duration,
+    pub recover: Recover,
+    pub recovery_timeout: Duration,
+    pub strict: bool,
+    pub max_completed_executors_per_framework: usize,
+    pub cgroups_hierarchy: PathBuf,
+    pub cgroups_root: String,
+    pub cgroups_destroy_timeout: Duration,
+    pub cgroups_enable_cfs: bool,
+    pub cgroups_limit_swap: bool,
+}
+
+/// What to do with containers found at start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recover {
+    /// Go on with them.
+    Reconnect,
+    /// End them and exit.
+    Cleanup,
+}
+
+impl Network {
+    /// The address that is told to others.
+    pub fn advertised_ip(&self) -> IpAddr {
+        if let Some(ip) = self.advertise_ip {
+            return ip;
+        }
+        if !self.ip.is_unspecified() {
+            return self.ip;
+        }
+        // As Mesos does for 0.0.0.0: what this machine's own name resolves to.
+        let own = system_hostname().and_then(|name| (name, 0u16).to_socket_addrs().ok());
+        own.into_iter()
+            .flatten()
+            .map(|address| address.ip())
+            .find(IpAddr::is_ipv4)
+            .unwrap_or(Ipv4Addr::LOCALHOST.into())
+    }
+
+    /// The name that is told to others: a loopback address is `localhost`, any other the machine's name.
+    pub fn advertised_hostname(&self) -> String {
+        let ip = self.advertised_ip();
+        match &self.hostname {
+            Some(name) => name.clone(),
+            None if !self.hostname_lookup => ip.to_string(),
+            None if ip.is_loopback() => "localhost".into(),
+            None => system_hostname().unwrap_or_else(|| ip.to_string()),
+        }
+    }
+
+    /// The bind address.
+    pub fn bind(&self) -> SocketAddr {
+        SocketAddr::new(self.ip, self.port)
+    }
+}
+
+fn system_hostname() -> Option<String> {
+    nix::unistd::gethostname().ok()?.into_string().ok()
+}
+
+impl MasterSettings {
+    /// Validates what was read.
+    pub fn new(mut values: Values) -> Result<Self, FlagError> {
+        debug_assert_eq!(values.daemon, Daemon::Master);
+        one_of(&values, "registry", &["replicated_log", "in_memory"])?;
+        let work_dir = values.path("work_dir");
+        let registry = match (values.text("registry"), &work_dir) {
+            (Some("in_memory"), _) => Registry::InMemory,
+            (_, Some(dir)) => {
+                if values.given("registry") {
+                    values.notices.push(
+                        "flag 'registry': the replicated log is Tepui's embedded store here".into(),
+                    );
+                }
+                Registry::Embedded(dir.clone())
+            }
+            _ => {
+                return Err(together(
+                    "'work_dir' is needed unless registry is 'in_memory'",
+                ));
+            }
+        };
+        let contender = values.text("master_contender").map(String::from);
+        let detector = values.text("master_detector").map(String::from);
+        if contender.is_some() != detector.is_some() {
+            return Err(together(
+                "'master_contender' and 'master_detector' need each other",
+            ));
+        }
+        let authorizer = single(&values, "authorizers")?;
+        Ok(MasterSettings {
+            common: common(&mut values, authorizer)?,
+            cluster: values.text("cluster").map(String::from),
+            work_dir,
+            registry,
+            registry_fetch_timeout: duration(&values, "registry_fetch_timeout"),
+            registry_store_timeout: duration(&values, "registry_store_timeout"),
+            root_submissions: values.is("root_submissions"),
+            agent_reregister_timeout: duration(&values, "agent_reregister_timeout"),
+            agent_ping_timeout: duration(&values, "agent_ping_timeout"),
+            max_agent_ping_timeouts: number(&values, "max_agent_ping_timeouts") as u32,
+            require_agent_domain: values.is("require_agent_domain"),
+            allocator: text(&values, "allocator"),
+            allocation_interval: duration(&values, "allocation_interval"),
+            offer_timeout: values.duration("offer_timeout"),
+            min_allocatable_resources: text(&values, "min_allocatable_resources"),
+            master_contender: contender.unwrap_or_else(|| "standalone".into()),
+            master_detector: detector.unwrap_or_else(|| "standalone".into()),
+            max_completed_frameworks: number(&values, "max_completed_frameworks"),
+            max_completed_tasks_per_framework: number(&values, "max_completed_tasks_per_framework"),
+            max_unreachable_tasks_per_framework: number(
+                &values,
+                "max_unreachable_tasks_per_framework",
+            ),
+            max_operator_event_stream_subscribers: number(
+                &values,
+                "max_operator_event_stream_subscribers",
+            ),
+            publish_per_framework_metrics: values.is("publish_per_framework_metrics"),
+        })
+    }
+}
+
+impl AgentSettings {
+    /// Validates what was read.
+    pub fn new(mut values: Values) -> Result<Self, FlagError> {
+        debug_assert_eq!(values.daemon, Daemon::Agent);
+        let root = nix::unistd::geteuid().is_root();
+        let isolation_given = values.given("isolation");
+        let isolation = if root {
+            "cgroups/cpu,cgroups/mem,namespaces/pid"
+        } else {
+            ""
+        };
+        values.set_default("isolation", isolation.into());
+        values.set_default("launcher", if root { "linux" } else { "posix" }.into());
+        values.set_default("runtime_dir", default_runtime_dir());
+        one_of(&values, "launcher", &["linux", "posix"])?;
+        one_of(&values, "recover", &["reconnect", "cleanup"])?;
+        one_of(&values, "containerizers", &["mesos"])?;
+
+        let work_dir = values
+            .path("work_dir")
+            .ok_or_else(|| together("'work_dir' is needed"))?;
+        let master = values.text("master").map(str::trim).map(String::from);
+        let detector = values.text("master_detector").map(String::from);
+        match (&master, &detector) {
+            (None, None) => return Err(together("'master' or 'master_detector' is needed")),
+            (Some(_), Some(_)) => {
+                return Err(together(
+                    "'master' and 'master_detector' exclude each other",
+                ));
+            }
+            (Some(master), None) if master.starts_with("zk://") => {
+                return Err(together(
+                    "'master': ZooKeeper is not supported yet; give host:port",
+                ));
+            }
+            _ => {}
+        }
+        let authorizer = single(&values, "authorizer")?;
+        let environment = values
+            .text("executor_environment_variables")
+            .map(environment)
+            .transpose()?;
+        Ok(AgentSettings {
+            common: common(&mut values, authorizer)?,
+            master,
+            master_detector: detector.unwrap_or_else(|| "standalone".into()),
+            work_dir,
+            runtime_dir: values.path("runtime_dir").expect("has a default"),
+            launcher_dir: values.path("launcher_dir"),
+            init: values.path("init"),
+            isolation: isolation_of(&values),
+            isolation_given,
+            switch_user: values.is("switch_user"),
+            sandbox_directory: text(&values, "sandbox_directory"),
+            resources: values.text("resources").map(String::from),
+            default_role: text(&values, "default_role"),
+            attributes: values.text("attributes").map(String::from),
+            executor_environment_variables: environment,
+            executor_shutdown_grace_period: duration(&values, "executor_shutdown_grace_period"),
+            http_heartbeat_interval: duration(&values, "http_heartbeat_interval"),
+            registration_backoff_factor: duration(&values, "registration_backoff_factor"),
+            recover: match values.text("recover") {
+                Some("cleanup") => Recover::Cleanup,
+                _ => Recover::Reconnect,
+            },
+            recovery_timeout: duration(&values, "recovery_timeout"),
+            strict: values.is("strict"),
+            max_completed_executors_per_framework: number(
+                &values,
+                "max_completed_executors_per_framework",
+            ),
+            cgroups_hierarchy: text(&values, "cgroups_hierarchy").into(),
+            cgroups_root: text(&values, "cgroups_root"),
+            cgroups_destroy_timeout: duration(&values, "cgroups_destroy_timeout"),
+            cgroups_enable_cfs: values.is("cgroups_enable_cfs"),
+            cgroups_limit_swap: values.is("cgroups_limit_swap"),
+        })
+    }
+}
+
+/// The configured isolators. Mesos' posix isolators only report usage, which the agent does anyway.
+fn isolation_of(values: &Values) -> Vec<String> {
+    let mut names = values.list("isolation");
+    names.retain(|name| {
+        !matches!(
+            name.as_str(),
+            "posix/cpu" | "posix/mem" | "process" | "none"
+        )
+    });
+    names
+}
+
+fn default_runtime_dir() -> String {
+    let writable = nix::unistd::access("/var/run", nix::unistd::AccessFlags::W_OK).is_ok();
+    if writable {
+        "/var/run/mesos".into()
+    } else {
+        std::env::temp_dir()
+            .join("mesos/runtime")
+            .display()
+            .to_string()
+    }
+}
+
+fn common(values: &mut Values, authorizer: String) -> Result<CommonSettings, FlagError> {
+    one_of(values, "logging_level", &["INFO", "WARNING", "ERROR"])?;
+    let network = network(values)?;
+    if let Some(acls) = values.get("acls").cloned() {
+        let json = serde_json::from_str(&acls.text).expect("checked when read");
+        // Nearer to the command line than the file's table, unless it is of the file itself.
+        match acls.source {
+            Source::File(_) => values.modules.set_if_absent("local", "acls", json),
+            _ => values.modules.set("local", "acls", json),
+        }
+        if authorizer != "local" {
+            values.notices.push(format!(
+                "flag 'acls' has no effect: the authorizer is '{authorizer}'"
+            ));
+        }
+    }
+    Ok(CommonSettings {
+        network,
+        log: LogSettings {
+            quiet: values.is("quiet"),
+            level: text(values, "logging_level"),
+            dir: values.path("log_dir"),
+            external_file: values.path("external_log_file"),
+        },
+        domain: values
+            .text("domain")
+            .map(|json| serde_json::from_str(json).expect("checked when read")),
+        modules: values.modules.clone(),
+        module_host: values.path("module_host"),
+        authorizer,
+        flags: values.shown().into_iter().collect(),
+        notices: values.notices.clone(),
+    })
+}
+
+fn network(values: &Values) -> Result<Network, FlagError> {
+    let address = |name: &str, text: &str| -> Result<IpAddr, FlagError> {
+        text.trim()
+            .parse()
+            .map_err(|_| together(&format!("'{name}': {text:?} is not an IP address")))
+    };
+    let ip = match (values.text("ip"), values.text("ip_discovery_command")) {
+        (Some(_), Some(_)) => {
+            return Err(together(
+                "'ip' and 'ip_discovery_command' exclude each other",
+            ));
+        }
+        (Some(ip), None) => address("ip", ip)?,
+        (None, Some(command)) => address("ip_discovery_command", &output_of(command)?)?,
+        (None, None) => Ipv4Addr::UNSPECIFIED.into(),
+    };
+    Ok(Network {
+        ip,
+        port: number(values, "port") as u16,
+        advertise_ip: values
+            .text("advertise_ip")
+            .map(|t| address("advertise_ip", t))
+            .transpose()?,
+        advertise_port: values.int("advertise_port").map(|n| n as u16),
+        hostname: values.text("hostname").map(String::from),
+        hostname_lookup: values.is("hostname_lookup"),
+    })
+}
+
+fn output_of(command: &str) -> Result<String, FlagError> {
+    let error = |what: String| together(&format!("'ip_discovery_command': {what}"));
+    let output = std::process::Command::new("/bin/sh")
+        .args(["-c", command])
+        .output()
+        .map_err(|e| error(e.to_string()))?;
+    if !output.status.success() {
+        return Err(error(format!("{command:?} ended with {}", output.status)));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_string())
+}
+
+fn environment(json: &str) -> Result<serde_json::Map<String, Json>, FlagError> {
+    let name = "executor_environment_variables";
+    let Ok(Json::Object(map)) = serde_json::from_str(json) else {
+        return Err(together(&format!("'{name}': expected a JSON object")));
+    };
+    match map.iter().find(|(_, value)| !value.is_string()) {
+        Some((key, _)) => Err(together(&format!(
+            "'{name}': the value of '{key}' is not a string"
+        ))),
+        None => Ok(map),
+    }
+}
+
+fn together(message: &str) -> FlagError {
+    FlagError::Together(message.into())
+}
+
+fn one_of(values: &Values, name: &'static str, known: &[&str]) -> Result<(), FlagError> {
+    let Some(value) = values.get(name) else {
+        return Ok(());
+    };
+    if known.contains(&value.text.as_str()) {
+        return Ok(());
+    }
+    let message = format!("{:?} is not one of {}", value.text, known.join(", "));
+    Err(FlagError::Value {
+        name,
+        origin: value.source.clone(),
+        message,
+    })
+}
+
+/// The one name in a flag that Mesos writes as a list.
+fn single(values: &Values, name: &'static str) -> Result<String, FlagError> {
+    let mut names = values.list(name);
+    match names.len() {
+        1 => Ok(names.remove(0)),
+        n => Err(together(&format!("'{name}': expected one name, found {n}"))),
+    }
+}
+
+fn text(values: &Values, name: &str) -> String {
+    values.text(name).unwrap_or_default().into()
+}
+
+fn duration(values: &Values, name: &str) -> Duration {
+    values.duration(name).expect("has a default")
+}
+
+fn number(values: &Values, name: &str) -> usize {
+    values.int(name).expect("has a default") as usize
+}

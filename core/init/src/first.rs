@@ -1,0 +1,271 @@
+//! The first process of a container.
+//!
+//! It is in the container's namespaces and cgroups, keeps the agent's user, and talks to nobody but its supervisor,
+//! over a socket pair of small frames: see [`ToFirst`] and [`FromFirst`]. When the supervisor is gone it ends the
+//! container.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read, Write},
+    os::{
+        fd::AsFd,
+        unix::{
+            fs::{OpenOptionsExt, fchown},
+            net::UnixStream,
+        },
+    },
+    path::Path,
+};
+
+use nix::{
+    mount::{MsFlags, mount},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::signalfd::{SfdFlags, SignalFd},
+    unistd::{Pid, setsid},
+};
+use tepui_init::{LaunchSpec, Mount};
+
+use crate::{command, sys};
+
+/// From the supervisor: one byte and a signal's number.
+pub(crate) enum ToFirst {
+    /// Start the command.
+    Open,
+    /// Send a signal to all of the command's processes.
+    Signal(i32),
+}
+
+/// To the supervisor: one byte and a number or a length.
+pub(crate) enum FromFirst {
+    /// All is prepared, the gate is shut.
+    Ready,
+    /// Preparing failed.
+    Failed(String),
+    /// The command was started.
+    Opened,
+    /// The command has ended with this raw wait status.
+    Ended(i32),
+}
+
+impl ToFirst {
+    pub(crate) fn send(&self, mut socket: &UnixStream) -> io::Result<()> {
+        let (kind, number) = match self {
+            Self::Open => (b'O', 0),
+            Self::Signal(signal) => (b'S', *signal),
+        };
+        socket.write_all(&packet(kind, number))
+    }
+
+    fn receive(mut socket: &UnixStream) -> io::Result<Self> {
+        let mut bytes = [0; 5];
+        socket.read_exact(&mut bytes)?;
+        match unpack(bytes) {
+            (b'O', _) => Ok(Self::Open),
+            (b'S', signal) => Ok(Self::Signal(signal)),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+}
+
+impl FromFirst {
+    fn send(&self, mut socket: &UnixStream) -> io::Result<()> {
+        match self {
+            Self::Ready => socket.write_all(&packet(b'R', 0)),
+            Self::Opened => socket.write_all(&packet(b'O', 0)),
+            Self::Ended(status) => socket.write_all(&packet(b'E', *status)),
+            Self::Failed(message) => {
+                let length = i32::try_from(message.len()).unwrap_or(0);
+                socket.write_all(&packet(b'F', length))?;
+                socket.write_all(message.as_bytes())
+            }
+        }
+    }
+
+    pub(crate) fn receive(mut socket: &UnixStream) -> io::Result<Self> {
+        let mut bytes = [0; 5];
+        socket.read_exact(&mut bytes)?;
+        match unpack(bytes) {
+            (b'R', _) => Ok(Self::Ready),
+            (b'O', _) => Ok(Self::Opened),
+            (b'E', status) => Ok(Self::Ended(status)),
+            (b'F', length) => {
+                let mut message = vec![0; usize::try_from(length).unwrap_or(0)];
+                socket.read_exact(&mut message)?;
+                Ok(Self::Failed(String::from_utf8_lossy(&message).into_owned()))
+            }
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+}
+
+fn packet(kind: u8, number: i32) -> [u8; 5] {
+    let [a, b, c, d] = number.to_le_bytes();
+    [kind, a, b, c, d]
+}
+
+fn unpack([kind, a, b, c, d]: [u8; 5]) -> (u8, i32) {
+    (kind, i32::from_le_bytes([a, b, c, d]))
+}
+
+/// The whole life of the first process.
+pub(crate) fn run(supervisor: &UnixStream, spec: LaunchSpec) -> ! {
+    match prepare(&spec) {
+        Ok(prepared) => {
+            let sent = FromFirst::Ready.send(supervisor);
+            if sent.is_ok() && matches!(ToFirst::receive(supervisor), Ok(ToFirst::Open)) {
+                serve(supervisor, spec, prepared);
+            }
+        }
+        Err(message) => {
+            let _ = FromFirst::Failed(message).send(supervisor);
+        }
+    }
+    sys::exit_now(0)
+}
+
+struct Prepared {
+    signals: SignalFd,
+    stdout: File,
+    stderr: File,
+    own_pids: bool,
+}
+
+fn prepare(spec: &LaunchSpec) -> Result<Prepared, String> {
+    let _ = setsid();
+    let own_pids = spec.clone_flags.0 & libc::CLONE_NEWPID.unsigned_abs() as u64 != 0;
+    if !own_pids {
+        sys::become_subreaper()
+            .map_err(|error| format!("failed to become a subreaper: {error}"))?;
+    }
+    let signals =
+        sys::block_signals().map_err(|error| format!("failed to block signals: {error}"))?;
+    let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .map_err(|error| format!("failed to take signals: {error}"))?;
+    let stdout = open_log(&spec.stdout, spec)?;
+    let stderr = open_log(&spec.stderr, spec)?;
+    for path in &spec.cgroups {
+        sys::write_word(path, "0")
+            .map_err(|error| format!("failed to join '{}': {error}", path.display()))?;
+    }
+    if spec.clone_flags.0 & libc::CLONE_NEWNS.unsigned_abs() as u64 != 0 {
+        // What is mounted here stays here; what the host unmounts goes here as well.
+        mount(
+            None::<&Path>,
+            "/",
+            None::<&Path>,
+            MsFlags::MS_REC | MsFlags::MS_SLAVE,
+            None::<&Path>,
+        )
+        .map_err(|error| format!("failed to make mounts private: {error}"))?;
+    }
+    for entry in &spec.mounts {
+        make_mount(entry)
+            .map_err(|error| format!("failed to mount '{}': {error}", entry.target.display()))?;
+    }
+    std::env::set_current_dir(&spec.working_directory).map_err(|error| {
+        format!(
+            "failed to enter '{}': {error}",
+            spec.working_directory.display()
+        )
+    })?;
+    Ok(Prepared {
+        signals,
+        stdout,
+        stderr,
+        own_pids,
+    })
+}
+
+fn make_mount(entry: &Mount) -> io::Result<()> {
+    let given = |text: &std::ffi::OsString| (!text.is_empty()).then(|| text.clone());
+    mount(
+        given(&entry.source).as_deref(),
+        entry.target.as_path(),
+        given(&entry.fstype).as_deref(),
+        MsFlags::from_bits_retain(entry.flags as libc::c_ulong),
+        given(&entry.data).as_deref(),
+    )
+    .map_err(Into::into)
+}
+
+/// The sandbox is the user's, who may have put anything at this name: no link is followed.
+fn open_log(path: &Path, spec: &LaunchSpec) -> Result<File, String> {
+    let file = fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o644)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)
+        .map_err(|error| format!("failed to open '{}': {error}", path.display()))?;
+    if let Some(user) = &spec.user {
+        fchown(&file, Some(user.uid), Some(user.gid))
+            .map_err(|error| format!("failed to give '{}' to its user: {error}", path.display()))?;
+    }
+    Ok(file)
+}
+
+/// Starts the command and stays until it has ended, or the supervisor has.
+fn serve(supervisor: &UnixStream, spec: LaunchSpec, prepared: Prepared) {
+    let Prepared {
+        signals,
+        stdout,
+        stderr,
+        own_pids,
+    } = prepared;
+    let command = match sys::fork_into(0) {
+        Ok(Some(pid)) => pid,
+        Ok(None) => command::run(&spec, &stdout, &stderr),
+        Err(error) => {
+            let _ = writeln!(&mut &stderr, "Failed to start a process: {error}");
+            let _ = FromFirst::Opened.send(supervisor);
+            let _ = FromFirst::Ended(1 << 8).send(supervisor);
+            return;
+        }
+    };
+    drop((spec, stdout, stderr));
+    let _ = FromFirst::Opened.send(supervisor);
+    let status = watch(supervisor, &signals, command, own_pids);
+    if let Some(status) = status {
+        let _ = FromFirst::Ended(status).send(supervisor);
+    }
+    if !own_pids {
+        sys::kill_descendants();
+    }
+}
+
+/// The command's raw wait status; none when the supervisor is gone first.
+fn watch(supervisor: &UnixStream, signals: &SignalFd, command: Pid, own_pids: bool) -> Option<i32> {
+    loop {
+        let mut ready = [
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(supervisor.as_fd(), PollFlags::POLLIN),
+        ];
+        if poll(&mut ready, PollTimeout::NONE).is_err() {
+            continue;
+        }
+        let asked = ready[1].any().unwrap_or(false);
+        while let Ok(Some(signal)) = signals.read_signal() {
+            let number = i32::try_from(signal.ssi_signo).unwrap_or(0);
+            if number != libc::SIGCHLD {
+                sys::kill(command.as_raw(), number);
+            }
+        }
+        while let Some((pid, status)) = sys::reap(None, false) {
+            if pid == command {
+                return Some(status);
+            }
+        }
+        if asked {
+            match ToFirst::receive(supervisor) {
+                Ok(ToFirst::Signal(signal)) if own_pids => sys::kill(-1, signal),
+                Ok(ToFirst::Signal(signal)) => {
+                    for pid in sys::descendants(Pid::this()) {
+                        sys::kill(pid.as_raw(), signal);
+                    }
+                }
+                Ok(ToFirst::Open) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+}

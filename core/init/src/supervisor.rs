@@ -1,0 +1,369 @@
+//! The supervisor of a container.
+
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+    os::{
+        fd::AsFd,
+        unix::net::{UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        signalfd::{SfdFlags, SignalFd},
+        socket::{getsockopt, sockopt::PeerCredentials},
+    },
+    unistd::{Pid, setsid},
+};
+use tepui_init::{Answer, Decoder, Exit, LOCK_FILE, LaunchSpec, PROTOCOL, Request, SOCKET_FILE};
+
+use crate::{
+    first::{self, FromFirst, ToFirst},
+    sys,
+};
+
+/// The whole life of the supervisor.
+pub(crate) fn run() -> ExitCode {
+    let agent = match sys::take_stdin() {
+        Ok(socket) => UnixStream::from(socket),
+        Err(_) => return ExitCode::FAILURE,
+    };
+    let mut agent = Agent {
+        socket: agent,
+        decoder: Decoder::default(),
+        launches: true,
+    };
+    let _ = setsid();
+    let Some(Request::Launch(spec)) = agent.next_blocking() else {
+        return ExitCode::FAILURE;
+    };
+    match Supervisor::start(agent, *spec) {
+        Ok(supervisor) => {
+            supervisor.serve();
+            ExitCode::SUCCESS
+        }
+        Err((mut agent, message)) => {
+            agent.tell(&Answer::Failed(message));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The connection to an agent.
+struct Agent {
+    socket: UnixStream,
+    decoder: Decoder,
+    /// Whether this is the connection that launched the container.
+    launches: bool,
+}
+
+impl Agent {
+    /// An agent that does not read loses its connection, not more.
+    fn tell(&mut self, answer: &Answer) {
+        let _ = self.socket.write_all(&answer.encode());
+    }
+
+    fn next_blocking(&mut self) -> Option<Request> {
+        loop {
+            match self.decoder.request() {
+                Ok(Some(request)) => return Some(request),
+                Ok(None) => self.fill().ok()?,
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// Reads once. The end of the stream is an error.
+    fn fill(&mut self) -> io::Result<()> {
+        let mut buffer = [0; 4096];
+        match (&self.socket).read(&mut buffer) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(length) => {
+                self.decoder.push(&buffer[..length]);
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+struct Supervisor {
+    container: String,
+    directory: PathBuf,
+    die_with_agent: bool,
+    /// Held for as long as anything of the container may run; let go by the end of the process.
+    _lock: Flock<File>,
+    listener: UnixListener,
+    signals: SignalFd,
+    agent: Option<Agent>,
+    first: Pid,
+    control: UnixStream,
+    opened: bool,
+    /// The command's end, as the first process saw it.
+    command: Option<i32>,
+    /// The first process's own end.
+    ended: Option<i32>,
+}
+
+impl Supervisor {
+    /// Takes the lock, starts the first process and waits until it is held at the gate.
+    fn start(agent: Agent, spec: LaunchSpec) -> Result<Self, (Agent, String)> {
+        let locked = match lock(&spec.directory) {
+            Ok(locked) => locked,
+            Err(message) => return Err((agent, message)),
+        };
+        let result = (|| {
+            sys::become_subreaper()?;
+            let signals = sys::block_signals()?;
+            let signals =
+                SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+            // Relative names: the path of a socket is at most 107 bytes.
+            std::env::set_current_dir(&spec.directory)?;
+            let _ = std::fs::remove_file(SOCKET_FILE);
+            let listener = UnixListener::bind(SOCKET_FILE)?;
+            let (control, other) = UnixStream::pair()?;
+            io::Result::Ok((signals, listener, control, other))
+        })();
+        let (signals, listener, control, other) = match result {
+            Ok(parts) => parts,
+            Err(error) => return Err((agent, format!("the supervisor cannot start: {error}"))),
+        };
+        let first = match sys::fork_into(spec.clone_flags.0) {
+            Ok(Some(first)) => first,
+            Ok(None) => {
+                // The lock is shared by copies of its descriptor, so the first process must not keep one; nor may
+                // it keep the agent's connection open.
+                drop((locked, listener, signals, control, agent));
+                first::run(&other, spec);
+            }
+            Err(error) => {
+                return Err((agent, format!("failed to start the first process: {error}")));
+            }
+        };
+        drop(other);
+        let mut supervisor = Self {
+            container: spec.container,
+            directory: spec.directory,
+            die_with_agent: spec.die_with_agent,
+            _lock: locked,
+            listener,
+            signals,
+            agent: Some(agent),
+            first,
+            control,
+            opened: false,
+            command: None,
+            ended: None,
+        };
+        let failed = match FromFirst::receive(&supervisor.control) {
+            Ok(FromFirst::Ready) => None,
+            Ok(FromFirst::Failed(message)) => Some(message),
+            Ok(_) | Err(_) => Some("the first process ended before the gate".to_owned()),
+        };
+        match (failed, supervisor.agent.take()) {
+            (Some(message), Some(agent)) => {
+                supervisor.kill_all();
+                Err((agent, message))
+            }
+            (_, agent) => {
+                supervisor.agent = agent;
+                supervisor.greet();
+                Ok(supervisor)
+            }
+        }
+    }
+
+    fn greet(&mut self) {
+        let hello = Answer::Hello {
+            protocol: PROTOCOL,
+            pid: self.first.as_raw().unsigned_abs(),
+            opened: self.opened,
+            container: self.container.clone(),
+        };
+        self.tell(&hello);
+    }
+
+    fn tell(&mut self, answer: &Answer) {
+        if let Some(agent) = &mut self.agent {
+            agent.tell(answer);
+        }
+    }
+
+    /// Serves until the container is over, and leaves its end behind.
+    fn serve(mut self) {
+        while self.ended.is_none() {
+            self.turn();
+        }
+        self.kill_all();
+        self.drain_control();
+        let exit = match (self.command, self.ended) {
+            (Some(status), _) => Exit::Status(status),
+            (None, Some(status)) if self.opened => Exit::Status(status),
+            (None, _) => Exit::NeverStarted,
+        };
+        let _ = exit.write(Path::new("."));
+        let _ = std::fs::remove_file(self.directory.join(SOCKET_FILE));
+        self.tell(&Answer::Exited);
+    }
+
+    /// Waits for the next thing to happen and does it.
+    fn turn(&mut self) {
+        let (signaled, connected, first, asked) = {
+            let mut ready = vec![
+                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
+            ];
+            if self.command.is_none() {
+                ready.push(PollFd::new(self.control.as_fd(), PollFlags::POLLIN));
+            }
+            if let Some(agent) = &self.agent {
+                ready.push(PollFd::new(agent.socket.as_fd(), PollFlags::POLLIN));
+            }
+            match poll(&mut ready, PollTimeout::NONE) {
+                Ok(_) => {}
+                Err(Errno::EINTR) => return,
+                Err(_) => return self.kill_first(),
+            }
+            let is_ready = |index: usize| ready.get(index).and_then(PollFd::any).unwrap_or(false);
+            let agent_at = if self.command.is_none() { 3 } else { 2 };
+            (
+                is_ready(0),
+                is_ready(1),
+                self.command.is_none() && is_ready(2),
+                is_ready(agent_at),
+            )
+        };
+        if first {
+            self.hear_first();
+        }
+        if signaled {
+            self.reap();
+        }
+        if asked {
+            self.hear_agent();
+        }
+        if connected {
+            self.connect();
+        }
+    }
+
+    fn hear_first(&mut self) {
+        match FromFirst::receive(&self.control) {
+            Ok(FromFirst::Opened) => self.tell(&Answer::Opened),
+            Ok(FromFirst::Ended(status)) => self.command = Some(status),
+            Ok(FromFirst::Ready | FromFirst::Failed(_)) => {}
+            // Its end is told by SIGCHLD. Without this the closed socket would be ready for ever.
+            Err(_) => {
+                self.kill_first();
+                if let Some((_, status)) = sys::reap(Some(self.first), true) {
+                    self.ended = Some(status);
+                }
+            }
+        }
+    }
+
+    /// Takes what the first process said before it ended.
+    fn drain_control(&mut self) {
+        while self.command.is_none() {
+            match FromFirst::receive(&self.control) {
+                Ok(FromFirst::Ended(status)) => self.command = Some(status),
+                Ok(FromFirst::Opened) => self.tell(&Answer::Opened),
+                Ok(_) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn reap(&mut self) {
+        while let Ok(Some(_)) = self.signals.read_signal() {}
+        while let Some((pid, status)) = sys::reap(None, false) {
+            if pid == self.first {
+                self.ended = Some(status);
+            }
+        }
+    }
+
+    fn hear_agent(&mut self) {
+        let Some(agent) = &mut self.agent else { return };
+        if agent.fill().is_err() {
+            self.agent = None;
+            if !self.opened || self.die_with_agent {
+                self.kill_first();
+            }
+            return;
+        }
+        while let Some(agent) = &mut self.agent {
+            match agent.decoder.request() {
+                Ok(Some(Request::Open)) if agent.launches && !self.opened => {
+                    self.opened = true;
+                    let _ = ToFirst::Open.send(&self.control);
+                }
+                Ok(Some(Request::Signal(signal))) if self.opened => {
+                    let _ = ToFirst::Signal(signal).send(&self.control);
+                }
+                Ok(Some(Request::Kill)) => self.kill_first(),
+                Ok(Some(Request::Launch(_) | Request::Open | Request::Signal(_))) => {}
+                Ok(None) => return,
+                Err(_) => self.agent = None,
+            }
+        }
+    }
+
+    /// A later agent takes over. Only this process's user and root may.
+    fn connect(&mut self) {
+        let Ok((socket, _)) = self.listener.accept() else {
+            return;
+        };
+        let own = nix::unistd::geteuid().as_raw();
+        let peer = getsockopt(&socket, PeerCredentials).map(|peer| peer.uid());
+        if !peer.is_ok_and(|uid| uid == 0 || uid == own) {
+            return;
+        }
+        if !self.opened {
+            // Whoever launches is gone or about to be found gone; nobody else may open the gate.
+            self.kill_first();
+        }
+        self.agent = Some(Agent {
+            socket,
+            decoder: Decoder::default(),
+            launches: false,
+        });
+        self.greet();
+    }
+
+    fn kill_first(&mut self) {
+        if self.ended.is_none() {
+            sys::kill(self.first.as_raw(), libc::SIGKILL);
+        }
+    }
+
+    /// Nothing of the container is left when this returns: with the first process goes its pid namespace, and what
+    /// it orphaned without one comes to this process.
+    fn kill_all(&mut self) {
+        self.kill_first();
+        if self.ended.is_none() {
+            self.ended = sys::reap(Some(self.first), true).map(|(_, status)| status);
+        }
+        sys::kill_descendants();
+    }
+}
+
+/// The lock says that this container has a supervisor.
+fn lock(directory: &Path) -> Result<Flock<File>, String> {
+    let path = directory.join(LOCK_FILE);
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|error| format!("failed to open '{}': {error}", path.display()))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|(_, error)| format!("failed to lock '{}': {error}", path.display()))
+}

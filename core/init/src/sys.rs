@@ -1,0 +1,167 @@
+//! The few system calls that need `unsafe`, and what is made of /proc.
+
+use std::{
+    fs,
+    io::{self, Write},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    path::Path,
+};
+
+use nix::{
+    sys::{
+        signal::{SigSet, SigmaskHow, Signal, sigprocmask},
+        stat::{SFlag, fstat},
+    },
+    unistd::Pid,
+};
+
+/// Whether a descriptor is a socket.
+pub(crate) fn is_socket(fd: &impl AsFd) -> bool {
+    fstat(fd).is_ok_and(|stat| {
+        SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFSOCK
+    })
+}
+
+/// Takes standard input over as an owned descriptor, closed on exec, and puts /dev/null in its place.
+pub(crate) fn take_stdin() -> io::Result<OwnedFd> {
+    let taken = io::stdin().as_fd().try_clone_to_owned()?;
+    let null = fs::File::open("/dev/null")?;
+    // SAFETY: both descriptors are open; replacing standard input closes only the duplicate source of `taken`.
+    if unsafe { libc::dup2(null.as_raw_fd(), 0) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(taken)
+}
+
+/// Forks, the child in new namespaces (`CLONE_NEW*` bits). None in the child.
+pub(crate) fn fork_into(namespaces: u64) -> io::Result<Option<Pid>> {
+    let flags = namespaces | u64::from(libc::SIGCHLD.unsigned_abs());
+    // SAFETY: a null stack gives fork semantics. This program is single-threaded, so the child's copy of every lock
+    // and of the allocator is in a consistent state.
+    match unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) } {
+        ..0 => Err(io::Error::last_os_error()),
+        0 => Ok(None),
+        pid => Ok(Some(Pid::from_raw(i32::try_from(pid).expect("a pid")))),
+    }
+}
+
+/// Waits for a child without blocking and gives its raw wait status.
+pub(crate) fn reap(pid: Option<Pid>, block: bool) -> Option<(Pid, i32)> {
+    let mut status = 0;
+    let options = if block { 0 } else { libc::WNOHANG };
+    loop {
+        // SAFETY: `status` outlives the call.
+        match unsafe { libc::waitpid(pid.map_or(-1, Pid::as_raw), &raw mut status, options) } {
+            ..0 if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
+            ..=0 => return None,
+            pid => return Some((Pid::from_raw(pid), status)),
+        }
+    }
+}
+
+/// Makes orphaned descendants this process's children.
+pub(crate) fn become_subreaper() -> io::Result<()> {
+    nix::sys::prctl::set_child_subreaper(true).map_err(Into::into)
+}
+
+/// Ends this process without running anything that its parent's copy of memory has registered.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: always sound; it does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// The signals that both processes take from a descriptor instead of a handler.
+pub(crate) fn block_signals() -> io::Result<SigSet> {
+    let mut signals = SigSet::empty();
+    for signal in [
+        Signal::SIGCHLD,
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+        Signal::SIGQUIT,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+        Signal::SIGWINCH,
+    ] {
+        signals.add(signal);
+    }
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&signals), None)?;
+    Ok(signals)
+}
+
+/// Gives every signal its default action and lets all through, as a command expects to find it.
+pub(crate) fn reset_signals() {
+    for signal in Signal::iterator() {
+        if !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP) {
+            // SAFETY: the default action is no handler, so nothing can run in a signal's context.
+            unsafe { libc::signal(signal as i32, libc::SIG_DFL) };
+        }
+    }
+    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+}
+
+/// Sends a signal given as a number: real-time signals have no name in `nix`.
+pub(crate) fn kill(pid: i32, signal: i32) {
+    // SAFETY: always sound. An error means that the process is gone, which is what callers want in the end.
+    unsafe { libc::kill(pid, signal) };
+}
+
+/// Makes a descriptor the process's n-th.
+pub(crate) fn place(fd: &impl AsFd, number: i32) -> io::Result<()> {
+    // SAFETY: `fd` is open. The descriptor that is replaced is one of the three standard ones, which nobody owns.
+    if unsafe { libc::dup2(fd.as_fd().as_raw_fd(), number) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Writes a word into a kernel file.
+pub(crate) fn write_word(path: &Path, word: &str) -> io::Result<()> {
+    fs::OpenOptions::new()
+        .write(true)
+        .open(path)?
+        .write_all(word.as_bytes())
+}
+
+/// The children of a process, all its threads' together.
+pub(crate) fn children(pid: Pid) -> Vec<Pid> {
+    let mut found = Vec::new();
+    for task in fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let text = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        found.extend(
+            text.split_ascii_whitespace()
+                .filter_map(|pid| pid.parse().ok())
+                .map(Pid::from_raw),
+        );
+    }
+    found
+}
+
+/// All processes below one, parents first.
+pub(crate) fn descendants(pid: Pid) -> Vec<Pid> {
+    let mut found = children(pid);
+    let mut at = 0;
+    while at < found.len() {
+        found.extend(children(found[at]));
+        at += 1;
+    }
+    found
+}
+
+/// Kills and reaps until this process, a subreaper, has no child left.
+pub(crate) fn kill_descendants() {
+    let own = Pid::this();
+    loop {
+        let all = descendants(own);
+        for pid in &all {
+            kill(pid.as_raw(), libc::SIGKILL);
+        }
+        if reap(None, true).is_none() {
+            return;
+        }
+    }
+}

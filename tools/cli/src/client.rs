@@ -1,0 +1,176 @@
+//! What the commands ask a master and its agents.
+
+use anyhow::{Context, Result, bail};
+use tepui_http::Client;
+use tepui_proto::v1::{self, master};
+
+/// Where the master is.
+#[derive(clap::Args, Clone)]
+pub(crate) struct MasterArg {
+    /// Address of the master
+    #[arg(
+        long,
+        env = "TEPUI_MASTER",
+        default_value = "127.0.0.1:5050",
+        value_name = "HOST:PORT"
+    )]
+    pub(crate) master: String,
+}
+
+impl MasterArg {
+    /// A client for it.
+    pub(crate) fn client(&self) -> Result<Master> {
+        Master::at(&self.master)
+    }
+}
+
+/// A client of a master's operator API.
+#[derive(Clone)]
+pub(crate) struct Master {
+    client: Client,
+}
+
+impl Master {
+    /// For `host:port`; 5050 if there is no port.
+    pub(crate) fn at(address: &str) -> Result<Self> {
+        let plain = address.trim_start_matches("http://").trim_end_matches('/');
+        let whole = if plain.contains(':') {
+            plain.to_owned()
+        } else {
+            format!("{plain}:5050")
+        };
+        let client = Client::new(&whole).with_context(|| format!("--master {address}"))?;
+        Ok(Self { client })
+    }
+
+    /// The HTTP client.
+    pub(crate) fn http(&self) -> &Client {
+        &self.client
+    }
+
+    /// Calls the operator API.
+    pub(crate) async fn call(&self, call: &master::Call) -> Result<master::Response> {
+        let name = call.r#type().as_str_name();
+        self.client
+            .call("/api/v1", call)
+            .await
+            .with_context(|| format!("{name} at the master {}", self.client.authority()))
+    }
+
+    /// A call without arguments.
+    pub(crate) async fn ask(&self, kind: master::call::Type) -> Result<master::Response> {
+        self.call(&master::Call {
+            r#type: Some(kind.into()),
+            ..Default::default()
+        })
+        .await
+    }
+
+    /// The answer as JSON, for `--json`.
+    pub(crate) async fn ask_json(&self, kind: master::call::Type) -> Result<String> {
+        let body = format!(r#"{{"type":"{}"}}"#, kind.as_str_name());
+        Ok(self
+            .client
+            .post_json("/api/v1", body)
+            .await?
+            .success()?
+            .text())
+    }
+
+    /// All registered agents.
+    pub(crate) async fn agents(&self) -> Result<Vec<master::response::get_agents::Agent>> {
+        Ok(self
+            .ask(master::call::Type::GetAgents)
+            .await?
+            .get_agents
+            .unwrap_or_default()
+            .agents)
+    }
+
+    /// All frameworks, running and completed.
+    pub(crate) async fn frameworks(&self) -> Result<master::response::GetFrameworks> {
+        Ok(self
+            .ask(master::call::Type::GetFrameworks)
+            .await?
+            .get_frameworks
+            .unwrap_or_default())
+    }
+
+    /// All tasks, running and ended.
+    pub(crate) async fn tasks(&self) -> Result<master::response::GetTasks> {
+        Ok(self
+            .ask(master::call::Type::GetTasks)
+            .await?
+            .get_tasks
+            .unwrap_or_default())
+    }
+
+    /// A client of the agent with this id.
+    pub(crate) async fn agent(&self, id: &v1::AgentId) -> Result<Agent> {
+        let agents = self.agents().await?;
+        let found = agents
+            .iter()
+            .find(|agent| agent.agent_info.id.as_ref() == Some(id));
+        let Some(agent) = found else {
+            bail!("agent {} is not registered any more", id.value)
+        };
+        Agent::of(agent)
+    }
+}
+
+/// A client of one agent.
+#[derive(Clone)]
+pub(crate) struct Agent {
+    client: Client,
+}
+
+impl Agent {
+    fn of(agent: &master::response::get_agents::Agent) -> Result<Self> {
+        // `slave(1)@127.0.0.1:5051`, as Mesos writes it.
+        let pid = agent.pid.as_deref().unwrap_or_default();
+        let address = pid.split_once('@').map_or(pid, |(_, address)| address);
+        Ok(Self {
+            client: Client::new(address)
+                .with_context(|| format!("address of the agent, {pid:?}"))?,
+        })
+    }
+
+    /// Reads a part of a file in an executor's newest sandbox; empty at its end or before it exists.
+    pub(crate) async fn read(&self, sandbox: &Sandbox, file: &str, offset: u64) -> Result<bytes::Bytes> {
+        use tepui_proto::v1::agent;
+        let call = agent::Call {
+            r#type: Some(agent::call::Type::ReadFile.into()),
+            read_file: Some(agent::call::ReadFile {
+                path: format!(
+                    "/framework/{}/executor/{}/latest/{file}",
+                    sandbox.framework, sandbox.executor
+                ),
+                offset,
+                length: None,
+            }),
+            ..Default::default()
+        };
+        match self
+            .client
+            .call::<_, agent::Response>("/api/v1", &call)
+            .await
+        {
+            Ok(response) => Ok(response.read_file.map(|read| read.data).unwrap_or_default()),
+            Err(tepui_http::ClientError::Refused { status, .. })
+                if status == tepui_http::StatusCode::NOT_FOUND =>
+            {
+                Ok(bytes::Bytes::new())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Names an executor's sandbox on its agent.
+#[derive(Clone)]
+pub(crate) struct Sandbox {
+    /// Framework id.
+    pub(crate) framework: String,
+    /// Executor id; of a command task, the task's id.
+    pub(crate) executor: String,
+}

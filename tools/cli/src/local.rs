@@ -1,0 +1,307 @@
+//! `tepui local`: a master and its agents as child processes on this machine.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::{sleep, timeout};
+
+use crate::client::Master;
+use crate::stop::StopSignals;
+
+/// How long a daemon may take to say where it listens, and to end once it is asked to.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// First words of the line with which a daemon says where it listens.
+const LISTENING: &str = "listening on http://";
+
+/// Start a master and agents on 127.0.0.1, until Ctrl-C
+///
+/// The real daemons run as child processes. Without --work-dir everything is kept in a temporary
+/// folder that is removed at the end; tasks are ended with the cluster either way.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Port of the master; 0 takes any free one
+    #[arg(long, default_value_t = 5050)]
+    port: u16,
+    /// Port of the first agent, the next ones follow it; 0 takes any free ones
+    #[arg(long, default_value_t = 5051)]
+    agent_port: u16,
+    /// How many agents
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    agents: u16,
+    /// Keep state, sandboxes and logs here
+    #[arg(long, value_name = "DIR")]
+    work_dir: Option<PathBuf>,
+    /// Configuration file: its tables [master] and [agent] go to the daemons, other keys to both
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: Args) -> Result<ExitCode> {
+    crate::block_on(local(args))
+}
+
+async fn local(args: Args) -> Result<ExitCode> {
+    let mut stop = StopSignals::new()?;
+    let (dir, _temporary) = work_dir(args.work_dir.as_deref())?;
+    let mut daemons = Vec::new();
+    let outcome = tokio::select! {
+        outcome = serve(&args, &dir, &mut daemons) => outcome,
+        _ = stop.wait() => Ok(()),
+    };
+    println!("stopping");
+    let stopped = end(&mut daemons).await;
+    outcome.and(stopped)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The given folder, or a temporary one that is removed when its guard is dropped.
+fn work_dir(given: Option<&Path>) -> Result<(PathBuf, Option<tempfile::TempDir>)> {
+    match given {
+        Some(dir) => {
+            fs::create_dir_all(dir)
+                .with_context(|| format!("cannot create --work-dir {}", dir.display()))?;
+            Ok((dir.canonicalize()?, None))
+        }
+        None => {
+            let dir = tempfile::Builder::new().prefix("tepui-local-").tempdir()?;
+            // Task users reach their sandboxes through it.
+            fs::set_permissions(
+                dir.path(),
+                std::os::unix::fs::PermissionsExt::from_mode(0o755),
+            )?;
+            Ok((dir.path().to_owned(), Some(dir)))
+        }
+    }
+}
+
+/// Starts all daemons and watches them; returns only when one of them ends.
+async fn serve(args: &Args, dir: &Path, daemons: &mut Vec<Daemon>) -> Result<()> {
+    daemons.push(Daemon::start(
+        "tepui-master",
+        "master",
+        args.port,
+        None,
+        args,
+        dir,
+    )?);
+    let master = daemons[0].listening().await?;
+    let mut agents = Vec::new();
+    for index in 0..args.agents {
+        let port = if args.agent_port == 0 {
+            0
+        } else {
+            agent_port(args.agent_port, index)?
+        };
+        let name = format!("agent-{}", index + 1);
+        daemons.push(Daemon::start(
+            "tepui-agent",
+            &name,
+            port,
+            Some(master),
+            args,
+            dir,
+        )?);
+    }
+    for daemon in &mut daemons[1..] {
+        agents.push(format!("http://{}", daemon.listening().await?));
+    }
+    tokio::select! {
+        ready = registered(master, usize::from(args.agents)) => ready?,
+        dead = first_dead(daemons) => return dead,
+    }
+    println!("ready: master http://{master} agents {}", agents.join(" "));
+    println!("work dir {}, stop with Ctrl-C", dir.display());
+    first_dead(daemons).await
+}
+
+fn agent_port(first: u16, index: u16) -> Result<u16> {
+    first
+        .checked_add(index)
+        .with_context(|| format!("--agent-port {first}: no port left for agent {}", index + 1))
+}
+
+/// Waits until as many agents are active at the master.
+async fn registered(master: SocketAddr, agents: usize) -> Result<()> {
+    let master = Master::at(&master.to_string())?;
+    loop {
+        if let Ok(list) = master.agents().await
+            && list.iter().filter(|agent| agent.active).count() >= agents
+        {
+            return Ok(());
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Waits for the first daemon that ends by itself, and tells what it last said.
+async fn first_dead(daemons: &mut [Daemon]) -> Result<()> {
+    let waits = daemons
+        .iter_mut()
+        .map(|daemon| Box::pin(async { (daemon.child.wait().await, &daemon.name, &daemon.log) }));
+    let ((status, name, log), ..) = futures::future::select_all(waits).await;
+    bail!("{name} ended ({}):\n{}", status?, tail(log))
+}
+
+/// Ends agents first, so that they can kill their tasks and tell the master; then the master.
+async fn end(daemons: &mut [Daemon]) -> Result<()> {
+    for daemon in daemons.iter().skip(1) {
+        daemon.signal(Signal::SIGUSR1);
+    }
+    let mut late = Vec::new();
+    for (index, daemon) in daemons.iter_mut().enumerate().rev() {
+        if index == 0 {
+            daemon.signal(Signal::SIGTERM);
+        }
+        if daemon.ended().await.is_none() {
+            late.push(daemon.name.clone());
+        }
+    }
+    if late.is_empty() {
+        Ok(())
+    } else {
+        bail!("killed after {} s: {}", PATIENCE.as_secs(), late.join(", "))
+    }
+}
+
+/// A running daemon.
+struct Daemon {
+    name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Daemon {
+    fn start(
+        program: &str,
+        name: &str,
+        port: u16,
+        master: Option<SocketAddr>,
+        args: &Args,
+        dir: &Path,
+    ) -> Result<Self> {
+        let log = dir.join(format!("{name}.log"));
+        let stderr = File::options().create(true).append(true).open(&log)?;
+        let path = crate::beside(program)?;
+        let mut command = Command::new(&path);
+        command
+            .arg("--ip=127.0.0.1")
+            .arg("--hostname=localhost")
+            .arg(format!("--port={port}"))
+            .arg(format!("--work_dir={}", dir.join(name).display()));
+        match master {
+            Some(address) => command.arg(format!("--master={address}")).arg(format!(
+                "--runtime_dir={}",
+                dir.join(format!("{name}.run")).display()
+            )),
+            None => command.arg("--registry=replicated_log"),
+        };
+        if let Some(config) = &args.config {
+            command.arg(format!("--config={}", config.display()));
+        }
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            // Ctrl-C is ours to pass on, in the right order.
+            .process_group(0)
+            .env("TEPUI_EXIT_WITH_PARENT", "1")
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("cannot start {}", path.display()))?;
+        Ok(Self {
+            name: name.to_owned(),
+            child,
+            log,
+        })
+    }
+
+    /// The address that the daemon prints when its socket is open.
+    async fn listening(&mut self) -> Result<SocketAddr> {
+        let output = self
+            .child
+            .stdout
+            .take()
+            .expect("the output is piped and taken once");
+        let mut lines = BufReader::new(output).lines();
+        let line = async {
+            while let Some(line) = lines.next_line().await? {
+                if let Some(address) = line.strip_prefix(LISTENING) {
+                    return Ok(Some(address.trim().parse::<SocketAddr>()?));
+                }
+            }
+            anyhow::Ok(None)
+        };
+        match timeout(PATIENCE, line).await {
+            Ok(Ok(Some(address))) => Ok(address),
+            Ok(Ok(None)) => {
+                let status = self.child.wait().await?;
+                bail!(
+                    "{} did not start ({status}):\n{}",
+                    self.name,
+                    tail(&self.log)
+                )
+            }
+            Ok(Err(error)) => Err(error.context(format!(
+                "{} said where it listens in an unknown way",
+                self.name
+            ))),
+            Err(_) => bail!(
+                "{} does not listen after {} s:\n{}",
+                self.name,
+                PATIENCE.as_secs(),
+                tail(&self.log)
+            ),
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(pid) = self.child.id() {
+            // It may have ended meanwhile.
+            let _ = kill(Pid::from_raw(pid.cast_signed()), signal);
+        }
+    }
+
+    async fn ended(&mut self) -> Option<ExitStatus> {
+        match timeout(PATIENCE, self.child.wait()).await {
+            Ok(status) => status.ok(),
+            Err(_) => {
+                let _ = self.child.kill().await;
+                None
+            }
+        }
+    }
+}
+
+/// The last lines of a log, for an error message.
+fn tail(log: &Path) -> String {
+    const BYTES: u64 = 4096;
+    let read = || -> std::io::Result<String> {
+        let mut file = File::open(log)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(BYTES)))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    match read() {
+        Ok(text) => {
+            let lines: Vec<&str> = text.lines().collect();
+            let last = &lines[lines.len().saturating_sub(12)..];
+            last.iter()
+                .map(|line| format!("  {line}"))
+                .collect::<Vec<_>>()
+                .join("\n")
+        }
+        Err(error) => format!("  (no log at {}: {error})", log.display()),
+    }
+}

@@ -1,0 +1,308 @@
+//! Real daemons under a test: started on free ports, ended by their pid, their folder kept when
+//! the test fails.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::wait::wait_for;
+
+/// An executable of the set under test.
+pub fn bin(name: &str) -> PathBuf {
+    let dir = std::env::var_os("TEPUI_TEST_BIN_DIR").map_or_else(own_target, PathBuf::from);
+    let path = dir.join(name);
+    assert!(
+        path.exists(),
+        "{} is not built: run `cargo xtask build`, or the tests by `cargo xtask test`",
+        path.display()
+    );
+    path
+}
+
+/// The target folder of this test: its executable lies in `deps` below it.
+fn own_target() -> PathBuf {
+    let own = std::env::current_exe().expect("a running test has an executable");
+    own.ancestors()
+        .nth(2)
+        .expect("tests lie in target/PROFILE/deps")
+        .to_owned()
+}
+
+/// A folder of the test's own, removed at the end unless the test fails.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    /// A new folder that all users may enter: tasks run as others than root.
+    pub fn new() -> Self {
+        let dir = tempfile::Builder::new()
+            .prefix("tepui-e2e-")
+            .tempdir()
+            .expect("a temporary folder")
+            .keep();
+        fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .expect("own folder");
+        Self(dir)
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("kept {}", self.0.display());
+        } else {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+}
+
+/// A running daemon, or `tepui local`.
+pub struct Daemon {
+    name: String,
+    child: Child,
+    log: PathBuf,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+impl Daemon {
+    /// Starts a program and waits until it says where it listens, on a line that begins with `prefix`.
+    fn start(name: &str, mut command: Command, log: PathBuf, prefix: &str) -> Self {
+        let stderr = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .expect("a log in the scratch folder");
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        let output = BufReader::new(child.stdout.take().expect("the output is piped"));
+        let address = output.lines().map_while(Result::ok).find_map(|line| {
+            let rest = line.strip_prefix(prefix)?;
+            rest.split_whitespace().next()?.parse().ok()
+        });
+        let Some(address) = address else {
+            let status = child.wait();
+            panic!(
+                "{name} did not start ({status:?}): {}",
+                fs::read_to_string(&log).unwrap_or_default()
+            );
+        };
+        Self {
+            name: name.to_owned(),
+            child,
+            log,
+            address,
+        }
+    }
+
+    /// A master in `dir`.
+    pub fn master(dir: &Path, flags: &[&str]) -> Self {
+        let mut command = Command::new(bin("tepui-master"));
+        command.args(["--ip=127.0.0.1", "--hostname=localhost", "--port=0"]);
+        command
+            .arg(format!("--work_dir={}", dir.join("master").display()))
+            .args(flags);
+        Self::start(
+            "master",
+            command,
+            dir.join("master.log"),
+            "listening on http://",
+        )
+    }
+
+    /// An agent of that master; `name` tells agents in one folder apart.
+    pub fn agent(dir: &Path, name: &str, master: SocketAddr, flags: &[&str]) -> Self {
+        let mut command = Command::new(bin("tepui-agent"));
+        command.args(["--ip=127.0.0.1", "--hostname=localhost", "--port=0"]);
+        command
+            .arg(format!("--master={master}"))
+            .arg(format!("--work_dir={}", dir.join(name).display()))
+            .arg(format!(
+                "--runtime_dir={}",
+                dir.join(format!("{name}.run")).display()
+            ))
+            .args(flags);
+        Self::start(
+            name,
+            command,
+            dir.join(format!("{name}.log")),
+            "listening on http://",
+        )
+    }
+
+    /// `tepui local` with these arguments, ready to take tasks.
+    pub fn local(dir: &Path, args: &[&str]) -> Self {
+        let mut command = Command::new(bin("tepui"));
+        command
+            .args(["local", "--port", "0", "--agent-port", "0", "--work-dir"])
+            .arg(dir)
+            .args(args);
+        Self::start(
+            "local",
+            command,
+            dir.join("local.log"),
+            "ready: master http://",
+        )
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal)
+            .unwrap_or_else(|error| panic!("cannot signal {}: {error}", self.name));
+    }
+
+    /// Ends it as a crash would.
+    pub fn kill(mut self) {
+        self.signal(Signal::SIGKILL);
+        self.child.wait().expect("an own child");
+    }
+
+    /// Ends it by a signal and waits; its exit code.
+    pub fn stop(mut self, signal: Signal) -> Option<i32> {
+        self.signal(signal);
+        let status = wait_for(&format!("the end of {}", self.name), || {
+            self.child
+                .try_wait()
+                .map_err(|error| error.to_string())?
+                .ok_or_else(|| "runs".to_owned())
+        });
+        status.code()
+    }
+
+    /// GETs JSON.
+    pub fn get(&self, path: &str) -> Value {
+        let text = self.get_text(path);
+        serde_json::from_str(&text)
+            .unwrap_or_else(|error| panic!("GET {path} of {}: {error}: {text}", self.name))
+    }
+
+    /// GETs a body, whatever the status.
+    pub fn get_text(&self, path: &str) -> String {
+        block_on(async {
+            let client = tepui_http::Client::new(&self.address.to_string()).expect("an address");
+            client
+                .get(path)
+                .await
+                .unwrap_or_else(|error| panic!("GET {path} of {}: {error}", self.name))
+                .text()
+        })
+    }
+
+    /// POSTs a call to the operator API; the answer as JSON, null for an empty one.
+    pub fn call(&self, call: &Value) -> Value {
+        block_on(async {
+            let client = tepui_http::Client::new(&self.address.to_string()).expect("an address");
+            let reply = client
+                .post_json("/api/v1", call.to_string())
+                .await
+                .and_then(tepui_http::Reply::success);
+            let text = reply
+                .unwrap_or_else(|error| panic!("{call} at {}: {error}", self.name))
+                .text();
+            if text.is_empty() {
+                Value::Null
+            } else {
+                serde_json::from_str(&text).expect("JSON was accepted only")
+            }
+        })
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Ended already where `kill` or `stop` was called.
+        if let Ok(None) = self.child.try_wait() {
+            let signal = if self.name == "local" {
+                Signal::SIGINT
+            } else {
+                Signal::SIGKILL
+            };
+            let _ = kill(Pid::from_raw(self.child.id().cast_signed()), signal);
+            let _ = self.child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!(
+                "--- log of {} ({})\n{}",
+                self.name,
+                self.log.display(),
+                self.log()
+            );
+        }
+    }
+}
+
+/// A master with agents, as `tepui local` starts them.
+pub struct Cluster {
+    /// The `tepui local` process; its address is the master's.
+    pub local: Daemon,
+    scratch: Scratch,
+}
+
+impl Cluster {
+    /// `tepui local` with these arguments.
+    pub fn start(args: &[&str]) -> Self {
+        let scratch = Scratch::new();
+        let local = Daemon::local(scratch.path(), args);
+        Self { local, scratch }
+    }
+
+    /// Its work folder.
+    pub fn dir(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    /// Runs `tepui` against its master.
+    pub fn tepui(&self, args: &[&str]) -> Output {
+        tepui(self.local.address, args)
+    }
+}
+
+/// Runs the command line against a master.
+pub fn tepui(master: SocketAddr, args: &[&str]) -> Output {
+    let mut command = Command::new(bin("tepui"));
+    command
+        .args(args)
+        .env("TEPUI_MASTER", master.to_string())
+        .stdin(Stdio::null());
+    command
+        .output()
+        .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"))
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
+        .block_on(work)
+}
