@@ -13,7 +13,6 @@ use std::{
 
 use nix::{
     errno::Errno,
-    fcntl::{Flock, FlockArg},
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         signalfd::{SfdFlags, SignalFd},
@@ -99,7 +98,7 @@ struct Supervisor {
     directory: PathBuf,
     die_with_agent: bool,
     /// Held for as long as anything of the container may run; let go by the end of the process.
-    _lock: Flock<File>,
+    _lock: File,
     listener: UnixListener,
     signals: SignalFd,
     agent: Option<Agent>,
@@ -355,8 +354,9 @@ impl Supervisor {
     }
 }
 
-/// The lock says that this container has a supervisor.
-fn lock(directory: &Path) -> Result<Flock<File>, String> {
+/// The lock says that this container has a supervisor. Dropping the file only closes it, which is what the copy in
+/// the first process needs: an explicit unlock there would take the lock from the supervisor too.
+fn lock(directory: &Path) -> Result<File, String> {
     let path = directory.join(LOCK_FILE);
     let file = File::options()
         .create(true)
@@ -364,6 +364,6 @@ fn lock(directory: &Path) -> Result<Flock<File>, String> {
         .write(true)
         .open(&path)
         .map_err(|error| format!("failed to open '{}': {error}", path.display()))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock)
-        .map_err(|(_, error)| format!("failed to lock '{}': {error}", path.display()))
+    file.try_lock().map_err(|error| format!("failed to lock '{}': {error}", path.display()))?;
+    Ok(file)
 }
