@@ -10,6 +10,7 @@ mod generated {
     include!(concat!(env!("OUT_DIR"), "/_includes.rs"));
 }
 
+pub mod convert;
 pub mod descriptor;
 pub mod json;
 pub mod recordio;
