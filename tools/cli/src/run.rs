@@ -422,7 +422,7 @@ fn task_id(args: &Args, n: u32) -> String {
 fn task_info(args: &Args, id: &str, agent_id: &v1::AgentId) -> v1::TaskInfo {
     let scalar = |name: &str, value: f64| v1::Resource {
         name: name.to_owned(),
-        r#type: Some(v1::value::Type::Scalar.into()).unwrap_or_default(),
+        r#type: v1::value::Type::Scalar.into(),
         scalar: Some(v1::value::Scalar { value }),
         allocation_info: Some(v1::resource::AllocationInfo {
             role: Some(args.role.clone()),

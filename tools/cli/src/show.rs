@@ -123,7 +123,6 @@ pub(crate) fn frameworks(args: ListArgs) -> Result<ExitCode> {
                 (false, _) => "disconnected",
             };
             let info = framework.framework_info;
-            #[expect(deprecated, reason = "frameworks without MULTI_ROLE set the old field")]
             let roles = if info.roles.is_empty() {
                 info.role().to_owned()
             } else {

@@ -2,7 +2,9 @@
 //! the replay of recorded exchanges.
 
 pub mod cluster;
+pub mod scheduler;
 pub mod wait;
 
 pub use cluster::{Cluster, Daemon, Scratch, bin};
+pub use scheduler::Scheduler;
 pub use wait::wait_for;
