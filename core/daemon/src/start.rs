@@ -1,0 +1,85 @@
+//! What both daemons do around their work: the log, the line that tells where they listen, the tie
+//! to a parent that wants one.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::unistd::getppid;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, fmt};
+
+use crate::settings::LogSettings;
+
+/// Set by a parent, such as `tepui local`, whose end must be the daemon's end too.
+pub const EXIT_WITH_PARENT: &str = "TEPUI_EXIT_WITH_PARENT";
+
+/// Starts the log: on standard error unless it is to be quiet, and in `log_dir` if there is one.
+/// `RUST_LOG` refines what the flags say.
+///
+/// # Errors
+/// If the file in `log_dir` cannot be written.
+pub fn log(settings: &LogSettings, program: &str) -> anyhow::Result<()> {
+    let level = match settings.level.as_str() {
+        "ERROR" => LevelFilter::ERROR,
+        "WARNING" => LevelFilter::WARN,
+        _ => LevelFilter::INFO,
+    };
+    let filter = EnvFilter::builder()
+        .with_default_directive(level.into())
+        .from_env_lossy();
+    let stderr =
+        (!settings.quiet).then(|| fmt::layer().with_writer(std::io::stderr).with_target(false));
+    let file = match &settings.dir {
+        Some(dir) => {
+            let path = dir.join(format!("{program}.log"));
+            let open = || -> std::io::Result<File> {
+                std::fs::create_dir_all(dir)?;
+                File::options().create(true).append(true).open(&path)
+            };
+            let file =
+                open().with_context(|| format!("--log_dir: cannot write {}", path.display()))?;
+            Some(
+                fmt::layer()
+                    .with_writer(Arc::new(file))
+                    .with_ansi(false)
+                    .with_target(false),
+            )
+        }
+        None => None,
+    };
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(stderr)
+        .with(file)
+        .init();
+    Ok(())
+}
+
+/// Prints where the daemon listens, once its socket is open. With port 0 this is how others learn it:
+/// the line and the flush are a contract with `tepui local`.
+pub fn announce(address: SocketAddr) {
+    let mut out = std::io::stdout().lock();
+    // Nobody has to read it.
+    let _ = writeln!(out, "listening on http://{address}").and_then(|()| out.flush());
+}
+
+/// Ends this process with its parent where the environment asks for it.
+pub fn tie_to_parent() {
+    if std::env::var_os(EXIT_WITH_PARENT).is_none() {
+        return;
+    }
+    if let Err(error) = prctl::set_pdeathsig(Signal::SIGTERM) {
+        tracing::warn!(%error, "cannot watch the parent process");
+    }
+    if getppid().as_raw() == 1 {
+        // It ended before we could ask for the signal.
+        std::process::exit(0);
+    }
+}
