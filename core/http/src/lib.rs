@@ -14,7 +14,6 @@ mod router;
 mod server;
 pub mod shared;
 pub mod stream;
-mod subject;
 mod upgrade;
 
 pub use client::{Client, ClientError, Records, Reply};
@@ -25,5 +24,5 @@ pub use response::{Body, Response, TEXT};
 pub use router::{Handler, Router};
 pub use server::{ListenError, Listener, Server, ServerSettings};
 pub use stream::{StreamBody, StreamError, StreamSender};
-pub use subject::Subject;
+pub use tepui_model::authorization::Subject;
 pub use upgrade::{Upgrade, UpgradeError, Upgraded};

@@ -49,7 +49,8 @@ mod tests {
         assert_eq!(decode("%zz"), Err(Malformed));
         assert_eq!(decode("%e"), Err(Malformed));
         assert_eq!(decode("%ff"), Err(Malformed));
-        assert_eq!(decode_form("a+b%20c%"), "a b c%");
+        assert_eq!(decode_form("a+b%20c"), "a b c");
+        assert_eq!(decode_form("a+%20%"), "a %20%");
         assert_eq!(decode(&encode("a b/ü&=")).unwrap(), "a b/ü&=");
     }
 }

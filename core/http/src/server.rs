@@ -14,9 +14,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::header::{CONTENT_ENCODING, HeaderValue};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue};
 use http::{HeaderMap, StatusCode};
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -235,16 +235,15 @@ impl Connection {
             Err(_) => Response::bad_request("Failed to read the request body"),
             Ok(body) => match self.request(&mut parts, body.to_bytes()) {
                 Ok(request) => self.handler.handle(request).await,
-                Err(refusal) => refusal,
+                Err(reason) => Response::bad_request(reason),
             },
         };
         self.finish(response, compress).await
     }
 
-    fn request(&self, parts: &mut http::request::Parts, body: Bytes) -> Result<Request, Response> {
-        let path = percent::decode(parts.uri.path()).map_err(|_| {
-            Response::bad_request(format!("Failed to decode URL path: '{}'", parts.uri.path()))
-        })?;
+    fn request(&self, parts: &mut http::request::Parts, body: Bytes) -> Result<Request, String> {
+        let path = percent::decode(parts.uri.path())
+            .map_err(|_| format!("Failed to decode URL path: '{}'", parts.uri.path()))?;
         let pending = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
         let upgrade = pending.and_then(|pending| Upgrade::wished(&parts.headers, pending));
         let mut request = Request::new(parts.method.clone(), "/").with_upgrade(upgrade);
@@ -275,7 +274,18 @@ impl Connection {
                 Outgoing::Stream(stream)
             }
             Body::Sized(pieces, left) => Outgoing::Sized { pieces, left },
-            Body::Full(pieces) => Outgoing::full(encode(pieces, &mut headers, compress).await),
+            Body::Full(pieces) => {
+                let body = Outgoing::full(encode(pieces, &mut headers, compress).await);
+                // Said here because hyper leaves it out of answers to HEAD.
+                if let Some(length) = body
+                    .size_hint()
+                    .exact()
+                    .filter(|_| !status.is_informational())
+                {
+                    headers.insert(CONTENT_LENGTH, length.into());
+                }
+                body
+            }
         };
         let mut answer = hyper::Response::new(body);
         *answer.status_mut() = status;

@@ -131,7 +131,12 @@ impl Files {
                     "Resolved path is not a directory".to_owned(),
                 ));
             }
-            let real = base.join(rest.join("/")).canonicalize();
+            // Joining nothing would add a slash, which no file bears.
+            let real = if rest.is_empty() {
+                Ok(base.clone())
+            } else {
+                base.join(rest.join("/")).canonicalize()
+            };
             let real = real.map_err(|error| FileError::io("resolve path", &error))?;
             return Resolved { real, base }.inside();
         }
