@@ -1,1 +1,213 @@
-//! Access control lists in the form of Mesos.
+//! Access control lists in the form of Mesos (`--acls`), evaluated by the rules of its local authorizer
+//! (`src/authorizer/local/authorizer.cpp`).
+//!
+//! The settings are the JSON object of `--acls` itself. ACLs of kinds that are not enforced yet are refused by
+//! name: an ACL that is read and not applied would be worse than none.
+
+mod acls;
+
+pub use acls::Config;
+
+use acls::{Acl, Acls, Entity, Request};
+use tepui_module_sdk::prelude::*;
+
+/// See the crate.
+pub struct Local {
+    acls: Acls,
+}
+
+impl Module for Local {
+    type Config = Config;
+    const NAME: &'static str = "local";
+    const DESCRIPTION: &'static str = "access control lists in the form of Mesos";
+
+    fn create(config: Config, _: Context) -> Result<Self> {
+        Ok(Self {
+            acls: config.validated()?,
+        })
+    }
+}
+
+impl Authorizer for Local {
+    async fn approver(&self, subject: Option<&Subject>, action: Action) -> Result<Approver> {
+        let (acls, role): (&[Acl], bool) = match action {
+            Action::RegisterFramework => (&self.acls.register_frameworks, true),
+            Action::RunTask => (&self.acls.run_tasks, false),
+            _ => (&[], false),
+        };
+        // Claims without a principal cannot be matched by ACLs.
+        let principal = subject.and_then(|subject| subject.principal.clone());
+        let request = principal.as_deref().map_or(Request::Any, Request::One);
+        let relevant = acls
+            .iter()
+            .filter(|acl| acl.principals.matches(request, false));
+        let rules: Vec<Rule> = relevant
+            .map(|acl| Rule {
+                subject: acl.principals.allows(request, false),
+                objects: acl.objects.clone(),
+                role,
+            })
+            .collect();
+        let permissive = self.acls.permissive;
+        if rules.is_empty() {
+            return Ok(if permissive {
+                Approver::Always
+            } else {
+                Approver::Never
+            });
+        }
+        let without_object = decide(&rules, Request::Any, permissive);
+        Ok(
+            Approver::by_value(move |value| decide(&rules, Request::One(value), permissive))
+                .without_object(without_object),
+        )
+    }
+}
+
+/// An ACL whose subjects match.
+struct Rule {
+    /// It allows the subject.
+    subject: bool,
+    objects: Entity,
+    /// Values are roles, which may end in `/%`.
+    role: bool,
+}
+
+/// The first ACL that matches the object too decides.
+fn decide(rules: &[Rule], object: Request<'_>, permissive: bool) -> bool {
+    let rule = rules
+        .iter()
+        .find(|rule| rule.objects.matches(object, rule.role));
+    rule.map_or(permissive, |rule| {
+        rule.subject && rule.objects.allows(object, rule.role)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn local(settings: serde_json::Value) -> Result<Local> {
+        let config: Config = serde_json::from_value(settings)?;
+        Ok(Local {
+            acls: config.validated()?,
+        })
+    }
+
+    async fn allowed(
+        local: &Local,
+        principal: Option<&str>,
+        action: Action,
+        object: Option<&str>,
+    ) -> bool {
+        let subject = principal.map(Subject::principal);
+        match local.approver(subject.as_ref(), action).await.unwrap() {
+            Approver::Always => true,
+            Approver::ByValue {
+                check: tepui_module_sdk::Check::Now(check),
+                without_object,
+            } => object.map_or(without_object, |value| check(value)),
+            _ => false,
+        }
+    }
+
+    #[tokio::test]
+    async fn the_first_acl_that_matches_decides() {
+        let acls = local(json!({
+            "permissive": false,
+            "run_tasks": [
+                {"principals": {"values": ["ops"]}, "users": {"type": "ANY"}},
+                {"principals": {"values": ["web"]}, "users": {"values": ["www", "nginx"]}},
+                {"principals": {"values": ["web"]}, "users": {"type": "NONE"}},
+                {"principals": {"type": "ANY"}, "users": {"values": ["guest"]}},
+            ],
+        }))
+        .unwrap();
+        for (principal, user, expected) in [
+            (Some("ops"), Some("root"), true),
+            (Some("ops"), None, true),
+            (Some("web"), Some("www"), true),
+            (Some("web"), Some("root"), false),
+            // NONE matches, and allows nothing; the last ACL is not reached.
+            (Some("web"), Some("guest"), false),
+            (Some("other"), Some("guest"), true),
+            (Some("other"), Some("www"), false),
+            // Unauthenticated is ANY, which only an ANY or NONE of an ACL matches.
+            (None, Some("guest"), true),
+            (None, Some("www"), false),
+        ] {
+            assert_eq!(
+                allowed(&acls, principal, Action::RunTask, user).await,
+                expected,
+                "{principal:?} {user:?}"
+            );
+        }
+        assert!(
+            !allowed(&acls, Some("ops"), Action::ViewTask, Some("root")).await,
+            "not permissive"
+        );
+    }
+
+    #[tokio::test]
+    async fn role_values_may_name_what_is_below() {
+        let acls = local(json!({
+            "register_frameworks": [
+                {"principals": {"values": ["a"]}, "roles": {"values": ["eng/%", "sales"]}},
+                {"principals": {"values": ["a"]}, "roles": {"type": "NONE"}},
+            ],
+        }))
+        .unwrap();
+        for (role, expected) in [
+            ("eng", false),
+            ("eng/dev", true),
+            ("eng/dev/x", true),
+            ("sales", true),
+            ("hr", false),
+        ] {
+            assert_eq!(
+                allowed(&acls, Some("a"), Action::RegisterFramework, Some(role)).await,
+                expected,
+                "{role}"
+            );
+        }
+        assert!(
+            allowed(&acls, Some("b"), Action::RegisterFramework, Some("hr")).await,
+            "permissive by default"
+        );
+        // In other ACLs the form has no meaning.
+        let users = json!([{"principals": {"type": "ANY"}, "users": {"values": ["a/%"]}}]);
+        let acls = local(json!({"permissive": false, "run_tasks": users})).unwrap();
+        assert!(!allowed(&acls, None, Action::RunTask, Some("a/b")).await);
+    }
+
+    #[test]
+    fn what_is_not_enforced_is_refused_by_name() {
+        let refused = |settings| {
+            local(settings)
+                .err()
+                .map(|failure| failure.message().to_owned())
+                .unwrap_or_default()
+        };
+        let any = json!([{"principals": {"type": "ANY"}, "users": {"type": "NONE"}}]);
+        assert_eq!(
+            refused(json!({"view_tasks": any, "run_tasks": any})),
+            "ACLs of kind `view_tasks` are not enforced yet; enforced are `register_frameworks` and `run_tasks`"
+        );
+        assert!(refused(json!({"run_task": any})).contains("no ACLs of kind `run_task`"));
+        assert!(
+            refused(json!({"run_tasks": [{"principals": {"type": "ANY"}}]}))
+                .contains("missing field `users`")
+        );
+        assert!(refused(json!({"permissive": "no"})).contains("permissive"));
+        assert!(
+            refused(json!({"run_tasks": [{"principals": {"type": "SOMEONE"}, "users": {}}]}))
+                .contains("SOMEONE")
+        );
+        assert!(local(json!({})).is_ok());
+        assert!(
+            local(json!({"acls": {"run_tasks": any}})).is_ok(),
+            "the object under the name of the flag"
+        );
+    }
+}

@@ -1,0 +1,589 @@
+//! What an allocator sees of the cluster, and how it proposes.
+//!
+//! [`Cluster`] is kept from the facts and answers what is the same for every policy: what is free, who may be
+//! offered what, who has what. It has no policy of its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use tepui_model::allocation::{
+    Agent, AgentKey, Fact, FilterScope, Framework, FrameworkKey, Holding, Proposal, Quota,
+    Unavailability,
+};
+use tepui_model::id::Role;
+use tepui_model::resources::{Name, Quantities, Resource, Resources};
+use tepui_model::time::Mono;
+
+/// Number of a role in one [`Cluster`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RoleKey(pub u32);
+
+/// A framework in one of its roles: who offers are made to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Client {
+    /// The framework.
+    pub framework: FrameworkKey,
+    /// The role.
+    pub role: RoleKey,
+}
+
+#[derive(Debug)]
+struct AgentState {
+    agent: Agent,
+    taken: Resources,
+    /// Total less taken.
+    free: Resources,
+    /// Scalars by who has them.
+    held: BTreeMap<Client, Quantities>,
+    /// More is taken than there is, so `free` cannot be kept by adding and taking away.
+    over: bool,
+    unavailable: Option<Unavailability>,
+}
+
+impl AgentState {
+    fn recount(&mut self) {
+        self.over = !self.agent.total.contains(&self.taken);
+        self.free = &self.agent.total - &self.taken;
+    }
+}
+
+#[derive(Debug)]
+struct RoleState {
+    role: Role,
+    weight: u64,
+    quota: Quota,
+    taken: Quantities,
+}
+
+#[derive(Debug)]
+struct Filter {
+    resources: Resources,
+    until: Mono,
+}
+
+/// The cluster as the facts tell it.
+#[derive(Debug, Default)]
+pub struct Cluster {
+    agents: BTreeMap<AgentKey, AgentState>,
+    frameworks: BTreeMap<FrameworkKey, Framework>,
+    roles: Vec<RoleState>,
+    role_keys: BTreeMap<Role, RoleKey>,
+    /// Those who want offers, by framework and role.
+    clients: Vec<Client>,
+    /// Scalars in the hands of each client; also of such as want no offers now.
+    taken: BTreeMap<Client, Quantities>,
+    total: Quantities,
+    filters: BTreeMap<(Client, AgentKey), Vec<Filter>>,
+    minimum: Vec<Quantities>,
+    now: Mono,
+}
+
+/// Why nothing of an agent may be offered to a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotOffered {
+    /// The agent or the framework is not there, or may not be offered from or to now.
+    Inactive,
+    /// The agent has what only frameworks with this capability may see.
+    Capability(&'static str),
+    /// Nothing is free that the role may have.
+    NothingFree,
+    /// Less than the least amount worth offering.
+    BelowMinimum,
+    /// The framework refused this, and its filter still holds.
+    Filtered,
+}
+
+impl fmt::Display for NotOffered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inactive => f.write_str("agent or framework is not active"),
+            Self::Capability(name) => write!(f, "needs the capability {name}"),
+            Self::NothingFree => f.write_str("nothing is free for the role"),
+            Self::BelowMinimum => f.write_str("less is free than the minimum to offer"),
+            Self::Filtered => f.write_str("refused by the framework, until its filter ends"),
+        }
+    }
+}
+
+impl Cluster {
+    /// Those who want offers: connected frameworks in each role they did not suppress, in the order of their numbers.
+    pub fn clients(&self) -> &[Client] {
+        &self.clients
+    }
+
+    /// All agents, in the order of their numbers.
+    pub fn agents(&self) -> impl Iterator<Item = (&AgentKey, &Agent)> {
+        self.agents.iter().map(|(key, state)| (key, &state.agent))
+    }
+
+    /// An agent.
+    pub fn agent(&self, key: AgentKey) -> Option<&Agent> {
+        self.agents.get(&key).map(|state| &state.agent)
+    }
+
+    /// When an agent will not be there, if that is known.
+    pub fn unavailable(&self, key: AgentKey) -> Option<Unavailability> {
+        self.agents.get(&key)?.unavailable
+    }
+
+    /// A framework.
+    pub fn framework(&self, key: FrameworkKey) -> Option<&Framework> {
+        self.frameworks.get(&key)
+    }
+
+    /// All frameworks, in the order of their numbers.
+    pub fn frameworks(&self) -> impl Iterator<Item = &Framework> {
+        self.frameworks.values()
+    }
+
+    /// Name of a role.
+    pub fn role(&self, key: RoleKey) -> &Role {
+        &self.roles[key.0 as usize].role
+    }
+
+    /// Number of a role, if the facts named it.
+    pub fn role_key(&self, role: &Role) -> Option<RoleKey> {
+        self.role_keys.get(role).copied()
+    }
+
+    /// Weight of a role in thousandths.
+    pub fn weight(&self, key: RoleKey) -> u64 {
+        self.roles[key.0 as usize].weight
+    }
+
+    /// Quota of a role.
+    pub fn quota(&self, key: RoleKey) -> &Quota {
+        &self.roles[key.0 as usize].quota
+    }
+
+    /// Scalars of all agents together.
+    pub fn total(&self) -> &Quantities {
+        &self.total
+    }
+
+    /// Scalars in the hands of a client, offered or used.
+    pub fn taken(&self, client: &Client) -> Option<&Quantities> {
+        self.taken.get(client)
+    }
+
+    /// Scalars in the hands of a role.
+    pub fn taken_by_role(&self, role: RoleKey) -> &Quantities {
+        &self.roles[role.0 as usize].taken
+    }
+
+    /// What is free on an agent; nothing on one that is not there.
+    pub fn free(&self, agent: AgentKey) -> &Resources {
+        const NONE: &Resources = &Resources::new();
+        self.agents.get(&agent).map_or(NONE, |state| &state.free)
+    }
+
+    /// Whether anything that is free on the agent may be offered to the client.
+    pub fn may_offer(&self, client: &Client, agent: AgentKey) -> bool {
+        self.offerable(client, agent, self.free(agent)).is_ok()
+    }
+
+    /// The part of `free` that may be offered to the client on the agent: what its role may have and its capabilities
+    /// let it see, unless that is below the minimum or refused.
+    pub fn offerable(
+        &self,
+        client: &Client,
+        agent: AgentKey,
+        free: &Resources,
+    ) -> Result<Resources, NotOffered> {
+        let (Some(state), Some(framework)) = (
+            self.agents.get(&agent),
+            self.frameworks.get(&client.framework),
+        ) else {
+            return Err(NotOffered::Inactive);
+        };
+        if !state.agent.active || !framework.active {
+            return Err(NotOffered::Inactive);
+        }
+        let role = self.role(client.role);
+        capable(framework, &state.agent, role).map_err(NotOffered::Capability)?;
+        let part = free.filter(|resource| {
+            resource.is_allocatable_to(role.as_str()) && sees(framework, resource)
+        });
+        if part.is_empty() {
+            return Err(NotOffered::NothingFree);
+        }
+        let amounts = part.quantities();
+        let own = framework
+            .minimums
+            .iter()
+            .find(|(of, _)| of == role)
+            .map(|(_, minimum)| minimum);
+        let enough = match own {
+            Some(minimum) => amounts.contains(minimum),
+            None => {
+                self.minimum.is_empty()
+                    || self.minimum.iter().any(|minimum| amounts.contains(minimum))
+            }
+        };
+        if !enough {
+            return Err(NotOffered::BelowMinimum);
+        }
+        let filters = self.filters.get(&(*client, agent));
+        let refused = |filter: &Filter| filter.until > self.now && filter.resources.contains(&part);
+        if filters.is_some_and(|filters| filters.iter().any(refused)) {
+            return Err(NotOffered::Filtered);
+        }
+        Ok(part)
+    }
+
+    pub(crate) fn set_now(&mut self, now: Mono) {
+        self.now = now;
+    }
+
+    /// Takes what was proposed.
+    pub(crate) fn book(&mut self, proposals: &[Proposal]) {
+        for proposal in proposals {
+            self.take(proposal);
+        }
+    }
+
+    pub(crate) fn apply(&mut self, fact: &Fact) {
+        match fact {
+            Fact::Reset => *self = Self::default(),
+            Fact::AgentAdded(agent) => self.agent_added(agent),
+            Fact::AgentUpdated(agent) => self.agent_updated(agent),
+            Fact::AgentRemoved(agent) => self.agent_removed(*agent),
+            Fact::AgentActive(agent, active) => {
+                if let Some(state) = self.agents.get_mut(agent) {
+                    state.agent.active = *active;
+                }
+            }
+            Fact::AgentUnavailable(agent, unavailable) => {
+                if let Some(state) = self.agents.get_mut(agent) {
+                    state.unavailable = *unavailable;
+                }
+            }
+            Fact::FrameworkAdded(framework) | Fact::FrameworkUpdated(framework) => {
+                self.frameworks.insert(framework.key, framework.clone());
+                self.list_clients(framework.key);
+            }
+            Fact::FrameworkRemoved(framework) => {
+                self.frameworks.remove(framework);
+                self.filters
+                    .retain(|(client, _), _| client.framework != *framework);
+                self.list_clients(*framework);
+            }
+            Fact::FrameworkActive(framework, active) => {
+                if let Some(framework) = self.frameworks.get_mut(framework) {
+                    framework.active = *active;
+                }
+                self.list_clients(*framework);
+            }
+            Fact::Taken(holding) => self.take(holding),
+            Fact::Returned(holding) | Fact::Refused(holding) => self.give_back(holding),
+            Fact::Filter(holding, until) => self.filter(holding, *until),
+            Fact::FiltersCleared(scope) => self.clear_filters(scope),
+            Fact::Suppressed(framework, roles) => self.suppress(*framework, roles),
+            Fact::Revived(framework, roles) => self.revive(*framework, roles),
+            Fact::Weight(role, weight) => {
+                let key = self.key_of(role);
+                self.roles[key.0 as usize].weight = *weight;
+            }
+            Fact::Quota(role, quota) => {
+                let key = self.key_of(role);
+                self.roles[key.0 as usize].quota = quota.clone();
+            }
+            Fact::Minimum(minimum) => self.minimum.clone_from(minimum),
+        }
+    }
+
+    fn key_of(&mut self, role: &Role) -> RoleKey {
+        if let Some(&key) = self.role_keys.get(role) {
+            return key;
+        }
+        let key = RoleKey(u32::try_from(self.roles.len()).expect("fewer than 2^32 roles"));
+        let (quota, taken) = (Quota::default(), Quantities::new());
+        self.roles.push(RoleState {
+            role: role.clone(),
+            weight: 1000,
+            quota,
+            taken,
+        });
+        self.role_keys.insert(role.clone(), key);
+        key
+    }
+
+    fn client_of(&mut self, holding: &Holding) -> Client {
+        Client {
+            framework: holding.framework,
+            role: self.key_of(&holding.role),
+        }
+    }
+
+    fn agent_added(&mut self, agent: &Agent) {
+        self.agent_removed(agent.key);
+        self.total += &agent.total.quantities();
+        let state = AgentState {
+            agent: agent.clone(),
+            taken: Resources::new(),
+            free: agent.total.clone(),
+            held: BTreeMap::new(),
+            over: false,
+            unavailable: None,
+        };
+        self.agents.insert(agent.key, state);
+    }
+
+    fn agent_updated(&mut self, agent: &Agent) {
+        let Some(state) = self.agents.get_mut(&agent.key) else {
+            return self.agent_added(agent);
+        };
+        self.total -= &state.agent.total.quantities();
+        self.total += &agent.total.quantities();
+        state.agent = agent.clone();
+        state.recount();
+    }
+
+    fn agent_removed(&mut self, agent: AgentKey) {
+        let Some(state) = self.agents.remove(&agent) else {
+            return;
+        };
+        self.total -= &state.agent.total.quantities();
+        for (client, amounts) in &state.held {
+            self.charge(*client, amounts, false);
+        }
+        self.filters.retain(|(_, of), _| *of != agent);
+    }
+
+    fn take(&mut self, holding: &Holding) {
+        let client = self.client_of(holding);
+        // Facts about an agent that is gone mean nothing, for the shares too.
+        let Some(state) = self.agents.get_mut(&holding.agent) else {
+            return;
+        };
+        let fits = !state.over && state.free.contains(&holding.resources);
+        for resource in &holding.resources {
+            state.taken.add_one(resource);
+            if fits {
+                state.free.sub_one(resource);
+            }
+        }
+        if !fits {
+            state.recount();
+        }
+        let amounts = holding.resources.quantities();
+        *state.held.entry(client).or_default() += &amounts;
+        self.charge(client, &amounts, true);
+    }
+
+    fn give_back(&mut self, holding: &Holding) {
+        let client = self.client_of(holding);
+        let Some(state) = self.agents.get_mut(&holding.agent) else {
+            return;
+        };
+        for resource in &holding.resources {
+            state.taken.sub_one(resource);
+            if !state.over {
+                state.free.add_one(resource);
+            }
+        }
+        if state.over {
+            state.recount();
+        }
+        let amounts = holding.resources.quantities();
+        if let Some(held) = state.held.get_mut(&client) {
+            *held -= &amounts;
+            if held.is_empty() {
+                state.held.remove(&client);
+            }
+        }
+        self.charge(client, &amounts, false);
+    }
+
+    /// Adds to what a client and its role have, or takes from it.
+    fn charge(&mut self, client: Client, amounts: &Quantities, more: bool) {
+        let of_role = &mut self.roles[client.role.0 as usize].taken;
+        let of_client = self.taken.entry(client).or_default();
+        if more {
+            *of_role += amounts;
+            *of_client += amounts;
+        } else {
+            *of_role -= amounts;
+            *of_client -= amounts;
+            if of_client.is_empty() {
+                self.taken.remove(&client);
+            }
+        }
+    }
+
+    fn filter(&mut self, holding: &Holding, until: Mono) {
+        let client = self.client_of(holding);
+        let now = self.now;
+        let filters = self.filters.entry((client, holding.agent)).or_default();
+        filters.retain(|filter| filter.until > now);
+        filters.push(Filter {
+            resources: holding.resources.clone(),
+            until,
+        });
+    }
+
+    fn clear_filters(&mut self, scope: &FilterScope) {
+        let roles: BTreeSet<RoleKey> = scope
+            .roles
+            .iter()
+            .filter_map(|role| self.role_key(role))
+            .collect();
+        self.filters.retain(|(client, agent), _| {
+            let matches = scope
+                .framework
+                .is_none_or(|framework| framework == client.framework)
+                && scope.agent.is_none_or(|of| of == *agent)
+                && (scope.roles.is_empty() || roles.contains(&client.role));
+            !matches
+        });
+    }
+
+    fn suppress(&mut self, key: FrameworkKey, roles: &[Role]) {
+        if let Some(framework) = self.frameworks.get_mut(&key) {
+            let all = framework.roles.clone();
+            for role in if roles.is_empty() { &all } else { roles } {
+                if !framework.suppressed.contains(role) {
+                    framework.suppressed.push(role.clone());
+                }
+            }
+        }
+        self.list_clients(key);
+    }
+
+    fn revive(&mut self, key: FrameworkKey, roles: &[Role]) {
+        if let Some(framework) = self.frameworks.get_mut(&key) {
+            framework
+                .suppressed
+                .retain(|role| !roles.is_empty() && !roles.contains(role));
+        }
+        self.list_clients(key);
+    }
+
+    /// Lists anew where the framework wants offers.
+    fn list_clients(&mut self, framework: FrameworkKey) {
+        let mut wanted = Vec::new();
+        if let Some(state) = self.frameworks.get(&framework)
+            && state.active
+        {
+            let roles = state
+                .roles
+                .iter()
+                .filter(|role| !state.suppressed.contains(role));
+            wanted.extend(roles.cloned());
+        }
+        let wanted = wanted.iter().map(|role| Client {
+            framework,
+            role: self.key_of(role),
+        });
+        let mut wanted: Vec<_> = wanted.collect();
+        wanted.sort_unstable();
+        let from = self
+            .clients
+            .partition_point(|client| client.framework < framework);
+        let to = self
+            .clients
+            .partition_point(|client| client.framework <= framework);
+        self.clients.splice(from..to, wanted);
+    }
+}
+
+fn has(capabilities: &[String], name: &str) -> bool {
+    capabilities.iter().any(|capability| capability == name)
+}
+
+/// Whether the framework may be offered from the agent at all; else the capability that one of them lacks.
+fn capable(framework: &Framework, agent: &Agent, role: &Role) -> Result<(), &'static str> {
+    let multi_role = has(&framework.capabilities, "MULTI_ROLE");
+    if multi_role && !has(&agent.capabilities, "MULTI_ROLE") {
+        return Err("MULTI_ROLE (agent)");
+    }
+    if role.as_str().contains('/') && !has(&agent.capabilities, "HIERARCHICAL_ROLE") {
+        return Err("HIERARCHICAL_ROLE (agent)");
+    }
+    if agent.remote && !has(&framework.capabilities, "REGION_AWARE") {
+        return Err("REGION_AWARE");
+    }
+    if agent.total.scalar(&Name::GPUS).0 > 0 && !has(&framework.capabilities, "GPU_RESOURCES") {
+        return Err("GPU_RESOURCES");
+    }
+    Ok(())
+}
+
+/// Whether the framework's capabilities let it see the resource.
+fn sees(framework: &Framework, resource: &Resource) -> bool {
+    let needs = |needed: bool, name: &str| !needed || has(&framework.capabilities, name);
+    needs(resource.is_revocable(), "REVOCABLE_RESOURCES")
+        && needs(resource.is_shared(), "SHARED_RESOURCES")
+        && needs(resource.is_refined(), "RESERVATION_REFINEMENT")
+}
+
+/// Where an allocator puts its proposals.
+///
+/// [`Cluster::free`] stays what it was at the round's start; [`Self::free`] is what is left after the proposals
+/// made so far.
+#[derive(Debug)]
+pub struct Proposals<'a> {
+    cluster: &'a Cluster,
+    left: BTreeMap<AgentKey, Resources>,
+    made: Vec<Proposal>,
+}
+
+impl<'a> Proposals<'a> {
+    /// No proposals yet. The kit makes this for each round; useful in tests.
+    pub fn new(cluster: &'a Cluster) -> Self {
+        Self {
+            cluster,
+            left: BTreeMap::new(),
+            made: Vec::new(),
+        }
+    }
+
+    /// What is left on an agent.
+    pub fn free(&self, agent: AgentKey) -> &Resources {
+        self.left
+            .get(&agent)
+            .unwrap_or_else(|| self.cluster.free(agent))
+    }
+
+    /// Offers all that is left and may be offered to the client there. Says what, or why nothing.
+    pub fn all_free(&mut self, client: &Client, agent: AgentKey) -> Result<&Resources, NotOffered> {
+        let part = self.cluster.offerable(client, agent, self.free(agent))?;
+        self.push(client, agent, part);
+        Ok(&self.made.last().expect("just pushed").resources)
+    }
+
+    /// Offers these resources. Returns false, and proposes nothing, if they are not all left on the agent.
+    pub fn offer(&mut self, client: &Client, agent: AgentKey, resources: Resources) -> bool {
+        let fits = !resources.is_empty() && self.free(agent).contains(&resources);
+        if fits {
+            self.push(client, agent, resources);
+        }
+        fits
+    }
+
+    /// The proposals made so far.
+    pub fn made(&self) -> &[Proposal] {
+        &self.made
+    }
+
+    fn push(&mut self, client: &Client, agent: AgentKey, resources: Resources) {
+        let left = self
+            .left
+            .entry(agent)
+            .or_insert_with(|| self.cluster.free(agent).clone());
+        for resource in &resources {
+            left.sub_one(resource);
+        }
+        let role = self.cluster.role(client.role).clone();
+        self.made.push(Proposal {
+            framework: client.framework,
+            role,
+            agent,
+            resources,
+        });
+    }
+
+    pub(crate) fn into_vec(self) -> Vec<Proposal> {
+        self.made
+    }
+}
