@@ -114,17 +114,20 @@ impl CommandExecutor {
         executor
     }
 
-    /// The executor of a container that an earlier agent process launched, where the newest update
-    /// that the agent has recorded says `state` (`TASK_STAGING` if there is none).
+    /// The executor of a container that an earlier agent process launched for `task`, where the
+    /// newest update that the agent has recorded says `state` (`TASK_STAGING` if there is none). It
+    /// goes on when it is subscribed.
     pub fn resume(
         identity: Identity,
         seed: u64,
         record: Record,
+        task: TaskInfo,
         state: TaskState,
         outputs: &mut Vec<Output>,
     ) -> Self {
         let mut executor = Self::start(identity, seed, outputs);
         executor.record = record;
+        executor.task = Some(Wire(task));
         executor.state = state.into();
         executor
     }
@@ -164,6 +167,7 @@ impl CommandExecutor {
             event::Type::Subscribed => {
                 if let Some(subscribed) = event.subscribed {
                     self.subscribed(&subscribed);
+                    self.run(now, outputs);
                 }
             }
             event::Type::Launch => {
@@ -200,18 +204,22 @@ impl CommandExecutor {
         }
     }
 
-    /// The command runs already: both states at once. A resumed machine goes on where it was.
     fn launch(&mut self, task: TaskInfo, now: Now, outputs: &mut Vec<Output>) {
-        if self.task.is_some() {
-            return;
+        if self.task.is_none() {
+            self.task = Some(Wire(task));
+            self.run(now, outputs);
         }
+    }
+
+    /// The command runs already: both states at once. A resumed machine goes on where it was.
+    fn run(&mut self, now: Now, outputs: &mut Vec<Output>) {
+        let Some(task) = &self.task else { return };
         if self.record.deadline.is_none()
             && let Some(limit) = &task.max_completion_time
         {
             self.record.deadline = Some(now.mono + duration(limit));
             outputs.push(Output::Record(self.record.clone()));
         }
-        self.task = Some(Wire(task));
         if self.state() == TaskState::TaskStaging {
             self.update(TaskState::TaskStarting, None, None, now, outputs);
         }

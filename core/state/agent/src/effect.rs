@@ -9,8 +9,8 @@ use tepui_proto::{Wire, v1};
 /// Something to do. Effects of a batch are performed in order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Effect {
-    /// Write a record. When it fails, what follows in the batch for the same container must not be
-    /// done, and the state hears [`crate::Event::CheckpointFailed`].
+    /// Write a record. When it fails, no `Launch` and no `ToMaster` that follows from the same event
+    /// may be done, and the state hears [`crate::Event::CheckpointFailed`].
     Checkpoint(Record),
     /// Write down who the agent is, synced to the disk.
     CheckpointAgent {
@@ -79,8 +79,8 @@ pub enum Effect {
         executor: ExecutorId,
         /// Seed of the machine.
         seed: u64,
-        /// Set when an earlier process played it: the newest recorded state of its task, a `TaskState`.
-        resumed: Option<i32>,
+        /// Set when an earlier process played it.
+        resumed: Option<Resumed>,
     },
     /// Tell an executor something.
     ToExecutor {
@@ -110,6 +110,15 @@ pub enum Effect {
         /// Forget who the agent was: the next process registers as a new agent.
         forget: bool,
     },
+}
+
+/// What a played executor goes on with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Resumed {
+    /// Its task.
+    pub task: Wire<v1::TaskInfo>,
+    /// The newest recorded state of the task, a `TaskState`.
+    pub state: i32,
 }
 
 /// A container to launch.
@@ -177,6 +186,8 @@ pub enum RecordBody {
         task: TaskId,
         /// `TaskStatus.Reason`, as its number.
         reason: Option<i32>,
+        /// Nanoseconds that the task has, where the kill says so.
+        grace: Option<i64>,
     },
     /// A status update was made.
     Update(Wire<v1::TaskStatus>),

@@ -60,8 +60,8 @@ pub enum Event {
         /// How it ended.
         end: ContainerEnd,
     },
-    /// A record could not be written: the container's launch and updates cannot be trusted to
-    /// survive. The effects after it in its batch were not performed.
+    /// A record could not be written; what depends on it was not done, see
+    /// [`crate::Effect::Checkpoint`].
     CheckpointFailed {
         /// Of which container.
         container: ContainerId,

@@ -19,8 +19,17 @@
 
 mod effect;
 mod event;
+mod executors;
+mod launch;
+mod master;
+mod recover;
+mod rows;
+mod state;
+mod updates;
 
-pub use effect::{Effect, ExecutorKind, Launch, Record, RecordBody};
+pub use effect::{Effect, ExecutorKind, Launch, Record, RecordBody, Resumed};
 pub use event::{
     ContainerEnd, Event, Found, Limitation, RecoveredAgent, RecoveredExecutor, RecoveredFramework,
 };
+pub use rows::{Executor, ExecutorState, Framework, Stream, Task, is_terminal};
+pub use state::{AgentSettings, AgentState};

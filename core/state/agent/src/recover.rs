@@ -1,0 +1,223 @@
+//! A new agent process takes over from records and from what was found of the containers.
+
+use std::sync::Arc;
+
+use tepui_model::id::{AgentId, ExecutorId, FrameworkId, TaskId};
+use tepui_model::time::Now;
+use tepui_proto::Wire;
+use tepui_proto::v1;
+
+use crate::event::{Found, RecoveredAgent, RecoveredExecutor};
+use crate::rows::{Executor, ExecutorState, Framework, Stream, Task, is_terminal, new_task};
+use crate::state::AgentState;
+use crate::{ContainerEnd, Effect, RecordBody, Resumed};
+
+/// One executor as its records tell it.
+struct Replayed {
+    executor: Executor,
+    streams: Vec<(TaskId, Stream)>,
+    retired: bool,
+}
+
+impl AgentState {
+    pub(crate) fn recover(
+        &mut self,
+        recovered: RecoveredAgent,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.recovered = true;
+        self.agent_id = recovered.agent_id.map(AgentId::from);
+        self.cluster_id = recovered.cluster_id;
+        self.epoch = recovered.epoch;
+        for framework in recovered.frameworks {
+            let id = FrameworkId::from(framework.info.id.as_ref().map_or("", |id| &id.value));
+            self.frameworks
+                .push(Framework::new(id.clone(), framework.info.0));
+            for executor in framework.executors {
+                self.recover_executor(&id, executor, now, effects);
+            }
+            // What is over, and frameworks that have nothing left, go to the history.
+            self.settle(&id, effects);
+        }
+    }
+
+    fn recover_executor(
+        &mut self,
+        id: &FrameworkId,
+        recovered: RecoveredExecutor,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        let found = recovered.found.clone();
+        let container = recovered.container.clone();
+        let seed = self.rng.next_u64();
+        let agent = self.agent().to_owned();
+        let Some(mut replayed) = replay(id, &agent, recovered) else {
+            return;
+        };
+        let framework = self.framework_mut(id).expect("it was just pushed");
+        if replayed.retired {
+            replayed.executor.state = ExecutorState::Terminated;
+            replayed.executor.end = Some(ContainerEnd::default());
+            framework
+                .completed_executors
+                .push_back(Arc::new(replayed.executor));
+            return;
+        }
+        framework.streams.extend(replayed.streams);
+        let done = replayed.executor.is_done();
+        let resumed = replayed.executor.tasks.first().map(|task| Resumed {
+            task: task.info.clone(),
+            state: task.task.state,
+        });
+        let executor = &mut replayed.executor;
+        let name = executor.id.clone();
+        if let Found::Running { pid } = found {
+            executor.pid = Some(pid);
+        }
+        executor.state = if done {
+            ExecutorState::Terminating
+        } else {
+            ExecutorState::Registering
+        };
+        framework.executors.push(Arc::new(replayed.executor));
+
+        match found {
+            Found::Missing => {
+                let end = ContainerEnd {
+                    never_started: true,
+                    ..ContainerEnd::default()
+                };
+                self.container_ended(&container, end, now, effects);
+            }
+            Found::Running { .. } | Found::Ended => {
+                if done {
+                    effects.push(Effect::Destroy {
+                        container: container.clone(),
+                    });
+                } else {
+                    effects.push(Effect::Play {
+                        container: container.clone(),
+                        framework: id.clone(),
+                        executor: name,
+                        seed,
+                        resumed,
+                    });
+                }
+                effects.push(Effect::Watch { container });
+            }
+        }
+    }
+}
+
+/// Folds an executor's records; `None` if there is not even its launch.
+fn replay(id: &FrameworkId, agent: &str, recovered: RecoveredExecutor) -> Option<Replayed> {
+    let mut records = recovered.records.into_iter();
+    let RecordBody::Launch { executor, kind, .. } = records.next()? else {
+        return None;
+    };
+    let name = ExecutorId::from(&*executor.executor_id.value);
+    let key = (name.clone(), recovered.container.clone());
+    let mut replayed = Replayed {
+        executor: Executor {
+            id: name,
+            container: recovered.container,
+            info: executor,
+            kind,
+            state: ExecutorState::Launching,
+            pid: None,
+            kills: Vec::new(),
+            queued: Vec::new(),
+            tasks: Vec::new(),
+            completed_tasks: std::collections::VecDeque::new(),
+            end: None,
+            checkpoint: true,
+            shutdown_at: None,
+        },
+        streams: Vec::new(),
+        retired: false,
+    };
+    for record in records {
+        replayed.step(id, agent, &key, record);
+    }
+    let executor = &mut replayed.executor;
+    let ended = |task: &Task| is_terminal(task.state());
+    let tasks = &executor.tasks;
+    executor.kills.retain(|(task, _)| {
+        let row = tasks.iter().find(|t| *task == *t.info.task_id.value);
+        row.is_some_and(|row| !ended(row))
+    });
+    Some(replayed)
+}
+
+impl Replayed {
+    fn step(
+        &mut self,
+        id: &FrameworkId,
+        agent: &str,
+        key: &(ExecutorId, tepui_model::id::ContainerId),
+        record: RecordBody,
+    ) {
+        match record {
+            RecordBody::Task(info) => {
+                if self.executor.has_task(&TaskId::from(&*info.task_id.value)) {
+                    return;
+                }
+                let task = new_task(&info, id, agent, &self.executor);
+                self.executor.tasks.push(Task {
+                    info,
+                    task: Wire(task),
+                    kill_reason: None,
+                });
+            }
+            RecordBody::Kill {
+                task,
+                reason,
+                grace,
+            } => {
+                if let Some(row) = self.executor.task_mut(&task) {
+                    row.kill_reason = row.kill_reason.or(reason);
+                }
+                self.executor.kills.push((task, grace));
+            }
+            RecordBody::Update(status) => {
+                let task = TaskId::from(&*status.task_id.value);
+                let at = self.streams.iter().position(|(t, _)| *t == task);
+                let at = at.unwrap_or_else(|| {
+                    self.streams
+                        .push((task.clone(), Stream::new(Some(key.clone()))));
+                    self.streams.len() - 1
+                });
+                let pending = &mut self.streams[at].1.pending;
+                if pending.iter().any(|p| p.uuid == status.uuid) {
+                    return;
+                }
+                if let Some(row) = self.executor.task_mut(&task)
+                    && !is_terminal(row.state())
+                {
+                    row.observe(&status);
+                    let pid = status
+                        .container_status
+                        .as_ref()
+                        .and_then(|s| s.executor_pid);
+                    self.executor.pid = self.executor.pid.or(pid);
+                }
+                self.streams[at].1.pending.push_back(status);
+            }
+            RecordBody::Acknowledged { task, uuid } => {
+                let Some(at) = self.streams.iter().position(|(t, _)| *t == task) else {
+                    return;
+                };
+                let pending = &mut self.streams[at].1.pending;
+                let acknowledged = |p: &mut Wire<v1::TaskStatus>| p.uuid.as_deref() == Some(&*uuid);
+                if pending.pop_front_if(acknowledged).is_some() && pending.is_empty() {
+                    self.streams.remove(at);
+                }
+            }
+            RecordBody::Retired => self.retired = true,
+            // A second launch record cannot be; the executor's own is not for the state.
+            RecordBody::Launch { .. } | RecordBody::Executor(_) => {}
+        }
+    }
+}
