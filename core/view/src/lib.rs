@@ -3,6 +3,7 @@
 //! The owner of a state keeps [`table::Table`]s of [`rows`]; readers get a [`view::View`], a snapshot of
 //! all of them, and never touch the owner. Pure: no I/O, no clock.
 
+pub mod encode;
 pub mod rows;
 pub mod table;
 pub mod view;

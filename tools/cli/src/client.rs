@@ -136,7 +136,12 @@ impl Agent {
     }
 
     /// Reads a part of a file in an executor's newest sandbox; empty at its end or before it exists.
-    pub(crate) async fn read(&self, sandbox: &Sandbox, file: &str, offset: u64) -> Result<bytes::Bytes> {
+    pub(crate) async fn read(
+        &self,
+        sandbox: &Sandbox,
+        file: &str,
+        offset: u64,
+    ) -> Result<bytes::Bytes> {
         use tepui_proto::v1::agent;
         let call = agent::Call {
             r#type: Some(agent::call::Type::ReadFile.into()),

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use tepui_http::{Media, Records};
-use tepui_proto::Message;
+use tepui_http::SchedulerClient;
+use tepui_http::scheduler_client::command_task;
 use tepui_proto::v1::{self, scheduler};
 
 use crate::client::{Master, MasterArg, Sandbox};
@@ -14,7 +14,6 @@ use crate::logs::Tail;
 use crate::show::is_terminal;
 use crate::stop::StopSignals;
 
-const PATH: &str = "/api/v1/scheduler";
 /// How often a task's output is looked at.
 const POLL: Duration = Duration::from_millis(100);
 /// How long killed tasks may take before the framework is torn down over them.
@@ -97,9 +96,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 struct Job {
     args: Args,
     master: Master,
-    events: Records,
-    stream_id: String,
-    framework_id: v1::FrameworkId,
+    framework: SchedulerClient,
     tasks: BTreeMap<String, Task>,
     suppressed: bool,
 }
@@ -123,50 +120,26 @@ impl Job {
     async fn subscribe(args: Args) -> Result<Self> {
         let master = args.master.client()?;
         let user = args.user.clone().map_or_else(own_user, Ok)?;
-        let call = scheduler::Call {
-            r#type: Some(scheduler::call::Type::Subscribe.into()),
-            subscribe: Some(scheduler::call::Subscribe {
-                framework_info: v1::FrameworkInfo {
-                    user,
-                    name: args.name.clone(),
-                    roles: vec![args.role.clone()],
-                    capabilities: vec![v1::framework_info::Capability {
-                        r#type: Some(v1::framework_info::capability::Type::MultiRole.into()),
-                    }],
-                    ..Default::default()
-                },
-                ..Default::default()
-            }),
+        let info = v1::FrameworkInfo {
+            user,
+            name: args.name.clone(),
+            roles: vec![args.role.clone()],
+            capabilities: vec![v1::framework_info::Capability {
+                r#type: Some(v1::framework_info::capability::Type::MultiRole.into()),
+            }],
             ..Default::default()
         };
-        let events = master
-            .http()
-            .stream(PATH, Media::Protobuf, &[], call.encode_to_vec())
-            .await;
-        let mut events = events
-            .with_context(|| format!("cannot subscribe at the master {}", args.master.master))?;
-        let stream_id = events
-            .header("Mesos-Stream-Id")
-            .unwrap_or_default()
-            .to_owned();
-        let first = next(&mut events).await?;
-        let Some(subscribed) = first.subscribed else {
-            bail!(
-                "the master refused: {}",
-                first.error.map(|error| error.message).unwrap_or_default()
-            )
-        };
+        let framework = SchedulerClient::subscribe(master.http(), info).await;
+        let framework =
+            framework.with_context(|| format!("at the master {}", args.master.master))?;
         let tasks = (0..args.instances)
             .map(|n| (task_id(&args, n), Task::default()))
             .collect();
-        let framework_id = subscribed.framework_id;
-        eprintln!("framework {}", framework_id.value);
+        eprintln!("framework {}", framework.id().value);
         Ok(Self {
             args,
             master,
-            events,
-            stream_id,
-            framework_id,
+            framework,
             tasks,
             suppressed: false,
         })
@@ -183,7 +156,7 @@ impl Job {
         let mut poll = tokio::time::interval(POLL);
         while self.tasks.values().any(|task| !task.ended()) {
             tokio::select! {
-                event = next(&mut self.events) => self.handle(event?).await?,
+                event = self.framework.next() => self.handle(event?).await?,
                 _ = poll.tick(), if self.args.follow => self.copy_output().await?,
             }
         }
@@ -229,41 +202,18 @@ impl Job {
         }
         if !self.suppressed && self.tasks.values().all(|task| task.agent.is_some()) {
             self.suppressed = true;
-            self.call(scheduler::call::Type::Suppress, |_| {}).await?;
+            self.framework.bare(scheduler::call::Type::Suppress).await?;
         }
         Ok(())
     }
 
     async fn answer(&self, offer: v1::OfferId, tasks: Vec<v1::TaskInfo>) -> Result<()> {
         // What an offer does not hold may come with the next one.
-        let filters = Some(v1::Filters {
-            refuse_seconds: Some(1.0),
-        });
+        const REFUSE_SECONDS: f64 = 1.0;
         if tasks.is_empty() {
-            let decline = scheduler::call::Decline {
-                offer_ids: vec![offer],
-                filters,
-            };
-            return self
-                .call(scheduler::call::Type::Decline, |call| {
-                    call.decline = Some(decline)
-                })
-                .await;
+            return Ok(self.framework.decline(vec![offer], REFUSE_SECONDS).await?);
         }
-        let operation = v1::offer::Operation {
-            r#type: Some(v1::offer::operation::Type::Launch.into()),
-            launch: Some(v1::offer::operation::Launch { task_infos: tasks }),
-            ..Default::default()
-        };
-        let accept = scheduler::call::Accept {
-            offer_ids: vec![offer],
-            operations: vec![operation],
-            filters,
-        };
-        self.call(scheduler::call::Type::Accept, |call| {
-            call.accept = Some(accept)
-        })
-        .await
+        Ok(self.framework.launch(offer, tasks, REFUSE_SECONDS).await?)
     }
 
     async fn update(&mut self, status: v1::TaskStatus) -> Result<()> {
@@ -276,7 +226,7 @@ impl Job {
         };
         eprintln!("{id} {}{shown}", state.as_str_name());
         let sandbox = Sandbox {
-            framework: self.framework_id.value.clone(),
+            framework: self.framework.id().value.clone(),
             executor: id.clone(),
         };
         if let Some(task) = self.tasks.get_mut(&id) {
@@ -304,20 +254,7 @@ impl Job {
                 task.output.clear();
             }
         }
-        match (status.uuid, status.agent_id) {
-            (Some(uuid), Some(agent_id)) => {
-                let acknowledge = scheduler::call::Acknowledge {
-                    agent_id,
-                    task_id: status.task_id,
-                    uuid,
-                };
-                self.call(scheduler::call::Type::Acknowledge, |call| {
-                    call.acknowledge = Some(acknowledge)
-                })
-                .await
-            }
-            _ => Ok(()),
-        }
+        Ok(self.framework.acknowledge(&status).await?)
     }
 
     async fn copy_output(&mut self) -> Result<()> {
@@ -338,51 +275,13 @@ impl Job {
             .map(|(id, task)| (id.clone(), task.agent.clone()))
             .collect();
         for (id, agent_id) in running {
-            let kill = scheduler::call::Kill {
-                task_id: v1::TaskId { value: id },
-                agent_id,
-                kill_policy: None,
-            };
-            self.call(scheduler::call::Type::Kill, |call| call.kill = Some(kill))
-                .await?;
+            self.framework.kill(&id, agent_id).await?;
         }
         Ok(())
     }
 
     async fn teardown(&self) -> Result<()> {
-        self.call(scheduler::call::Type::Teardown, |_| {}).await
-    }
-
-    async fn call(
-        &self,
-        kind: scheduler::call::Type,
-        fill: impl FnOnce(&mut scheduler::Call),
-    ) -> Result<()> {
-        let mut call = scheduler::Call {
-            framework_id: Some(self.framework_id.clone()),
-            r#type: Some(kind.into()),
-            ..Default::default()
-        };
-        fill(&mut call);
-        let media = Media::Protobuf.content_type();
-        let headers = [
-            ("Content-Type", media),
-            ("Accept", media),
-            ("Mesos-Stream-Id", &self.stream_id),
-        ];
-        let http = self.master.http();
-        let reply = http
-            .request(
-                tepui_http::Method::POST,
-                PATH,
-                &headers,
-                call.encode_to_vec().into(),
-            )
-            .await;
-        reply
-            .and_then(tepui_http::Reply::success)
-            .with_context(|| kind.as_str_name())?;
-        Ok(())
+        Ok(self.framework.bare(scheduler::call::Type::Teardown).await?)
     }
 
     /// The first task's code that is not 0.
@@ -392,17 +291,6 @@ impl Job {
             .map(|task| exit_code(task.state, &task.message))
             .find(|code| *code != 0)
             .unwrap_or(0)
-    }
-}
-
-async fn next(events: &mut Records) -> Result<scheduler::Event> {
-    match events
-        .next()
-        .await
-        .context("the master's event stream broke")?
-    {
-        Some(record) => Ok(scheduler::Event::decode(record)?),
-        None => bail!("the master closed the event stream"),
     }
 }
 
@@ -420,36 +308,25 @@ fn task_id(args: &Args, n: u32) -> String {
 }
 
 fn task_info(args: &Args, id: &str, agent_id: &v1::AgentId) -> v1::TaskInfo {
-    let scalar = |name: &str, value: f64| v1::Resource {
-        name: name.to_owned(),
-        r#type: v1::value::Type::Scalar.into(),
-        scalar: Some(v1::value::Scalar { value }),
-        allocation_info: Some(v1::resource::AllocationInfo {
-            role: Some(args.role.clone()),
-        }),
-        ..Default::default()
-    };
+    let mut task = command_task(id, &args.command, args.cpus, args.mem);
+    task.name = args.name.clone();
+    task.agent_id = agent_id.clone();
     let variable = |(name, value): &(String, String)| v1::environment::Variable {
         name: name.clone(),
         value: Some(value.clone()),
         ..Default::default()
     };
-    v1::TaskInfo {
-        name: args.name.clone(),
-        task_id: v1::TaskId {
-            value: id.to_owned(),
-        },
-        agent_id: agent_id.clone(),
-        resources: vec![scalar("cpus", args.cpus), scalar("mem", args.mem)],
-        command: Some(v1::CommandInfo {
-            value: Some(args.command.clone()),
-            environment: (!args.env.is_empty()).then(|| v1::Environment {
-                variables: args.env.iter().map(variable).collect(),
-            }),
-            ..Default::default()
-        }),
-        ..Default::default()
+    if let Some(command) = task.command.as_mut().filter(|_| !args.env.is_empty()) {
+        command.environment = Some(v1::Environment {
+            variables: args.env.iter().map(variable).collect(),
+        });
     }
+    for resource in &mut task.resources {
+        resource.allocation_info = Some(v1::resource::AllocationInfo {
+            role: Some(args.role.clone()),
+        });
+    }
+    task
 }
 
 /// How many tasks an offer has room for.

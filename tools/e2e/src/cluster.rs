@@ -132,9 +132,15 @@ impl Daemon {
 
     /// An agent of that master; `name` tells agents in one folder apart.
     pub fn agent(dir: &Path, name: &str, master: SocketAddr, flags: &[&str]) -> Self {
+        Self::agent_at(0, dir, name, master, flags)
+    }
+
+    /// An agent on a port: one that comes back has to keep its own.
+    pub fn agent_at(port: u16, dir: &Path, name: &str, master: SocketAddr, flags: &[&str]) -> Self {
         let mut command = Command::new(bin("tepui-agent"));
-        command.args(["--ip=127.0.0.1", "--hostname=localhost", "--port=0"]);
         command
+            .args(["--ip=127.0.0.1", "--hostname=localhost"])
+            .arg(format!("--port={port}"))
             .arg(format!("--master={master}"))
             .arg(format!("--work_dir={}", dir.join(name).display()))
             .arg(format!(
@@ -142,12 +148,8 @@ impl Daemon {
                 dir.join(format!("{name}.run")).display()
             ))
             .args(flags);
-        Self::start(
-            name,
-            command,
-            dir.join(format!("{name}.log")),
-            "listening on http://",
-        )
+        let log = dir.join(format!("{name}.log"));
+        Self::start(name, command, log, "listening on http://")
     }
 
     /// `tepui local` with these arguments, ready to take tasks.

@@ -10,7 +10,7 @@ use crate::root;
 /// Crates of ours that each crate may use. Names are without `tepui-`; `*` ends a prefix.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("module-abi", &[]),
-    ("module-proto", &["model"]),
+    ("module-proto", &["model", "proto"]),
     ("module-sdk-macros", &[]),
     (
         "module-sdk",

@@ -1,0 +1,503 @@
+//! The large answers of the master's v1 operator API, as JSON and as protobuf.
+//!
+//! Each is a message with lists of rows, perhaps nested once. The same bytes of a row serve both
+//! forms; only the frame around them differs. Lists are written in JSON even when they are empty,
+//! as Mesos does here and nowhere else.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use tepui_model::allocation::FrameworkKey;
+use tepui_model::time::Wall;
+use tepui_proto::descriptor::{Described, MessageDescriptor};
+use tepui_proto::json::Writer;
+use tepui_proto::v1;
+use tepui_proto::v1::master::response::Type;
+use tepui_proto::v1::master::response::get_agents::Agent;
+use tepui_proto::v1::master::response::get_executors::Executor;
+use tepui_proto::v1::master::response::get_frameworks::Framework;
+
+use super::wire::{Fields, framed_len, put_bytes, put_message, put_varint};
+use super::{Sink, Visibility, blocks, json, resources};
+use crate::rows::{AgentRow, ExecutorRow, OfferRow, TaskRow};
+use crate::view::{FrameworkView, View};
+
+/// The form of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// `application/json`
+    Json,
+    /// `application/x-protobuf`
+    Protobuf,
+}
+
+/// Receives the bytes of rows.
+type Rows<'a> = &'a mut dyn FnMut(&[u8]);
+
+/// A list in an answer.
+struct List {
+    number: u32,
+    key: &'static str,
+    /// How a row becomes JSON.
+    json: fn(&mut Writer<'_>, &[u8], &mut Vec<u8>),
+    rows: fn(&View, &Visibility, Rows<'_>),
+}
+
+/// A message of lists, and where it stands in `Response` and in `GetState`.
+struct Part {
+    kind: Type,
+    number: u32,
+    number_in_state: u32,
+    key: &'static str,
+    lists: &'static [List],
+}
+
+static TASKS: Part = Part {
+    kind: Type::GetTasks,
+    number: 13,
+    number_in_state: 1,
+    key: "get_tasks",
+    lists: &[
+        List {
+            number: 2,
+            key: "tasks",
+            json: plain::<v1::Task>,
+            rows: tasks,
+        },
+        List {
+            number: 5,
+            key: "unreachable_tasks",
+            json: plain::<v1::Task>,
+            rows: unreachable_tasks,
+        },
+        List {
+            number: 3,
+            key: "completed_tasks",
+            json: plain::<v1::Task>,
+            rows: completed_tasks,
+        },
+    ],
+};
+
+static EXECUTORS: Part = Part {
+    kind: Type::GetExecutors,
+    number: 12,
+    number_in_state: 2,
+    key: "get_executors",
+    lists: &[List {
+        number: 1,
+        key: "executors",
+        json: plain::<Executor>,
+        rows: executors,
+    }],
+};
+
+static FRAMEWORKS: Part = Part {
+    kind: Type::GetFrameworks,
+    number: 11,
+    number_in_state: 3,
+    key: "get_frameworks",
+    lists: &[
+        List {
+            number: 1,
+            key: "frameworks",
+            json: plain::<Framework>,
+            rows: frameworks,
+        },
+        List {
+            number: 2,
+            key: "completed_frameworks",
+            json: plain::<Framework>,
+            rows: completed_frameworks,
+        },
+    ],
+};
+
+static AGENTS: Part = Part {
+    kind: Type::GetAgents,
+    number: 10,
+    number_in_state: 4,
+    key: "get_agents",
+    lists: &[
+        List {
+            number: 1,
+            key: "agents",
+            json: agent_json,
+            rows: agents,
+        },
+        List {
+            number: 2,
+            key: "recovered_agents",
+            json: blocks::agent_info,
+            rows: recovered_agents,
+        },
+    ],
+};
+
+/// In the order of the recorded JSON.
+static STATE: [&Part; 4] = [&TASKS, &EXECUTORS, &FRAMEWORKS, &AGENTS];
+
+/// `get_state` in `Response`.
+const STATE_NUMBER: u32 = 9;
+
+/// Answers GET_TASKS.
+pub fn get_tasks(view: &View, see: &Visibility, form: Form, sink: Sink<'_>) {
+    one(&TASKS, view, see, form, sink);
+}
+
+/// Answers GET_EXECUTORS.
+pub fn get_executors(view: &View, see: &Visibility, form: Form, sink: Sink<'_>) {
+    one(&EXECUTORS, view, see, form, sink);
+}
+
+/// Answers GET_FRAMEWORKS.
+pub fn get_frameworks(view: &View, see: &Visibility, form: Form, sink: Sink<'_>) {
+    one(&FRAMEWORKS, view, see, form, sink);
+}
+
+/// Answers GET_AGENTS.
+pub fn get_agents(view: &View, see: &Visibility, form: Form, sink: Sink<'_>) {
+    one(&AGENTS, view, see, form, sink);
+}
+
+/// Answers GET_STATE.
+pub fn get_state(view: &View, see: &Visibility, form: Form, sink: Sink<'_>) {
+    match form {
+        Form::Json => json(sink, |w| {
+            w.object(|w| {
+                w.key("type").str(Type::GetState.as_str_name());
+                w.key("get_state").object(|w| state_json(w, view, see));
+            });
+        }),
+        Form::Protobuf => protobuf(sink, |out| {
+            put_varint(1, Type::GetState as u64, out.buffer());
+            let lengths = STATE.map(|part| lengths(part, view, see));
+            let total = state_len(&lengths);
+            out.open(STATE_NUMBER, total);
+            for (part, lengths) in STATE.iter().zip(&lengths) {
+                part_protobuf(part, part.number_in_state, lengths, view, see, out);
+            }
+        }),
+    }
+}
+
+/// The `GetState` message alone, in either form: the first event of a subscriber holds it.
+#[must_use]
+pub fn state_message(view: &View, see: &Visibility, form: Form) -> Vec<u8> {
+    super::collect(|sink| match form {
+        Form::Json => json(sink, |w| w.object(|w| state_json(w, view, see))),
+        Form::Protobuf => protobuf(sink, |out| {
+            for part in STATE {
+                let lengths = lengths(part, view, see);
+                part_protobuf(part, part.number_in_state, &lengths, view, see, out);
+            }
+        }),
+    })
+}
+
+fn one(part: &Part, view: &View, see: &Visibility, form: Form, sink: Sink<'_>) {
+    match form {
+        Form::Json => json(sink, |w| {
+            w.object(|w| {
+                w.key("type").str(part.kind.as_str_name());
+                w.key(part.key);
+                part_json(w, part, view, see);
+            });
+        }),
+        Form::Protobuf => protobuf(sink, |out| {
+            put_varint(1, part.kind as u64, out.buffer());
+            let lengths = lengths(part, view, see);
+            part_protobuf(part, part.number, &lengths, view, see, out);
+        }),
+    }
+}
+
+fn state_json(w: &mut Writer<'_>, view: &View, see: &Visibility) {
+    for part in STATE {
+        w.key(part.key);
+        part_json(w, part, view, see);
+    }
+}
+
+fn part_json(w: &mut Writer<'_>, part: &Part, view: &View, see: &Visibility) {
+    let mut scratch = Vec::new();
+    w.object(|w| {
+        for list in part.lists {
+            w.key(list.key).array(|w| {
+                (list.rows)(view, see, &mut |row| (list.json)(w, row, &mut scratch));
+            });
+        }
+    });
+}
+
+/// A protobuf answer in pieces.
+struct Pieces<'a> {
+    sink: Sink<'a>,
+    piece: Vec<u8>,
+}
+
+impl Pieces<'_> {
+    const SIZE: usize = 64 * 1024;
+
+    /// Where small fields may be put.
+    fn buffer(&mut self) -> &mut Vec<u8> {
+        if self.piece.len() >= Self::SIZE {
+            let fresh = Vec::with_capacity(Self::SIZE + Self::SIZE / 4);
+            (self.sink)(Bytes::from(std::mem::replace(&mut self.piece, fresh)));
+        }
+        &mut self.piece
+    }
+
+    /// Begins a message of a known length.
+    fn open(&mut self, number: u32, length: usize) {
+        use prost::encoding::{WireType, encode_key, encode_varint};
+        let out = self.buffer();
+        encode_key(number, WireType::LengthDelimited, out);
+        encode_varint(length as u64, out);
+    }
+}
+
+fn protobuf(sink: Sink<'_>, write: impl FnOnce(&mut Pieces<'_>)) {
+    let piece = Vec::with_capacity(4096);
+    let mut out = Pieces { sink, piece };
+    write(&mut out);
+    (out.sink)(out.piece.into());
+}
+
+/// The length of each list's rows in a part. Rows are made twice, once to be measured: lengths
+/// stand before what they measure, and keeping all rows would cost their memory.
+fn lengths(part: &Part, view: &View, see: &Visibility) -> Vec<usize> {
+    let length = |list: &List| {
+        let mut sum = 0;
+        (list.rows)(view, see, &mut |row| {
+            sum += framed_len(list.number, row.len())
+        });
+        sum
+    };
+    part.lists.iter().map(length).collect()
+}
+
+fn state_len(lengths: &[Vec<usize>; 4]) -> usize {
+    let parts = STATE.iter().zip(lengths);
+    parts
+        .map(|(part, lengths)| framed_len(part.number_in_state, lengths.iter().sum()))
+        .sum()
+}
+
+fn part_protobuf(
+    part: &Part,
+    number: u32,
+    lengths: &[usize],
+    view: &View,
+    see: &Visibility,
+    out: &mut Pieces<'_>,
+) {
+    out.open(number, lengths.iter().sum());
+    for list in part.lists {
+        (list.rows)(view, see, &mut |row| {
+            put_bytes(list.number, row, out.buffer());
+        });
+    }
+}
+
+/// A row whose JSON is that of its message.
+fn plain<M: Described>(w: &mut Writer<'_>, row: &[u8], _: &mut Vec<u8>) {
+    let descriptor: &MessageDescriptor = M::DESCRIPTOR;
+    w.wire(descriptor, row);
+}
+
+/// An agent: its info comes first in the row and has a form of its own.
+fn agent_json(w: &mut Writer<'_>, row: &[u8], scratch: &mut Vec<u8>) {
+    let mut fields = Fields(row);
+    let info = fields.next().map_or(&[][..], |(_, value)| value.bytes());
+    let rest = fields.0;
+    let mut members = Vec::with_capacity(1024);
+    Writer::new(&mut members).wire(Agent::DESCRIPTOR, rest);
+    scratch.clear();
+    let mut whole = Vec::with_capacity(members.len() + info.len() * 4);
+    let mut head = Writer::new(&mut whole);
+    head.object(|w| {
+        w.key("agent_info");
+        blocks::agent_info(w, info, scratch);
+    });
+    whole.pop();
+    whole.push(b',');
+    whole.extend_from_slice(&members[1..]);
+    w.raw(&whole);
+}
+
+fn tasks(view: &View, see: &Visibility, rows: Rows<'_>) {
+    let mut scratch = Vec::with_capacity(4096);
+    for framework in visible(&view.frameworks, see).chain(visible(&view.completed_frameworks, see))
+    {
+        for task in framework.tasks.iter().filter(|t| see.tasks.has(&t.class)) {
+            task_message(task, &mut scratch);
+            rows(&scratch);
+        }
+    }
+}
+
+fn unreachable_tasks(view: &View, see: &Visibility, rows: Rows<'_>) {
+    for framework in visible(&view.frameworks, see).chain(visible(&view.completed_frameworks, see))
+    {
+        let tasks = framework.unreachable.iter();
+        tasks
+            .filter(|t| see.tasks.has(&t.class))
+            .for_each(|t| rows(&t.bytes));
+    }
+}
+
+fn completed_tasks(view: &View, see: &Visibility, rows: Rows<'_>) {
+    for framework in visible(&view.frameworks, see).chain(visible(&view.completed_frameworks, see))
+    {
+        let tasks = framework.completed.iter();
+        tasks
+            .filter(|t| see.tasks.has(&t.class))
+            .for_each(|t| rows(&t.bytes));
+    }
+}
+
+/// The frameworks that the viewer may see.
+fn visible<'a>(
+    all: &'a [std::sync::Arc<FrameworkView>],
+    see: &'a Visibility,
+) -> impl Iterator<Item = &'a FrameworkView> {
+    all.iter()
+        .map(AsRef::as_ref)
+        .filter(|framework| see.frameworks.has(&framework.row.class))
+}
+
+/// A live task's `mesos.v1.Task`: what does not change, and what the row keeps.
+pub(super) fn task_message(task: &TaskRow, out: &mut Vec<u8>) {
+    out.clear();
+    out.extend_from_slice(&task.spec);
+    put_varint(6, task.state as u64, out);
+    for status in &task.statuses {
+        put_bytes(8, status, out);
+    }
+    if let Some(update) = &task.update {
+        put_varint(9, update.state as u64, out);
+        put_bytes(10, update.uuid.as_bytes(), out);
+    }
+}
+
+fn executors(view: &View, see: &Visibility, rows: Rows<'_>) {
+    let mut scratch = Vec::new();
+    for framework in visible(&view.frameworks, see).chain(visible(&view.completed_frameworks, see))
+    {
+        let executors = framework.executors.iter();
+        for executor in executors.filter(|e| see.executors.has(&e.class)) {
+            executor_message(executor, &mut scratch);
+            rows(&scratch);
+        }
+    }
+}
+
+fn executor_message(executor: &ExecutorRow, out: &mut Vec<u8>) {
+    out.clear();
+    put_bytes(1, &executor.info, out);
+    put_message(2, &v1::AgentId::from(&executor.agent_id), out);
+}
+
+fn frameworks(view: &View, see: &Visibility, rows: Rows<'_>) {
+    framework_rows(&view.frameworks, view, see, rows);
+}
+
+fn completed_frameworks(view: &View, see: &Visibility, rows: Rows<'_>) {
+    framework_rows(&view.completed_frameworks, view, see, rows);
+}
+
+fn framework_rows(
+    all: &[std::sync::Arc<FrameworkView>],
+    view: &View,
+    see: &Visibility,
+    rows: Rows<'_>,
+) {
+    let offers = offers_by_framework(view);
+    let mut scratch = Vec::new();
+    for framework in visible(all, see) {
+        let offers = offers
+            .get(&framework.row.key)
+            .map_or(&[][..], Vec::as_slice);
+        framework_message(framework, offers, see, &mut scratch);
+        rows(&scratch);
+    }
+}
+
+/// The open offers by framework, oldest first.
+pub(super) fn offers_by_framework(view: &View) -> BTreeMap<FrameworkKey, Vec<&OfferRow>> {
+    let mut offers: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for offer in view.offers.iter() {
+        offers.entry(offer.framework).or_default().push(offer);
+    }
+    offers
+}
+
+fn framework_message(
+    framework: &FrameworkView,
+    offers: &[&OfferRow],
+    see: &Visibility,
+    out: &mut Vec<u8>,
+) {
+    let row = &framework.row;
+    out.clear();
+    put_bytes(1, &row.info, out);
+    put_varint(2, row.active.into(), out);
+    put_varint(3, row.connected.into(), out);
+    put_varint(11, row.recovered.into(), out);
+    put_time(4, Some(row.registered), out);
+    put_time(5, Some(row.reregistered.unwrap_or(row.registered)), out);
+    put_time(6, row.unregistered, out);
+    for offer in offers {
+        put_bytes(7, &offer.bytes, out);
+    }
+    resources::put_full(9, &row.used, &see.roles, out);
+    resources::put_full(10, &row.offered, &see.roles, out);
+    put_bytes(12, row.constraints.as_deref().unwrap_or_default(), out);
+}
+
+/// A time, if it is known.
+fn put_time(number: u32, time: Option<Wall>, out: &mut Vec<u8>) {
+    if let Some(time) = time.filter(|time| time.0 != 0) {
+        put_message(number, &v1::TimeInfo::from(time), out);
+    }
+}
+
+fn agents(view: &View, see: &Visibility, rows: Rows<'_>) {
+    let mut scratch = Vec::new();
+    for agent in view.agents.iter() {
+        agent_message(agent, see, &mut scratch);
+        rows(&scratch);
+    }
+}
+
+fn agent_message(agent: &AgentRow, see: &Visibility, out: &mut Vec<u8>) {
+    out.clear();
+    put_bytes(1, &agent.info, out);
+    put_varint(2, agent.active.into(), out);
+    put_varint(12, agent.deactivated.into(), out);
+    put_bytes(3, agent.version.as_bytes(), out);
+    put_bytes(4, agent.pid.as_bytes(), out);
+    put_time(5, Some(agent.registered), out);
+    put_time(6, agent.reregistered, out);
+    resources::put_full(7, &agent.total, &see.roles, out);
+    resources::put_full(8, &agent.used, &see.roles, out);
+    resources::put_full(9, &agent.offered, &see.roles, out);
+    for name in &agent.capabilities {
+        let kind = v1::agent_info::capability::Type::from_str_name(name);
+        let capability = v1::agent_info::Capability {
+            r#type: kind.map(Into::into),
+        };
+        put_message(10, &capability, out);
+    }
+    if let Some(drain) = &agent.drain {
+        put_bytes(13, drain, out);
+    }
+    put_time(14, agent.drain_started, out);
+}
+
+fn recovered_agents(view: &View, _: &Visibility, rows: Rows<'_>) {
+    for agent in &view.globals.recovered_agents {
+        rows(&agent.info);
+    }
+}

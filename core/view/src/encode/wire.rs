@@ -1,0 +1,108 @@
+//! Protobuf bytes, taken apart and put together by hand.
+//!
+//! Rows hold bytes that were checked when they came in, so a walk ends quietly at anything odd.
+
+use bytes::Buf;
+use prost::encoding::{WireType, decode_varint, encode_key, encode_varint};
+
+/// A value on the wire.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Value<'a> {
+    Varint(u64),
+    Fixed(u64),
+    Bytes(&'a [u8]),
+}
+
+impl<'a> Value<'a> {
+    pub(super) fn bytes(self) -> &'a [u8] {
+        match self {
+            Value::Bytes(bytes) => bytes,
+            _ => &[],
+        }
+    }
+
+    pub(super) fn str(self) -> &'a str {
+        std::str::from_utf8(self.bytes()).unwrap_or_default()
+    }
+
+    pub(super) fn f64(self) -> f64 {
+        match self {
+            Value::Fixed(bits) => f64::from_bits(bits),
+            _ => 0.0,
+        }
+    }
+
+    pub(super) fn int(self) -> i64 {
+        match self {
+            Value::Varint(value) => value as i64,
+            _ => 0,
+        }
+    }
+}
+
+/// The fields of a message in the order of its bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Fields<'a>(pub(super) &'a [u8]);
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = (u32, Value<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let bytes = &mut self.0;
+        if bytes.is_empty() {
+            return None;
+        }
+        let key = decode_varint(bytes).ok()?;
+        let value = match key & 7 {
+            0 => Value::Varint(decode_varint(bytes).ok()?),
+            1 => Value::Fixed(bytes.try_get_u64_le().ok()?),
+            2 => {
+                let length = usize::try_from(decode_varint(bytes).ok()?).ok()?;
+                let (value, rest) = bytes.split_at_checked(length)?;
+                *bytes = rest;
+                Value::Bytes(value)
+            }
+            5 => Value::Fixed(bytes.try_get_u32_le().ok()?.into()),
+            _ => return None,
+        };
+        Some(((key >> 3) as u32, value))
+    }
+}
+
+/// The last value of a field, which is the one that counts.
+pub(super) fn field(message: &[u8], number: u32) -> Option<Value<'_>> {
+    let values = Fields(message).filter(|(found, _)| *found == number);
+    values.last().map(|(_, value)| value)
+}
+
+/// The text of a message that only holds one, such as an id.
+pub(super) fn value_text(message: &[u8]) -> &str {
+    field(message, 1).map_or("", Value::str)
+}
+
+/// Appends a field that is an integer, a bool or an enum.
+pub(super) fn put_varint(number: u32, value: u64, out: &mut Vec<u8>) {
+    encode_key(number, WireType::Varint, out);
+    encode_varint(value, out);
+}
+
+/// Appends a field that is a string, bytes or a message.
+pub(super) fn put_bytes(number: u32, value: &[u8], out: &mut Vec<u8>) {
+    encode_key(number, WireType::LengthDelimited, out);
+    encode_varint(value.len() as u64, out);
+    out.extend_from_slice(value);
+}
+
+/// Appends a field that is a message.
+pub(super) fn put_message(number: u32, message: &impl prost::Message, out: &mut Vec<u8>) {
+    encode_key(number, WireType::LengthDelimited, out);
+    encode_varint(message.encoded_len() as u64, out);
+    message
+        .encode(out)
+        .expect("a vector takes as much as there is");
+}
+
+/// How many bytes a field of `length` bytes takes.
+pub(super) fn framed_len(number: u32, length: usize) -> usize {
+    prost::encoding::key_len(number) + prost::encoding::encoded_len_varint(length as u64) + length
+}

@@ -1,0 +1,361 @@
+//! Containers on a real agent: limits, environment, its own death and return.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tepui_e2e::scheduler::{framework, task};
+use tepui_e2e::{Daemon, Scheduler, Scratch, wait_for};
+use tepui_proto::v1::{self, TaskState, task_status};
+
+const RESOURCES: &str = "--resources=cpus:8;mem:4096;disk:4096;ports:[31000-32000]";
+
+struct Bench {
+    master: Daemon,
+    scratch: Scratch,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let scratch = Scratch::new();
+        let master = Daemon::master(scratch.path(), &[]);
+        Self { master, scratch }
+    }
+
+    fn agent(&self, flags: &[&str]) -> Daemon {
+        let flags = [&[RESOURCES], flags].concat();
+        Daemon::agent(self.scratch.path(), "agent", self.master.address, &flags)
+    }
+
+    /// Starts the killed agent anew, as an init system would.
+    fn agent_again(&self, port: u16) -> Daemon {
+        Daemon::agent_at(
+            port,
+            self.scratch.path(),
+            "agent",
+            self.master.address,
+            &[RESOURCES],
+        )
+    }
+
+    fn scheduler(&self, checkpoint: bool) -> Scheduler {
+        Scheduler::subscribe(self.master.address, framework("e2e", checkpoint))
+    }
+
+    /// A file that tasks wait for.
+    fn flag(&self) -> PathBuf {
+        self.scratch.path().join("go-on")
+    }
+
+    fn waiting(&self, id: &str) -> v1::TaskInfo {
+        let command = format!(
+            "while [ ! -e {} ]; do sleep 0.05; done",
+            self.flag().display()
+        );
+        task(id, &command, 0.1, 32.0)
+    }
+}
+
+fn executor_pid(status: &v1::TaskStatus) -> u32 {
+    status
+        .container_status
+        .as_ref()
+        .and_then(|container| container.executor_pid)
+        .expect("every update has it")
+}
+
+fn alive(pid: u32) -> bool {
+    kill(Pid::from_raw(pid.cast_signed()), None).is_ok()
+}
+
+/// Waits until nothing of the agent's containers is left: processes, cgroups, sockets.
+fn wait_clean(dir: &Path) {
+    let text = dir.display().to_string();
+    wait_for("an end without leftovers", || {
+        let mut left = Vec::new();
+        for process in fs::read_dir("/proc").expect("proc").flatten() {
+            let command = fs::read(process.path().join("cmdline")).unwrap_or_default();
+            let command = String::from_utf8_lossy(&command).replace('\0', " ");
+            if command.contains(&text)
+                && !command.contains("tepui-agent")
+                && !command.contains("tepui-master")
+            {
+                left.push(format!("process {command}"));
+            }
+        }
+        let mounts = fs::read_to_string("/proc/self/mounts").expect("mounts");
+        left.extend(
+            mounts
+                .lines()
+                .filter(|line| line.contains(&text))
+                .map(|line| format!("mount {line}")),
+        );
+        if left.is_empty() { Ok(()) } else { Err(left) }
+    });
+}
+
+/// The directory of a process in a v1 hierarchy.
+fn cgroup(pid: u32, controller: &str) -> PathBuf {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("a running process");
+    let line = text.lines().find(|line| {
+        line.split(':')
+            .nth(1)
+            .is_some_and(|list| list.split(',').any(|c| c == controller))
+    });
+    let path = line
+        .and_then(|line| line.split(':').nth(2))
+        .expect("the controller is mounted");
+    Path::new("/sys/fs/cgroup")
+        .join(controller)
+        .join(path.trim_start_matches('/'))
+}
+
+#[test]
+fn tasks_of_a_checkpointing_framework_survive_the_agent() {
+    let bench = Bench::new();
+    let agent = bench.agent(&[]);
+    let port = agent.address.port();
+    let mut scheduler = bench.scheduler(true);
+    let ids: Vec<_> = (0..20).map(|n| format!("t{n:02}")).collect();
+    scheduler.launch(ids.iter().map(|id| bench.waiting(id)).collect());
+    for id in &ids {
+        scheduler.wait_state(id, TaskState::TaskRunning);
+    }
+    agent.kill();
+    let agent = bench.agent_again(port);
+    fs::write(bench.flag(), "").expect("the scratch folder");
+    for id in &ids {
+        scheduler.wait_state(id, TaskState::TaskFinished);
+    }
+    for (id, states) in scheduler.states() {
+        let finished = states
+            .iter()
+            .filter(|state| **state == TaskState::TaskFinished)
+            .count();
+        assert_eq!(finished, 1, "{id}: {states:?}");
+        assert!(
+            states
+                .iter()
+                .all(|state| !matches!(state, TaskState::TaskLost | TaskState::TaskFailed)),
+            "{id}: {states:?}"
+        );
+    }
+    agent.stop(Signal::SIGUSR1);
+    wait_clean(bench.scratch.path());
+}
+
+#[test]
+fn tasks_of_other_frameworks_end_with_the_agent() {
+    let bench = Bench::new();
+    let agent = bench.agent(&[]);
+    let port = agent.address.port();
+    let mut scheduler = bench.scheduler(false);
+    scheduler.launch(vec![bench.waiting("a"), bench.waiting("b")]);
+    let pids = ["a", "b"].map(|id| executor_pid(&scheduler.wait_state(id, TaskState::TaskRunning)));
+    agent.kill();
+    wait_for("the end of both containers", || {
+        if pids.iter().any(|pid| alive(*pid)) {
+            Err(pids)
+        } else {
+            Ok(())
+        }
+    });
+    for id in ["a", "b"] {
+        scheduler.wait_state(id, TaskState::TaskLost);
+    }
+    let agent = bench.agent_again(port);
+    scheduler.launch(vec![task("c", "true", 0.1, 32.0)]);
+    scheduler.wait_state("c", TaskState::TaskFinished);
+    agent.stop(Signal::SIGUSR1);
+    wait_clean(bench.scratch.path());
+}
+
+#[test]
+fn limits_stand_in_the_cgroup_while_the_task_runs() {
+    let bench = Bench::new();
+    let agent = bench.agent(&[]);
+    let mut scheduler = bench.scheduler(true);
+    let mut info = bench.waiting("limited");
+    info.resources = task("", "", 0.5, 64.0).resources;
+    scheduler.launch(vec![info]);
+    let pid = executor_pid(&scheduler.wait_state("limited", TaskState::TaskRunning));
+    let read = |controller: &str, file: &str| {
+        let path = cgroup(pid, controller).join(file);
+        fs::read_to_string(&path)
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+            .trim()
+            .to_owned()
+    };
+    // The generated executor's own 0.1 cpus and 32 MB are part of the container.
+    assert_eq!(
+        read("memory", "memory.limit_in_bytes"),
+        (96 << 20).to_string()
+    );
+    assert_eq!(
+        read("memory", "memory.soft_limit_in_bytes"),
+        (96 << 20).to_string()
+    );
+    assert_eq!(read("cpu", "cpu.shares"), "614");
+    fs::write(bench.flag(), "").expect("the scratch folder");
+    scheduler.wait_state("limited", TaskState::TaskFinished);
+    let group = cgroup(std::process::id(), "memory");
+    assert!(group.exists(), "own group is untouched");
+    agent.stop(Signal::SIGUSR1);
+    wait_clean(bench.scratch.path());
+}
+
+#[test]
+fn a_task_over_its_memory_is_killed_and_its_sibling_is_not() {
+    let bench = Bench::new();
+    let agent = bench.agent(&[]);
+    let mut scheduler = bench.scheduler(true);
+    let hog = task(
+        "hog",
+        "x=$(head -c 200000000 /dev/zero | tr '\\0' x); echo ${#x}",
+        0.1,
+        32.0,
+    );
+    scheduler.launch(vec![bench.waiting("sibling"), hog]);
+    let failed = scheduler.wait_state("hog", TaskState::TaskFailed);
+    assert_eq!(
+        failed.reason(),
+        task_status::Reason::ContainerLimitationMemory,
+        "{failed:?}"
+    );
+    assert!(
+        failed.message().contains("Memory limit exceeded"),
+        "{}",
+        failed.message()
+    );
+    let limited: Vec<_> = failed
+        .limitation
+        .iter()
+        .flat_map(|limitation| &limitation.resources)
+        .collect();
+    assert!(
+        limited.iter().any(|resource| resource.name == "mem"),
+        "{failed:?}"
+    );
+    fs::write(bench.flag(), "").expect("the scratch folder");
+    scheduler.wait_state("sibling", TaskState::TaskFinished);
+    agent.stop(Signal::SIGUSR1);
+    wait_clean(bench.scratch.path());
+}
+
+#[test]
+fn arguments_and_environment_arrive_unchanged() {
+    let bench = Bench::new();
+    let agent = bench.agent(&[]);
+    let mut scheduler = bench.scheduler(true);
+    let out = bench.scratch.path().join("out");
+    fs::create_dir(&out).expect("the scratch folder");
+    let mut echo = task("echo", "", 0.1, 32.0);
+    let script = format!(
+        "import os,sys,json; json.dump([sys.argv[1:], dict(os.environ), os.getcwd()], open('{}/echo', 'w'))",
+        out.display()
+    );
+    let arguments = [
+        "python3",
+        "-c",
+        &script,
+        "two words",
+        "$HOME",
+        "'quoted'",
+        "",
+    ];
+    echo.command = Some(v1::CommandInfo {
+        shell: Some(false),
+        value: Some("/usr/bin/env".to_owned()),
+        arguments: std::iter::once("env")
+            .chain(arguments)
+            .map(str::to_owned)
+            .collect(),
+        environment: Some(v1::Environment {
+            variables: vec![v1::environment::Variable {
+                name: "GREETING".to_owned(),
+                value: Some("a=b c\n\"d\"".to_owned()),
+                ..Default::default()
+            }],
+        }),
+        ..Default::default()
+    });
+    let offer = scheduler.launch(vec![echo]);
+    scheduler.wait_state("echo", TaskState::TaskFinished);
+    let seen: serde_json::Value =
+        serde_json::from_slice(&fs::read(out.join("echo")).expect("the task wrote it"))
+            .expect("JSON");
+    assert_eq!(
+        seen[0],
+        serde_json::json!(["two words", "$HOME", "'quoted'", ""])
+    );
+    let environment = &seen[1];
+    assert_eq!(environment["GREETING"], "a=b c\n\"d\"");
+    assert_eq!(environment["MESOS_EXECUTOR_ID"], "echo");
+    assert_eq!(
+        environment["MESOS_FRAMEWORK_ID"],
+        scheduler.id.value.as_str()
+    );
+    assert_eq!(environment["MESOS_SLAVE_ID"], offer.agent_id.value.as_str());
+    assert_eq!(environment["MESOS_CHECKPOINT"], "1");
+    assert_eq!(
+        environment["MESOS_AGENT_ENDPOINT"],
+        agent.address.to_string()
+    );
+    assert_eq!(
+        environment["MESOS_SLAVE_PID"],
+        format!("slave(1)@{}", agent.address)
+    );
+    assert_eq!(environment["MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD"], "5secs");
+    assert_eq!(environment["MESOS_RECOVERY_TIMEOUT"], "15mins");
+    let sandbox = environment["MESOS_SANDBOX"].as_str().expect("set");
+    assert_eq!(seen[2], sandbox, "the task starts in its sandbox");
+    let expected = format!("/frameworks/{}/executors/echo/runs/", scheduler.id.value);
+    assert!(sandbox.contains(&expected), "{sandbox}");
+    agent.stop(Signal::SIGUSR1);
+    wait_clean(bench.scratch.path());
+}
+
+#[test]
+fn a_kill_ends_the_task_within_its_grace() {
+    let bench = Bench::new();
+    let agent = bench.agent(&[]);
+    let mut scheduler = bench.scheduler(true);
+    let stubborn = task(
+        "stubborn",
+        "trap '' TERM; while :; do sleep 0.05; done",
+        0.1,
+        32.0,
+    );
+    scheduler.launch(vec![bench.waiting("polite"), stubborn]);
+    for id in ["polite", "stubborn"] {
+        scheduler.wait_state(id, TaskState::TaskRunning);
+        scheduler.kill(id);
+    }
+    let polite = scheduler.wait_state("polite", TaskState::TaskKilled);
+    assert_eq!(
+        polite.message(),
+        "Command terminated with signal Terminated"
+    );
+    let stubborn = scheduler.wait_state("stubborn", TaskState::TaskKilled);
+    assert_eq!(stubborn.message(), "Command terminated with signal Killed");
+    agent.stop(Signal::SIGUSR1);
+    wait_clean(bench.scratch.path());
+}
+
+#[test]
+fn what_a_task_cannot_have_is_refused_by_name() {
+    let bench = Bench::new();
+    let agent = bench.agent(&[]);
+    let mut scheduler = bench.scheduler(true);
+    let mut fetch = task("fetch", "true", 0.1, 32.0);
+    let uri = v1::command_info::Uri {
+        value: "http://127.0.0.1/x".to_owned(),
+        ..Default::default()
+    };
+    fetch.command.as_mut().expect("set").uris.push(uri);
+    scheduler.launch(vec![fetch]);
+    let error = scheduler.wait_state("fetch", TaskState::TaskError);
+    assert!(error.message().contains("uris"), "{}", error.message());
+    drop(agent);
+}
