@@ -158,11 +158,12 @@ fn container_status(w: &mut Writer<'_>, message: &[u8]) {
             w.key("container_id")
                 .wire(v1::ContainerId::DESCRIPTOR, id.bytes());
         }
-        w.key("network_infos").array(|w| {
-            for (_, network) in Fields(message).filter(|(number, _)| *number == 1) {
-                network_info(w, network.bytes());
-            }
-        });
+        let networks = || Fields(message).filter(|(number, _)| *number == 1);
+        if networks().next().is_some() {
+            w.key("network_infos").array(|w| {
+                networks().for_each(|(_, network)| network_info(w, network.bytes()));
+            });
+        }
         if let Some(cgroup) = field(message, 2) {
             w.key("cgroup_info")
                 .wire(v1::CgroupInfo::DESCRIPTOR, cgroup.bytes());
@@ -170,7 +171,7 @@ fn container_status(w: &mut Writer<'_>, message: &[u8]) {
     });
 }
 
-/// A `mesos.v1.NetworkInfo`; the repeated parts in between are left out when there are none.
+/// A `mesos.v1.NetworkInfo`.
 fn network_info(w: &mut Writer<'_>, message: &[u8]) {
     let of = |wanted| Fields(message).filter(move |(number, _)| *number == wanted);
     w.object(|w| {
@@ -182,11 +183,13 @@ fn network_info(w: &mut Writer<'_>, message: &[u8]) {
             w.key("labels");
             labels(w, value.bytes());
         }
-        w.key("ip_addresses").array(|w| {
-            for (_, address) in of(5) {
-                w.wire(v1::network_info::IpAddress::DESCRIPTOR, address.bytes());
-            }
-        });
+        if of(5).next().is_some() {
+            w.key("ip_addresses").array(|w| {
+                for (_, address) in of(5) {
+                    w.wire(v1::network_info::IpAddress::DESCRIPTOR, address.bytes());
+                }
+            });
+        }
         if let Some(name) = field(message, 6) {
             w.key("name").str(name.str());
         }
