@@ -231,18 +231,20 @@ impl Cluster {
         Ok(part)
     }
 
-    pub(crate) fn set_now(&mut self, now: Mono) {
+    /// Sets the clock that filters end by. The kit does this; for tests.
+    pub fn set_now(&mut self, now: Mono) {
         self.now = now;
     }
 
-    /// Takes what was proposed.
-    pub(crate) fn book(&mut self, proposals: &[Proposal]) {
+    /// Takes what was proposed. The kit does this after each round; for tests.
+    pub fn book(&mut self, proposals: &[Proposal]) {
         for proposal in proposals {
             self.take(proposal);
         }
     }
 
-    pub(crate) fn apply(&mut self, fact: &Fact) {
+    /// Takes in a fact. The kit does this before `observe`; for tests.
+    pub fn apply(&mut self, fact: &Fact) {
         match fact {
             Fact::Reset => *self = Self::default(),
             Fact::AgentAdded(agent) => self.agent_added(agent),
@@ -583,7 +585,8 @@ impl<'a> Proposals<'a> {
         });
     }
 
-    pub(crate) fn into_vec(self) -> Vec<Proposal> {
+    /// The proposals, at the end of a round.
+    pub fn into_vec(self) -> Vec<Proposal> {
         self.made
     }
 }

@@ -30,6 +30,17 @@ pub struct Hierarchical {
     client_offers: BTreeMap<Client, u64>,
 }
 
+impl Hierarchical {
+    /// An allocator that was told nothing yet.
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            role_offers: BTreeMap::new(),
+            client_offers: BTreeMap::new(),
+        }
+    }
+}
+
 impl Module for Hierarchical {
     type Config = Config;
     const NAME: &'static str = "hierarchical";
@@ -37,11 +48,7 @@ impl Module for Hierarchical {
     const DESCRIPTION: &'static str = "weighted dominant resource fairness";
 
     fn create(config: Config, _: Context) -> Result<Self> {
-        Ok(Self {
-            config,
-            role_offers: BTreeMap::new(),
-            client_offers: BTreeMap::new(),
-        })
+        Ok(Self::new(config))
     }
 }
 

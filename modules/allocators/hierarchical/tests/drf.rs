@@ -1,0 +1,185 @@
+//! Who gets what, by the rules of weighted dominant resource fairness, and what must hold for any cluster.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use tepui_allocator_hierarchical::{Config, Hierarchical};
+use tepui_module_sdk::model::allocation::{Agent, Framework, Holding};
+use tepui_module_sdk::model::id::Role;
+use tepui_module_sdk::prelude::*;
+
+struct Test {
+    cluster: Cluster,
+    allocator: Hierarchical,
+    round: u64,
+}
+
+impl Test {
+    fn new(facts: Vec<Fact>) -> Self {
+        let mut test = Self {
+            cluster: Cluster::default(),
+            allocator: Hierarchical::new(Config::default()),
+            round: 0,
+        };
+        test.tell(facts);
+        test
+    }
+
+    fn tell(&mut self, facts: impl IntoIterator<Item = Fact>) {
+        for fact in facts {
+            self.cluster.apply(&fact);
+            self.allocator.observe(&fact, &self.cluster);
+        }
+    }
+
+    /// A round over all agents; what is proposed is booked.
+    fn round(&mut self) -> Vec<Holding> {
+        self.round += 1;
+        let candidates = self.cluster.agents().map(|(key, _)| *key).collect();
+        let round = Round {
+            now: Mono(self.round),
+            seed: self.round,
+            candidates,
+        };
+        self.cluster.set_now(round.now);
+        let mut out = Proposals::new(&self.cluster);
+        self.allocator.allocate(&self.cluster, &round, &mut out);
+        let made = out.into_vec();
+        self.cluster.book(&made);
+        made
+    }
+
+    /// Cpus that each framework has.
+    fn cpus(&self) -> BTreeMap<u32, i64> {
+        let mut all = BTreeMap::new();
+        for client in self.cluster.clients() {
+            let taken = self
+                .cluster
+                .taken(client)
+                .map_or(0, |taken| taken.get(&"cpus".into()).0);
+            *all.entry(client.framework.0).or_default() += taken / 1000;
+        }
+        all
+    }
+}
+
+fn agent(key: u32, cpus: f64, mem: f64) -> Fact {
+    Fact::AgentAdded(Agent {
+        key: AgentKey(key),
+        id: format!("S{key:04}").into(),
+        hostname: format!("host{key}"),
+        total: Resources::cpus_mem(cpus, mem),
+        attributes: Default::default(),
+        active: true,
+        capabilities: vec!["MULTI_ROLE".to_owned(), "HIERARCHICAL_ROLE".to_owned()],
+        domain: None,
+        remote: false,
+    })
+}
+
+fn framework(key: u32, role: &str) -> Fact {
+    Fact::FrameworkAdded(Framework {
+        key: FrameworkKey(key),
+        id: format!("F{key:04}").into(),
+        principal: None,
+        roles: vec![Role::from(role)],
+        suppressed: Vec::new(),
+        active: true,
+        capabilities: vec!["MULTI_ROLE".to_owned()],
+        minimums: Vec::new(),
+    })
+}
+
+#[test]
+fn roles_share_by_weight_and_frameworks_alike() {
+    let mut facts: Vec<Fact> = (0..12).map(|key| agent(key, 1.0, 100.0)).collect();
+    facts.extend([framework(1, "a"), framework(2, "b"), framework(3, "b")]);
+    facts.push(Fact::Weight(Role::from("b"), 2000));
+    let mut test = Test::new(facts);
+    assert_eq!(test.round().len(), 12);
+    assert_eq!(
+        test.cpus(),
+        BTreeMap::from([(1, 4), (2, 4), (3, 4)]),
+        "role b has twice a's, its frameworks half each"
+    );
+    assert!(test.round().is_empty(), "nothing is left");
+}
+
+#[test]
+fn the_poorest_gets_what_comes_back() {
+    let mut test = Test::new(
+        (0..4)
+            .map(|key| agent(key, 1.0, 100.0))
+            .chain([framework(1, "a")])
+            .collect(),
+    );
+    let first = test.round();
+    assert_eq!(test.cpus(), BTreeMap::from([(1, 4)]));
+    test.tell([framework(2, "a")]);
+    test.tell(first[..2].iter().cloned().map(Fact::Returned));
+    test.round();
+    assert_eq!(test.cpus(), BTreeMap::from([(1, 2), (2, 2)]));
+}
+
+#[test]
+fn filters_suppression_and_absence_keep_offers_away() {
+    let mut test = Test::new(vec![
+        agent(1, 1.0, 100.0),
+        framework(1, "a"),
+        framework(2, "a"),
+    ]);
+    let offer = test.round().remove(0);
+    assert_eq!(offer.framework, FrameworkKey(1), "the smaller id first");
+    test.tell([
+        Fact::Returned(offer.clone()),
+        Fact::Filter(offer.clone(), Mono(1_000)),
+    ]);
+    let second = test.round().remove(0);
+    assert_eq!(second.framework, FrameworkKey(2));
+    test.tell([
+        Fact::Returned(second.clone()),
+        Fact::FrameworkActive(FrameworkKey(2), false),
+    ]);
+    assert!(test.round().is_empty());
+    test.round = 1_000;
+    let third = test.round().remove(0);
+    assert_eq!(third.framework, FrameworkKey(1), "the filter ended");
+    test.tell([
+        Fact::Returned(third),
+        Fact::Suppressed(FrameworkKey(1), Vec::new()),
+    ]);
+    assert!(test.round().is_empty());
+    test.tell([Fact::Revived(FrameworkKey(1), Vec::new())]);
+    assert_eq!(test.round().len(), 1);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// With equal agents and one role, no framework has two agents more than another, everything is offered,
+    /// nothing twice, and the same facts give the same proposals.
+    #[test]
+    fn fair_complete_and_repeatable(agents in 1..40_u32, frameworks in 1..8_u32, returns in prop::collection::vec(any::<prop::sample::Index>(), 0..20)) {
+        let facts: Vec<Fact> = (0..agents).map(|key| agent(key, 2.0, 64.0))
+            .chain((0..frameworks).map(|key| framework(key, "r"))).collect();
+        let (mut test, mut twin) = (Test::new(facts.clone()), Test::new(facts));
+        let made = test.round();
+        prop_assert_eq!(&made, &twin.round());
+        prop_assert_eq!(made.len(), agents as usize);
+        let cpus = test.cpus();
+        let (least, most) = (cpus.values().min().unwrap(), cpus.values().max().unwrap());
+        prop_assert!(most - least <= 2, "{:?}", cpus);
+        for index in returns {
+            let back = index.get(&made).clone();
+            if test.cluster.free(back.agent).is_empty() {
+                test.tell([Fact::Returned(back.clone())]);
+                twin.tell([Fact::Returned(back)]);
+            }
+        }
+        let again = test.round();
+        prop_assert_eq!(&again, &twin.round());
+        for (key, _) in test.cluster.agents() {
+            prop_assert!(test.cluster.free(*key).is_empty());
+        }
+    }
+}
