@@ -27,6 +27,7 @@ const SHUTDOWN_MARGIN: Duration = Duration::from_secs(2);
 
 /// What the machine is told.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::large_enum_variant, reason = "lives for one step")]
 pub enum Input {
     /// The agent says something, as on the event stream of the executor API.
     Event(Wire<Event>),
@@ -43,6 +44,7 @@ pub enum Input {
 
 /// What the machine wants done, in this order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::large_enum_variant, reason = "lives for one step")]
 pub enum Output {
     /// A call to the agent, as on the executor API.
     Call(Wire<Call>),

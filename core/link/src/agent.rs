@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::pump::{self, End, Outgoings, Queues};
+use crate::pump::{self, End, Queues};
 use crate::sender::{Backlog, Outbox, Outgoing};
 use crate::{BACKLOG_LIMIT, CloseReason, FRAME_LIMIT, Frames, PROTOCOL, SendError, SessionSender};
 use crate::{LinkError, Synced};
@@ -88,12 +88,7 @@ impl AgentEnd {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let (frames_out, frames_in) = mpsc::unbounded_channel();
-        let (overflow_out, overflow_in) = mpsc::unbounded_channel();
-        let outgoings = Outgoings {
-            frames: frames_in,
-            overflow: overflow_in,
-        };
+        let (outbox, outgoings) = pump::outbox();
         let frames = Frames::with_limit(settings.frame_limit);
         let connection = Connection {
             settings: settings.clone(),
@@ -102,10 +97,7 @@ impl AgentEnd {
         };
         let end = Self {
             settings,
-            outbox: Outbox {
-                frames: frames_out,
-                overflow: overflow_out,
-            },
+            outbox,
             next: AtomicU32::new(1),
         };
         let run = pump::run(stream, frames, connection, outgoings, inbox);
@@ -329,17 +321,16 @@ impl End for Connection {
                 self.close_session(number, CloseReason::UnknownFrame, queues);
             }
             None => {}
-            Some(Body::Ping(ping)) => {
-                if self.sessions.contains_key(&number) {
-                    queues.replies.push_back(LinkFrame {
-                        session: number,
-                        must_understand: false,
-                        body: Some(Body::Pong(Pong {
-                            number: ping.number,
-                        })),
-                    });
-                }
+            Some(Body::Ping(ping)) if self.sessions.contains_key(&number) => {
+                queues.replies.push_back(LinkFrame {
+                    session: number,
+                    must_understand: false,
+                    body: Some(Body::Pong(Pong {
+                        number: ping.number,
+                    })),
+                });
             }
+            Some(Body::Ping(_)) => {}
             Some(Body::Welcome(welcome)) => self.welcome(number, welcome, queues),
             Some(Body::Refuse(refuse)) => self.refused(number, refuse, queues),
             Some(Body::Close(close)) => {

@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::pump::{self, End, Outgoings, Queues};
+use crate::pump::{self, End, Queues};
 use crate::sender::{Backlog, Outbox};
 use crate::{BACKLOG_LIMIT, CloseReason, FRAME_LIMIT, Frames, PROTOCOL, SessionSender};
 
@@ -152,16 +152,7 @@ impl MasterEnd {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let (frames_out, frames_in) = mpsc::unbounded_channel();
-        let (overflow_out, overflow_in) = mpsc::unbounded_channel();
-        let outbox = Outbox {
-            frames: frames_out,
-            overflow: overflow_out,
-        };
-        let outgoings = Outgoings {
-            frames: frames_in,
-            overflow: overflow_in,
-        };
+        let (outbox, outgoings) = pump::outbox();
         let frames = Frames::with_limit(self.settings.frame_limit);
         let inbox = self.inbox.clone();
         let connection = Connection {

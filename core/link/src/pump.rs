@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::sender::{Backlog, Outgoing};
+use crate::sender::{Backlog, Outbox, Outgoing};
 use crate::{CloseReason, Frames};
 
 /// Encoded bytes that may wait for the socket before queued frames are held back.
@@ -84,8 +84,23 @@ pub(crate) trait End: Send {
 /// Receiving side of an [`crate::sender::Outbox`].
 #[derive(Debug)]
 pub(crate) struct Outgoings {
-    pub(crate) frames: mpsc::UnboundedReceiver<Outgoing>,
-    pub(crate) overflow: mpsc::UnboundedReceiver<u32>,
+    frames: mpsc::UnboundedReceiver<Outgoing>,
+    overflow: mpsc::UnboundedReceiver<u32>,
+}
+
+/// Both sides of what goes out on a connection.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "bounded in bytes by the backlog of each session; an overflow is said once a session"
+)]
+pub(crate) fn outbox() -> (Outbox, Outgoings) {
+    let (frames_out, frames) = mpsc::unbounded_channel();
+    let (overflow_out, overflow) = mpsc::unbounded_channel();
+    let outbox = Outbox {
+        frames: frames_out,
+        overflow: overflow_out,
+    };
+    (outbox, Outgoings { frames, overflow })
 }
 
 /// Serves a connection until it ends, then reports the end of all its sessions.

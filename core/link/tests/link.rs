@@ -321,11 +321,10 @@ async fn an_agent_leaves_a_silent_master() {
     let mut tasks = JoinSet::new();
     tasks.spawn(run);
     let _session = agent.open(Hello::default());
-    let (mut read, mut write) = tokio::io::split(far);
-    tasks.spawn(async move {
-        let mut all = Vec::new();
-        let _ = read.read_to_end(&mut all).await;
-    });
+    let mut far = far;
+    let length = far.read_u32().await.expect("a Hello");
+    let mut hello = vec![0; length as usize];
+    far.read_exact(&mut hello).await.expect("a Hello");
     let frame = LinkFrame {
         session: 1,
         must_understand: false,
@@ -335,7 +334,7 @@ async fn an_agent_leaves_a_silent_master() {
             ..Welcome::default()
         })),
     };
-    write.write_all(&encode(&frame)).await.expect("a pipe");
+    far.write_all(&encode(&frame)).await.expect("a pipe");
     assert!(matches!(
         events.recv().await.expect("an event").event,
         AgentUpdate::Welcome(_)

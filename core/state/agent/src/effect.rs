@@ -8,6 +8,7 @@ use tepui_proto::{Wire, v1};
 
 /// Something to do. Effects of a batch are performed in order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::large_enum_variant, reason = "lives for one step")]
 pub enum Effect {
     /// Write a record. When it fails, no `Launch` and no `ToMaster` that follows from the same event
     /// may be done, and the state hears [`crate::Event::CheckpointFailed`].
@@ -168,6 +169,7 @@ pub struct Record {
 
 /// What is recorded. The first of a container is `Launch`, and starts its directory.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::large_enum_variant, reason = "lives for one step")]
 pub enum RecordBody {
     /// The container is about to be launched.
     Launch {
@@ -200,6 +202,4 @@ pub enum RecordBody {
     },
     /// The executor is over, and nothing of it is to be told to anybody any more.
     Retired,
-    /// What a played executor wants to remember; the newest counts.
-    Executor(Vec<u8>),
 }

@@ -10,6 +10,7 @@ use crate::RecordBody;
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::large_enum_variant, reason = "lives for one step")]
 pub enum Event {
     /// The first event: what an earlier process recorded, and what became of its containers.
     Recovered(RecoveredAgent),
@@ -67,6 +68,11 @@ pub enum Event {
         container: ContainerId,
         /// What the system said.
         message: String,
+    },
+    /// The master says that the agent was marked gone, or will not have it: all ends at once.
+    Gone {
+        /// What it said.
+        reason: String,
     },
     /// The agent is to end all executors, unregister and exit.
     Unregister,

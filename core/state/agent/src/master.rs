@@ -104,7 +104,7 @@ impl AgentState {
         }
     }
 
-    pub(crate) fn from_master(&mut self, frame: LinkFrame, now: Now, effects: &mut Vec<Effect>) {
+    pub(crate) fn told(&mut self, frame: LinkFrame, now: Now, effects: &mut Vec<Effect>) {
         let Some(body) = frame.body else { return };
         match body {
             Body::Framework(framework) => self.told_framework(framework.info),
@@ -223,7 +223,7 @@ impl AgentState {
     }
 
     /// The master wants the agent gone: everything ends now.
-    fn shut_down(&mut self, reason: String, effects: &mut Vec<Effect>) {
+    pub(crate) fn shut_down(&mut self, reason: String, effects: &mut Vec<Effect>) {
         self.leaving = Some(Leaving {
             reason,
             unregister: false,

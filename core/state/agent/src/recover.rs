@@ -216,8 +216,8 @@ impl Replayed {
                 }
             }
             RecordBody::Retired => self.retired = true,
-            // A second launch record cannot be; the executor's own is not for the state.
-            RecordBody::Launch { .. } | RecordBody::Executor(_) => {}
+            // There is no second launch record.
+            RecordBody::Launch { .. } => {}
         }
     }
 }

@@ -271,7 +271,7 @@ pub(crate) fn new_task(
         health_check: info.health_check.clone(),
         kill_policy: info.kill_policy,
         user: task_user(info),
-        limits: limits(info),
+        limits: info.limits.clone(),
         ..v1::Task::default()
     }
 }
@@ -286,14 +286,4 @@ fn task_user(info: &v1::TaskInfo) -> Option<String> {
     command
         .or(executor)
         .and_then(|command| command.user.clone())
-}
-
-fn limits(info: &v1::TaskInfo) -> Vec<v1::task::LimitsEntry> {
-    let entries = info.limits.iter();
-    entries
-        .map(|entry| v1::task::LimitsEntry {
-            key: entry.key.clone(),
-            value: entry.value,
-        })
-        .collect()
 }

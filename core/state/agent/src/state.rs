@@ -119,7 +119,7 @@ impl AgentState {
             Event::Disconnected { session } => self.disconnected(session),
             Event::FromMaster { session, frame } => {
                 if self.session == Some(session) {
-                    self.from_master(frame.0, now, effects);
+                    self.told(frame.0, now, effects);
                 }
             }
             Event::Launched { container, pid } => self.launched(&container, pid, effects),
@@ -135,6 +135,7 @@ impl AgentState {
             Event::CheckpointFailed { container, message } => {
                 self.checkpoint_failed(&container, &message, now, effects);
             }
+            Event::Gone { reason } => self.shut_down(reason, effects),
             Event::Unregister => self.unregister(now, effects),
             Event::Tick => self.tick(now, effects),
         }

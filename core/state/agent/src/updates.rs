@@ -185,8 +185,8 @@ impl AgentState {
 
     /// A scheduler has an update.
     pub(crate) fn acknowledged(&mut self, ack: &AckUpdate, now: Now, effects: &mut Vec<Effect>) {
-        let id = FrameworkId::from(&*ack.framework_id.as_ref().map_or("", |id| &id.value));
-        let task = TaskId::from(&*ack.task_id.as_ref().map_or("", |id| &id.value));
+        let id = FrameworkId::from(ack.framework_id.as_ref().map_or("", |id| &id.value));
+        let task = TaskId::from(ack.task_id.as_ref().map_or("", |id| &id.value));
         let Some(framework) = self.framework_mut(&id) else {
             return;
         };
