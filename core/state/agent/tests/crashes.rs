@@ -392,10 +392,8 @@ impl World {
                 self.play(container);
             }
             event::Type::Subscribed => self.play(container),
-            event::Type::Kill => {
-                if self.containers.get(container) == Some(&Container::Running) {
-                    self.end(container, 15);
-                }
+            event::Type::Kill if self.containers.get(container) == Some(&Container::Running) => {
+                self.end(container, 15);
             }
             // A stubborn command: it takes the agent to end it.
             _ => {}
