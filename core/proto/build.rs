@@ -101,6 +101,7 @@ fn write_descriptors(set: &FileDescriptorSet, path: &Path) -> anyhow::Result<()>
             &enum_ids,
         )?;
     }
+    write_shown_agent(&mut text, &messages, &message_ids, &enum_ids)?;
     writeln!(
         text,
         "pub(crate) static MESSAGES: &[&MessageDescriptor] = &["
@@ -163,6 +164,62 @@ fn reaches_required(messages: &[Message<'_>]) -> BTreeSet<String> {
     }
 }
 
+/// Tables beside the protocol: an agent as GET_AGENTS and GET_STATE show it. Those answers come from
+/// v0 messages under v1 names, so its AgentInfo has `checkpoint`, which v1 lacks and which is always
+/// true since 1.0.
+fn write_shown_agent(
+    text: &mut String,
+    messages: &[Message<'_>],
+    message_ids: &BTreeMap<&str, usize>,
+    enum_ids: &BTreeMap<&str, usize>,
+) -> anyhow::Result<()> {
+    const INFO: &str = "mesos.v1.AgentInfo";
+    let copy = |name: &str| {
+        let message = &messages[message_ids[name]];
+        (message.descriptor.clone(), message.full_name.clone())
+    };
+    let (mut info, full_name) = copy(INFO);
+    let after_id = 1 + info
+        .field
+        .iter()
+        .position(|f| f.name() == "id")
+        .context("AgentInfo.id")?;
+    let checkpoint = FieldDescriptorProto {
+        name: Some("checkpoint".to_owned()),
+        number: Some(7),
+        label: Some(Label::Optional.into()),
+        r#type: Some(Type::Bool.into()),
+        default_value: Some("true".to_owned()),
+        ..Default::default()
+    };
+    info.field.insert(after_id, checkpoint);
+    let (agent, agent_name) = copy("mesos.v1.master.Response.GetAgents.Agent");
+
+    let mut ids = message_ids.clone();
+    let (info_id, agent_id) = (messages.len(), messages.len() + 1);
+    ids.insert(INFO, info_id);
+    for (id, descriptor, full_name) in [(info_id, &info, full_name), (agent_id, &agent, agent_name)]
+    {
+        let rust_path = String::new();
+        let message = Message {
+            descriptor,
+            full_name,
+            rust_path,
+            proto3: false,
+        };
+        write_message(text, id, &message, true, &ids, enum_ids)?;
+    }
+    writeln!(
+        text,
+        "pub(crate) static SHOWN_AGENT_INFO: &MessageDescriptor = &M{info_id};"
+    )?;
+    writeln!(
+        text,
+        "pub(crate) static SHOWN_AGENT: &MessageDescriptor = &M{agent_id};"
+    )?;
+    Ok(())
+}
+
 fn write_enum(
     text: &mut String,
     id: usize,
@@ -217,7 +274,7 @@ fn write_message(
         text,
         "], by_number: &{by_number:?}, by_name: &{by_name:?} }};"
     )?;
-    if !is_map_entry {
+    if !is_map_entry && !message.rust_path.is_empty() {
         writeln!(
             text,
             "impl Described for {} {{ const DESCRIPTOR: &'static MessageDescriptor = &M{id}; }}",

@@ -146,6 +146,17 @@ pub fn enums() -> &'static [&'static EnumDescriptor] {
     tables::ENUMS
 }
 
+/// `master.Response.GetAgents.Agent` as the JSON of GET_AGENTS and GET_STATE shows it: with
+/// `"checkpoint":true` in its `agent_info`. Those answers are v0 messages under v1 names.
+pub fn shown_agent() -> &'static MessageDescriptor {
+    tables::SHOWN_AGENT
+}
+
+/// `AgentInfo` inside [`shown_agent`].
+pub fn shown_agent_info() -> &'static MessageDescriptor {
+    tables::SHOWN_AGENT_INFO
+}
+
 mod tables {
     use super::{Described, EnumDescriptor, FieldDescriptor, Kind, Label, MessageDescriptor};
 
