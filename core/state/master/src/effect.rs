@@ -1,5 +1,6 @@
 //! What a master wants done: plain data, in order, performed by the owner.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tepui_model::allocation::{Fact, Round};
 use tepui_model::authorization::ClassKey;
@@ -112,4 +113,23 @@ pub enum Effect {
         /// Why.
         reason: String,
     },
+}
+
+impl Effect {
+    /// A frame with this body.
+    pub(crate) fn to_agent(session: SessionKey, body: link::link_frame::Body) -> Self {
+        Self::ToAgent {
+            session,
+            frame: Wire(link::LinkFrame {
+                session: 0,
+                must_understand: false,
+                body: Some(body),
+            }),
+        }
+    }
+}
+
+/// Bytes of a message, for rows.
+pub(crate) fn bytes_of(message: &impl prost::Message) -> Bytes {
+    message.encode_to_vec().into()
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use tepui_model::resources::{Name, Quantities, Scalar};
 use tepui_model::time::Wall;
 
 /// Settings of the state. The names are those of Mesos' flags where there is one.
@@ -37,6 +38,8 @@ pub struct Settings {
     pub max_unreachable_tasks_per_framework: usize,
     /// Agents that may sync at one time.
     pub max_syncing_agents: usize,
+    /// `min_allocatable_resources`: what an offer must hold, one of these.
+    pub min_allocatable: Vec<Quantities>,
     /// How often in a second a framework may get back at once what it has returned.
     pub returns_per_second: u32,
 }
@@ -58,6 +61,10 @@ impl Default for Settings {
             max_completed_tasks_per_framework: 1000,
             max_unreachable_tasks_per_framework: 1000,
             max_syncing_agents: 256,
+            min_allocatable: vec![
+                Quantities::from_iter([(Name::CPUS, Scalar(10))]),
+                Quantities::from_iter([(Name::MEM, Scalar::units(32))]),
+            ],
             returns_per_second: 100,
         }
     }

@@ -1,0 +1,414 @@
+//! ACCEPT: operations on offers, in order, on what they leave of the offered resources.
+//!
+//! Mirrors `Master::accept` and `Master::_accept` of Mesos 1.11. Only LAUNCH is carried out; every other
+//! operation is refused the way Mesos refuses an invalid one, never ignored.
+
+use tepui_model::allocation::{AgentKey, FrameworkKey};
+use tepui_model::id::{AgentId, ExecutorId, Role, TaskId};
+use tepui_model::resources::Resources;
+use tepui_model::time::Now;
+use tepui_proto::convert;
+use tepui_proto::link::{self, link_frame::Body};
+use tepui_proto::v1::offer::{self, operation::Type};
+use tepui_proto::v1::{self, OperationState, Task, TaskInfo, TaskState, scheduler, task_status};
+use tepui_view::{ExecutorRow, TaskRow};
+
+use crate::allocation::Back;
+use crate::event::Refused;
+use crate::reconcile::operation_event;
+use crate::status::{self, MasterStatus};
+use crate::tasks::spec_of;
+use crate::{Effect, MasterState, validate};
+
+/// What an ACCEPT works on.
+struct Accepted {
+    framework: FrameworkKey,
+    agent: AgentKey,
+    role: Role,
+    /// What the operations have left, in allocated form.
+    left: Resources,
+}
+
+/// A task that passed all checks.
+struct Launch {
+    info: TaskInfo,
+    resources: Resources,
+    /// The executor to account, if it does not run yet.
+    executor: Option<ExecutorRow>,
+}
+
+impl MasterState {
+    pub(crate) fn accept(
+        &mut self,
+        framework: FrameworkKey,
+        call: scheduler::call::Accept,
+        refused: &[Refused],
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        let (agent, role) = match self.offers_for_accept(framework, &call.offer_ids) {
+            Ok(target) => target,
+            Err(message) => {
+                return self.accept_nothing(framework, call, &message, now, effects);
+            }
+        };
+        let mut accepted = Accepted {
+            framework,
+            agent,
+            role,
+            left: Resources::new(),
+        };
+        for row in self.close_own(framework, &call.offer_ids) {
+            accepted.left += row.resources;
+        }
+        for (index, operation) in call.operations.into_iter().enumerate() {
+            let refused: Vec<&Refused> = refused
+                .iter()
+                .filter(|refused| refused.operation as usize == index)
+                .collect();
+            self.perform(&mut accepted, operation, &refused, now, effects);
+        }
+        if !accepted.left.is_empty() {
+            let back = self.refusal(call.filters.as_ref());
+            self.release(framework, agent, &accepted.left, back, now);
+        }
+    }
+
+    /// Some offer is not valid: nothing is done, the valid ones come back without a filter.
+    fn accept_nothing(
+        &mut self,
+        framework: FrameworkKey,
+        call: scheduler::call::Accept,
+        message: &str,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        for row in self.close_own(framework, &call.offer_ids) {
+            self.release(framework, row.agent, &row.resources, Back::Withdrawn, now);
+        }
+        let message = format!("Task launched with invalid offers: {message}");
+        for operation in call.operations {
+            let kind = operation.r#type();
+            if !matches!(kind, Type::Launch | Type::LaunchGroup) {
+                let message = message.replace("Task launched", "Operation attempted");
+                self.refuse_operation(framework, &operation, message, effects);
+            }
+            for task in tasks_of(operation) {
+                self.refuse_task(
+                    framework,
+                    &task,
+                    TaskState::TaskDropped,
+                    task_status::Reason::InvalidOffers,
+                    message.clone(),
+                    now,
+                    effects,
+                );
+            }
+        }
+    }
+
+    fn perform(
+        &mut self,
+        accepted: &mut Accepted,
+        operation: offer::Operation,
+        refused: &[&Refused],
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        match operation.r#type() {
+            Type::Launch => {
+                for (index, task) in tasks_of(operation).into_iter().enumerate() {
+                    let refused = refused
+                        .iter()
+                        .find(|refused| refused.task as usize == index);
+                    self.launch(accepted, task, refused.copied(), now, effects);
+                }
+            }
+            Type::LaunchGroup => {
+                let (reason, message) = match refused.first() {
+                    Some(refused) => (
+                        task_status::Reason::TaskGroupUnauthorized,
+                        refused.message.clone(),
+                    ),
+                    None => (
+                        task_status::Reason::TaskGroupInvalid,
+                        "Task groups (LAUNCH_GROUP) are not supported yet".to_owned(),
+                    ),
+                };
+                for task in tasks_of(operation) {
+                    self.refuse_task(
+                        accepted.framework,
+                        &task,
+                        TaskState::TaskError,
+                        reason,
+                        message.clone(),
+                        now,
+                        effects,
+                    );
+                }
+            }
+            other => {
+                let message = match refused.first() {
+                    Some(refused) => refused.message.clone(),
+                    None => format!("Operation {} is not supported yet", other.as_str_name()),
+                };
+                self.refuse_operation(accepted.framework, &operation, message, effects);
+            }
+        }
+    }
+
+    /// OPERATION_ERROR for operations that asked for feedback; the others are dropped, as in Mesos.
+    fn refuse_operation(
+        &self,
+        framework: FrameworkKey,
+        operation: &offer::Operation,
+        message: String,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(id) = &operation.id else { return };
+        let status = v1::OperationStatus {
+            operation_id: Some(id.clone()),
+            state: OperationState::OperationError as i32,
+            message: Some(message),
+            ..Default::default()
+        };
+        self.frameworks[&framework].send(operation_event(status), effects);
+    }
+
+    fn launch(
+        &mut self,
+        accepted: &mut Accepted,
+        task: TaskInfo,
+        refused: Option<&Refused>,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        let framework = accepted.framework;
+        if let Some(refused) = refused {
+            return self.refuse_task(
+                framework,
+                &task,
+                TaskState::TaskError,
+                task_status::Reason::TaskUnauthorized,
+                refused.message.clone(),
+                now,
+                effects,
+            );
+        }
+        let launch = match self.check_launch(accepted, task) {
+            Ok(launch) => launch,
+            Err((task, message)) => {
+                return self.refuse_task(
+                    framework,
+                    &task,
+                    TaskState::TaskError,
+                    task_status::Reason::TaskInvalid,
+                    message,
+                    now,
+                    effects,
+                );
+            }
+        };
+        self.start(accepted, launch, effects);
+    }
+
+    /// Everything that can be wrong with a task, in Mesos' order.
+    #[expect(clippy::result_large_err, reason = "the task is needed for its update")]
+    fn check_launch(
+        &mut self,
+        accepted: &Accepted,
+        mut task: TaskInfo,
+    ) -> Result<Launch, (TaskInfo, String)> {
+        let owner = &self.frameworks[&accepted.framework];
+        let agent = &self.agent_runs[&accepted.agent].id;
+        if let Err(message) = validate::task(&task, agent.as_str()) {
+            return Err((task, message));
+        }
+        let id = TaskId::from(task.task_id.value.as_str());
+        if owner.tasks.contains(&id) || owner.unreachable.contains(&id) {
+            return Err((task, format!("Task has duplicate ID: {id}")));
+        }
+        let resources = match allocated(&task.resources, &accepted.role) {
+            Ok(resources) => resources,
+            Err(message) => return Err((task, message)),
+        };
+        task.resources = convert::to_proto(&resources);
+        let executor = match self.check_executor(accepted, &mut task) {
+            Ok(executor) => executor,
+            Err(message) => return Err((task, message)),
+        };
+        let mut total = resources.clone();
+        if let Some(executor) = &executor {
+            total += &executor.resources;
+        }
+        if !accepted.left.contains(&total) {
+            let message = format!(
+                "Total resources {total} required by task and its executor is more than available {}",
+                accepted.left
+            );
+            return Err((task, message));
+        }
+        Ok(Launch {
+            info: task,
+            resources,
+            executor,
+        })
+    }
+
+    /// A custom executor is accounted with the first of its tasks, and must not change after that.
+    fn check_executor(
+        &mut self,
+        accepted: &Accepted,
+        task: &mut TaskInfo,
+    ) -> Result<Option<ExecutorRow>, String> {
+        let Some(executor) = &mut task.executor else {
+            return Ok(None);
+        };
+        let framework_id = self.frameworks[&accepted.framework].proto_id();
+        executor.framework_id.get_or_insert(framework_id);
+        let resources = allocated(&executor.resources, &accepted.role)?;
+        executor.resources = convert::to_proto(&resources);
+        let id = ExecutorId::from(executor.executor_id.value.as_str());
+        let executor = executor.clone();
+        let row = self.executor_row(accepted.framework, accepted.agent, &executor);
+        let owner = &self.frameworks[&accepted.framework];
+        match owner.executors.get(&(accepted.agent, id)) {
+            None => Ok(Some(row)),
+            Some(running) if running.info == row.info => Ok(None),
+            Some(running) => Err(validate::incompatible_executor(&running.info, &row.info)),
+        }
+    }
+
+    fn start(&mut self, accepted: &mut Accepted, launch: Launch, effects: &mut Vec<Effect>) {
+        let (framework, agent) = (accepted.framework, accepted.agent);
+        let executor_info = launch.info.executor.clone();
+        if let Some(executor) = launch.executor {
+            accepted.left -= &executor.resources;
+            self.add_executor(framework, executor);
+        }
+        accepted.left -= &launch.resources;
+        let row = self.task_row(accepted, &launch.info, launch.resources);
+        effects.push(self.operators_task_added(&row));
+        self.add_task(row);
+        self.introduce(framework, agent, effects);
+        let body = Body::Run(link::Run {
+            framework_id: Some(self.frameworks[&framework].proto_id()),
+            executor: executor_info,
+            tasks: vec![launch.info],
+            group: false,
+            resource_version: self
+                .agents
+                .get(&agent)
+                .map_or_else(Default::default, |row| row.resource_version.clone()),
+        });
+        self.to_agent(agent, body, effects);
+    }
+
+    /// The agent gets a framework's info before the first command about it in a session.
+    fn introduce(&mut self, framework: FrameworkKey, agent: AgentKey, effects: &mut Vec<Effect>) {
+        let run = self.agent_runs.get_mut(&agent).expect("agent of an offer");
+        if run.told.insert(framework) {
+            let info = Some(self.frameworks[&framework].info.clone());
+            self.to_agent(agent, Body::Framework(link::Framework { info }), effects);
+        }
+    }
+
+    fn task_row(&mut self, accepted: &Accepted, info: &TaskInfo, resources: Resources) -> TaskRow {
+        let user = task_user(info);
+        let class = self.class_of(accepted.framework, user, accepted.role.as_str());
+        let task = Task {
+            name: info.name.clone(),
+            task_id: info.task_id.clone(),
+            framework_id: self.frameworks[&accepted.framework].proto_id(),
+            executor_id: info
+                .executor
+                .as_ref()
+                .map(|executor| executor.executor_id.clone()),
+            agent_id: info.agent_id.clone(),
+            state: TaskState::TaskStaging as i32,
+            resources: info.resources.clone(),
+            labels: info.labels.clone(),
+            discovery: info.discovery.clone(),
+            container: info.container.clone(),
+            health_check: info.health_check.clone(),
+            kill_policy: info.kill_policy,
+            user: user.map(ToOwned::to_owned),
+            limits: info.limits.clone(),
+            ..Default::default()
+        };
+        TaskRow {
+            id: TaskId::from(info.task_id.value.as_str()),
+            framework: accepted.framework,
+            agent: accepted.agent,
+            executor: info
+                .executor
+                .as_ref()
+                .map(|executor| ExecutorId::from(executor.executor_id.value.as_str())),
+            class,
+            state: TaskState::TaskStaging,
+            resources,
+            spec: spec_of(&task),
+            statuses: Default::default(),
+            update: None,
+            terminal: false,
+        }
+    }
+
+    /// An update for a task that is not launched and gets no row.
+    #[expect(clippy::too_many_arguments, reason = "one sentence of a status")]
+    fn refuse_task(
+        &self,
+        framework: FrameworkKey,
+        task: &TaskInfo,
+        state: TaskState,
+        reason: task_status::Reason,
+        message: String,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        let owner = &self.frameworks[&framework];
+        let status = status::by_master(
+            MasterStatus {
+                task: &TaskId::from(task.task_id.value.as_str()),
+                state: owner.spoken(state),
+                reason,
+                message,
+                agent: Some(&AgentId::from(task.agent_id.value.as_str())),
+            },
+            now,
+        );
+        owner.send(status::update_event(status), effects);
+    }
+}
+
+/// User that a task runs as, where it or its executor names one.
+fn task_user(info: &TaskInfo) -> Option<&str> {
+    match (&info.command, &info.executor) {
+        (Some(command), _) => command.user.as_deref(),
+        (None, Some(executor)) => executor
+            .command
+            .as_ref()
+            .and_then(|command| command.user.as_deref()),
+        (None, None) => None,
+    }
+}
+
+fn tasks_of(operation: offer::Operation) -> Vec<TaskInfo> {
+    match operation.r#type() {
+        Type::Launch => operation.launch.unwrap_or_default().task_infos,
+        Type::LaunchGroup => operation.launch_group.unwrap_or_default().task_group.tasks,
+        _ => Vec::new(),
+    }
+}
+
+/// Resources of a request in allocated form: schedulers may leave the allocation out.
+fn allocated(messages: &[v1::Resource], role: &Role) -> Result<Resources, String> {
+    let resources = convert::resources(messages).map_err(|error| error.to_string())?;
+    Ok(resources
+        .into_iter()
+        .map(|resource| match resource.allocation_role() {
+            Some(_) => resource,
+            None => resource.allocated(role.clone()),
+        })
+        .collect())
+}

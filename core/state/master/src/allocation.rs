@@ -1,0 +1,492 @@
+//! What the allocator is told and when it is asked.
+//!
+//! Facts go out in order at the end of each event. A round is asked for at once when somebody may gain
+//! from it (a framework arrives or revives, an agent arrives, resources are returned), and at the next
+//! multiple of `allocation_interval` when anything was told or a filter has ended since the last one. At
+//! most one round is open; wishes made meanwhile are merged into the next. Nothing told, no filter
+//! ended: the allocator is not asked, so an idle cluster costs nothing.
+//!
+//! Turnaround: what a framework returns is open to others at once. To the same framework it is open at
+//! once only while its tokens last, and otherwise at the interval, so that a framework that declines
+//! everything does not spin both sides.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tepui_model::allocation::{
+    self, AgentKey, Fact, FilterScope, FrameworkKey, Holding, Proposal, Round,
+};
+use tepui_model::id::Role;
+use tepui_model::resources::Resources;
+use tepui_model::time::{Mono, Now};
+use tepui_proto::convert;
+
+use crate::framework::Framework;
+use crate::{Effect, MasterState};
+
+/// How resources came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Back {
+    /// Refused by the framework for so long.
+    Refused(Duration),
+    /// Refused with no filter, or freed by an ended task.
+    Returned,
+    /// Taken away by the master, or never the framework's fault.
+    Withdrawn,
+}
+
+type Place = (FrameworkKey, Role, AgentKey);
+
+#[derive(Debug)]
+struct Filter {
+    resources: Resources,
+    until: Mono,
+}
+
+/// The conversation with the allocator.
+#[derive(Debug, Default)]
+pub(crate) struct Allocation {
+    facts: Vec<Fact>,
+    open: Option<u64>,
+    rounds: u64,
+    wanted: BTreeSet<AgentKey>,
+    want_all: bool,
+    /// Something was told since the last batch.
+    news: bool,
+    batch_at: Option<Mono>,
+    filters: BTreeMap<Place, Vec<Filter>>,
+    ends: BTreeSet<(Mono, Place)>,
+    /// Places closed until the next batch because tokens ran out.
+    held: BTreeSet<Place>,
+    /// Until when each framework has spent its tokens.
+    spent: BTreeMap<FrameworkKey, Mono>,
+}
+
+impl Allocation {
+    pub(crate) fn tell(&mut self, fact: Fact) {
+        self.facts.push(fact);
+    }
+
+    /// Asks for a round over all agents at once.
+    pub(crate) fn want_all(&mut self) {
+        self.want_all = true;
+    }
+
+    /// Asks for a round over this agent at once.
+    pub(crate) fn want(&mut self, agent: AgentKey) {
+        self.wanted.insert(agent);
+    }
+
+    pub(crate) fn next_batch(&self) -> Option<Mono> {
+        self.batch_at
+    }
+
+    pub(crate) fn filter(&mut self, holding: Holding, until: Mono) {
+        let place = (holding.framework, holding.role.clone(), holding.agent);
+        self.ends.insert((until, place.clone()));
+        self.filters.entry(place).or_default().push(Filter {
+            resources: holding.resources.clone(),
+            until,
+        });
+        self.tell(Fact::Filter(holding, until));
+    }
+
+    /// Ends filters of a framework, of all its roles or of some.
+    pub(crate) fn clear_filters(&mut self, framework: FrameworkKey, roles: &[Role]) {
+        let first = (framework, Role::from(""), AgentKey(0));
+        let after = (FrameworkKey(framework.0 + 1), Role::from(""), AgentKey(0));
+        let hit = |place: &Place| roles.is_empty() || roles.contains(&place.1);
+        let places: Vec<Place> = self
+            .filters
+            .range(first.clone()..after.clone())
+            .map(|(place, _)| place.clone())
+            .filter(hit)
+            .collect();
+        let held: Vec<Place> = self.held.range(first..after).cloned().filter(hit).collect();
+        if places.is_empty() && held.is_empty() {
+            return;
+        }
+        for place in places {
+            self.drop_filters(&place);
+        }
+        for place in held {
+            self.held.remove(&place);
+        }
+        self.tell(Fact::FiltersCleared(FilterScope {
+            framework: Some(framework),
+            roles: roles.to_vec(),
+            agent: None,
+        }));
+    }
+
+    fn drop_filters(&mut self, place: &Place) {
+        for filter in self.filters.remove(place).into_iter().flatten() {
+            self.ends.remove(&(filter.until, place.clone()));
+        }
+    }
+
+    pub(crate) fn forget_framework(&mut self, framework: FrameworkKey) {
+        self.clear_filters(framework, &[]);
+        self.spent.remove(&framework);
+    }
+
+    pub(crate) fn forget_agent(&mut self, agent: AgentKey) {
+        let places: Vec<Place> = self
+            .filters
+            .keys()
+            .filter(|place| place.2 == agent)
+            .cloned()
+            .collect();
+        for place in places {
+            self.drop_filters(&place);
+        }
+        self.held.retain(|place| place.2 != agent);
+        self.wanted.remove(&agent);
+    }
+
+    /// Whether the framework may get back at once what it returns; takes one of its tokens.
+    fn spend(&mut self, framework: FrameworkKey, now: Mono, per_second: u32) -> bool {
+        let Some(each) = Duration::from_secs(1).checked_div(per_second) else {
+            return false;
+        };
+        let spent = self.spent.entry(framework).or_default();
+        let spent_to = (*spent).max(now);
+        if spent_to.since(now) >= Duration::from_secs(1) {
+            return false;
+        }
+        *spent = spent_to + each;
+        true
+    }
+
+    fn batch(&mut self, now: Mono) {
+        self.batch_at = None;
+        self.news = false;
+        self.held.clear();
+        self.want_all = true;
+        while let Some((until, place)) = self.ends.first().cloned() {
+            if until > now {
+                break;
+            }
+            self.ends.remove(&(until, place.clone()));
+            if let Some(filters) = self.filters.get_mut(&place) {
+                filters.retain(|filter| filter.until > now);
+                if filters.is_empty() {
+                    self.filters.remove(&place);
+                }
+            }
+        }
+    }
+
+    fn arm(&mut self, now: Mono, interval: Duration) {
+        if self.batch_at.is_some() {
+            return;
+        }
+        if self.news || !self.held.is_empty() {
+            self.batch_at = Some(multiple_after(now, interval));
+        } else if let Some((until, _)) = self.ends.first() {
+            // The first multiple that is not before the end.
+            self.batch_at = Some(multiple_after(*until - Duration::from_nanos(1), interval));
+        }
+    }
+}
+
+fn multiple_after(now: Mono, interval: Duration) -> Mono {
+    let interval = (interval.as_nanos() as u64).max(1);
+    Mono(
+        (now.0 / interval)
+            .saturating_add(1)
+            .saturating_mul(interval),
+    )
+}
+
+impl MasterState {
+    /// End of an event: facts go out, and a round is asked for if somebody wants one.
+    pub(crate) fn flush_allocation(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let interval = self.settings.allocation_interval;
+        if self.allocation.batch_at.is_some_and(|at| at <= now.mono) {
+            self.allocation.batch(now.mono);
+        }
+        if !self.allocation.facts.is_empty() {
+            self.allocation.news = true;
+            effects.push(Effect::Facts(std::mem::take(&mut self.allocation.facts)));
+        }
+        self.allocation.arm(now.mono, interval);
+        let wanted = self.allocation.want_all || !self.allocation.wanted.is_empty();
+        if wanted && self.allocation.open.is_none() {
+            self.ask(now, effects);
+        }
+    }
+
+    fn ask(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let somebody = self.frameworks.values().any(|framework| {
+            framework.is_active() && framework.roles.len() > framework.suppressed.len()
+        });
+        if !somebody {
+            // Whoever comes next wants all agents anyway.
+            self.allocation.want_all = false;
+            self.allocation.wanted.clear();
+            return;
+        }
+        let open = |key: &AgentKey| {
+            let agent = &self.agent_runs[key];
+            agent.synced && !agent.free.is_empty()
+        };
+        let candidates: Vec<AgentKey> = if self.allocation.want_all {
+            self.agent_runs.keys().copied().filter(open).collect()
+        } else {
+            self.allocation
+                .wanted
+                .iter()
+                .copied()
+                .filter(open)
+                .collect()
+        };
+        self.allocation.want_all = false;
+        self.allocation.wanted.clear();
+        if candidates.is_empty() {
+            return;
+        }
+        let number = self.allocation.rounds;
+        self.allocation.rounds += 1;
+        self.allocation.open = Some(number);
+        let round = Round {
+            now: now.mono,
+            seed: self.rng.next_u64(),
+            candidates,
+        };
+        effects.push(Effect::Allocate { number, round });
+    }
+
+    /// The allocator answered.
+    pub(crate) fn proposals(
+        &mut self,
+        round: u64,
+        proposals: Vec<Proposal>,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.allocation.open != Some(round) {
+            return;
+        }
+        self.allocation.open = None;
+        let mut offers: Vec<(FrameworkKey, Vec<u64>)> = Vec::new();
+        let mut at: BTreeMap<FrameworkKey, usize> = BTreeMap::new();
+        for proposal in proposals {
+            if !self.is_acceptable(&proposal) {
+                self.allocation.tell(Fact::Refused(proposal));
+                continue;
+            }
+            let framework = proposal.framework;
+            let offer = self.make_offer(proposal, now);
+            let index = *at.entry(framework).or_insert_with(|| {
+                offers.push((framework, Vec::new()));
+                offers.len() - 1
+            });
+            offers[index].1.push(offer);
+        }
+        for (framework, offers) in offers {
+            self.send_offers(framework, &offers, effects);
+        }
+    }
+
+    /// The ledger decides: whatever the allocator thinks, nothing is offered twice.
+    fn is_acceptable(&self, proposal: &Proposal) -> bool {
+        let Some(framework) = self.frameworks.get(&proposal.framework) else {
+            return false;
+        };
+        let Some(agent) = self.agent_runs.get(&proposal.agent) else {
+            return false;
+        };
+        framework.is_active()
+            && framework.roles.contains(&proposal.role)
+            && !framework.suppressed.contains(&proposal.role)
+            && agent.synced
+            && !self.transitioning.contains(&agent.id)
+            && !proposal.resources.is_empty()
+            && proposal.resources.iter().all(|resource| {
+                resource.allocation_role().is_none()
+                    && resource.is_allocatable_to(proposal.role.as_str())
+            })
+            && agent.free.contains(&proposal.resources)
+    }
+
+    /// Tells the allocator what came back, and decides who may get it at once.
+    pub(crate) fn release(
+        &mut self,
+        framework: FrameworkKey,
+        agent: AgentKey,
+        what: &Resources,
+        back: Back,
+        now: Now,
+    ) {
+        for (role, resources) in what.allocations() {
+            let holding = Holding {
+                framework,
+                role,
+                agent,
+                resources: resources.unallocate(),
+            };
+            self.allocation.tell(Fact::Returned(holding.clone()));
+            match back {
+                Back::Refused(refuse) => self.allocation.filter(holding, now.mono + refuse),
+                Back::Returned => self.hold_unless_tokens(holding, now),
+                Back::Withdrawn => {}
+            }
+            self.allocation.want(agent);
+        }
+    }
+
+    fn hold_unless_tokens(&mut self, holding: Holding, now: Now) {
+        let per_second = self.settings.returns_per_second;
+        let place = (holding.framework, holding.role.clone(), holding.agent);
+        let allocation = &mut self.allocation;
+        if allocation.held.contains(&place)
+            || allocation.spend(holding.framework, now.mono, per_second)
+        {
+            return;
+        }
+        let Some(row) = self.agents.get(&holding.agent) else {
+            return;
+        };
+        let batch = *allocation
+            .batch_at
+            .get_or_insert_with(|| multiple_after(now.mono, self.settings.allocation_interval));
+        allocation.held.insert(place);
+        allocation.tell(Fact::Filter(
+            Holding {
+                resources: row.total.clone(),
+                ..holding
+            },
+            batch,
+        ));
+    }
+
+    /// Tells what the allocator has to know about a framework.
+    pub(crate) fn tell_framework(&mut self, key: FrameworkKey, new: bool) {
+        let fact = framework_fact(&self.frameworks[&key]);
+        self.allocation.tell(if new {
+            Fact::FrameworkAdded(fact)
+        } else {
+            Fact::FrameworkUpdated(fact)
+        });
+    }
+
+    /// Tells what the allocator has to know about an agent.
+    pub(crate) fn tell_agent(&mut self, key: AgentKey) {
+        let fact = self.agent_fact(key);
+        let run = self.agent_runs.get_mut(&key).expect("known agent");
+        let fact = if run.announced {
+            Fact::AgentUpdated(fact)
+        } else {
+            Fact::AgentAdded(fact)
+        };
+        run.announced = true;
+        self.allocation.tell(fact);
+    }
+
+    fn agent_fact(&self, key: AgentKey) -> allocation::Agent {
+        let run = &self.agent_runs[&key];
+        let row = self.agents.get(&key).expect("rows go with runs");
+        allocation::Agent {
+            key,
+            id: run.id.clone(),
+            hostname: row.hostname.clone(),
+            total: row.total.clone(),
+            attributes: convert::attributes(&run.info.attributes).unwrap_or_default(),
+            active: row.active,
+            capabilities: row.capabilities.clone(),
+            domain: run
+                .info
+                .domain
+                .as_ref()
+                .and_then(|domain| domain.fault_domain.as_ref())
+                .map(|fault| (fault.region.name.clone(), fault.zone.name.clone())),
+            remote: false,
+        }
+    }
+
+    /// Feeds an allocator that knows nothing.
+    pub(crate) fn tell_everything(&mut self) {
+        self.allocation.open = None;
+        self.allocation.facts.clear();
+        self.allocation.tell(Fact::Reset);
+        self.tell_minimum();
+        let agents: Vec<AgentKey> = self.agent_runs.keys().copied().collect();
+        for key in agents {
+            if self.agent_runs[&key].announced {
+                let fact = self.agent_fact(key);
+                self.allocation.tell(Fact::AgentAdded(fact));
+            }
+        }
+        let mut holdings: BTreeMap<Place, Resources> = BTreeMap::new();
+        for (key, framework) in &self.frameworks {
+            let fact = framework_fact(framework);
+            self.allocation.facts.push(Fact::FrameworkAdded(fact));
+            let tasks = framework.tasks.iter().filter(|task| !task.terminal);
+            let used = tasks.map(|task| (task.agent, &task.resources)).chain(
+                framework
+                    .executors
+                    .iter()
+                    .map(|row| (row.agent, &row.resources)),
+            );
+            let offered = framework
+                .offers
+                .iter()
+                .filter_map(|offer| self.offers.get(offer))
+                .map(|offer| (offer.agent, &offer.resources));
+            for (agent, resources) in used.chain(offered) {
+                for (role, part) in resources.allocations() {
+                    *holdings.entry((*key, role, agent)).or_default() += part.unallocate();
+                }
+            }
+        }
+        for ((framework, role, agent), resources) in holdings {
+            self.allocation.facts.push(Fact::Taken(Holding {
+                framework,
+                role,
+                agent,
+                resources,
+            }));
+        }
+        for ((framework, role, agent), filters) in &self.allocation.filters {
+            for filter in filters {
+                self.allocation.facts.push(Fact::Filter(
+                    Holding {
+                        framework: *framework,
+                        role: role.clone(),
+                        agent: *agent,
+                        resources: filter.resources.clone(),
+                    },
+                    filter.until,
+                ));
+            }
+        }
+        self.allocation.held.clear();
+        self.allocation.want_all();
+    }
+
+    /// `min_allocatable_resources`.
+    pub(crate) fn tell_minimum(&mut self) {
+        let minimum = self.settings.min_allocatable.clone();
+        self.allocation.tell(Fact::Minimum(minimum));
+    }
+}
+
+fn framework_fact(framework: &Framework) -> allocation::Framework {
+    allocation::Framework {
+        key: framework.key,
+        id: framework.id.clone(),
+        principal: framework.info.principal.as_deref().map(Into::into),
+        roles: framework.roles.iter().cloned().collect(),
+        suppressed: framework.suppressed.iter().cloned().collect(),
+        active: framework.is_active(),
+        capabilities: framework
+            .info
+            .capabilities
+            .iter()
+            .filter(|capability| capability.r#type.is_some())
+            .map(|capability| capability.r#type().as_str_name().to_owned())
+            .collect(),
+        minimums: Vec::new(),
+    }
+}

@@ -1,0 +1,685 @@
+//! Frameworks: subscribing, failing over, disconnecting, being removed.
+//!
+//! Mirrors `Master::subscribe`, `Master::failoverFramework`, `Master::exited` and
+//! `Master::removeFramework` of Mesos 1.11 (src/master/master.cpp).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tepui_model::allocation::{AgentKey, Fact, FrameworkKey};
+use tepui_model::authorization::{Class, ClassKey};
+use tepui_model::hash::Seed;
+use tepui_model::id::{ExecutorId, FrameworkId, Role, TaskId, Uuid};
+use tepui_model::time::{Mono, Now, Wall};
+use tepui_proto::link::{self, link_frame::Body};
+use tepui_proto::v1::framework_info::capability::Type as Capability;
+use tepui_proto::v1::{self, FrameworkInfo, TaskState, scheduler, task_status};
+use tepui_proto::{Message as _, Wire};
+use tepui_view::{DoneRow, ExecutorRow, FrameworkRow, FrameworkView, Table, TaskRow};
+
+use crate::effect::bytes_of;
+use crate::event::{CallId, StreamKey};
+use crate::ledger::Tally;
+use crate::status::{self, MasterStatus};
+use crate::timers::Timer;
+use crate::{Effect, MasterState, Reply, validate};
+
+/// Where a framework is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Connected, gets offers.
+    Active,
+    /// Its scheduler is away since then.
+    Disconnected(Mono),
+    /// Known only from agents since the failover.
+    Recovered,
+}
+
+/// What a framework can handle, from its capabilities.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Can {
+    pub(crate) partitions: bool,
+    pub(crate) many_roles: bool,
+    pub(crate) refinement: bool,
+}
+
+impl Can {
+    fn of(info: &FrameworkInfo) -> Self {
+        let has = |wanted| {
+            info.capabilities
+                .iter()
+                .any(|capability| capability.r#type() == wanted && capability.r#type.is_some())
+        };
+        Self {
+            partitions: has(Capability::PartitionAware),
+            many_roles: has(Capability::MultiRole),
+            refinement: has(Capability::ReservationRefinement),
+        }
+    }
+}
+
+/// A scheduler's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stream {
+    pub(crate) key: StreamKey,
+    pub(crate) id: Uuid,
+}
+
+/// A framework and all that is its own.
+#[derive(Debug)]
+pub(crate) struct Framework {
+    pub(crate) key: FrameworkKey,
+    pub(crate) id: FrameworkId,
+    pub(crate) info: FrameworkInfo,
+    pub(crate) class: ClassKey,
+    pub(crate) can: Can,
+    pub(crate) standing: Standing,
+    pub(crate) stream: Option<Stream>,
+    pub(crate) roles: BTreeSet<Role>,
+    pub(crate) suppressed: BTreeSet<Role>,
+    pub(crate) constraints: Option<scheduler::OfferConstraints>,
+    pub(crate) registered: Wall,
+    pub(crate) reregistered: Option<Wall>,
+    pub(crate) unregistered: Option<Wall>,
+    pub(crate) tasks: Table<TaskId, TaskRow>,
+    pub(crate) unreachable: Table<TaskId, DoneRow>,
+    /// Keyed by a running number: ids may come again.
+    pub(crate) completed: Table<u64, DoneRow>,
+    pub(crate) completed_first: u64,
+    pub(crate) completed_next: u64,
+    pub(crate) executors: Table<(AgentKey, ExecutorId), ExecutorRow>,
+    pub(crate) offers: BTreeSet<u64>,
+    pub(crate) used: Tally,
+    pub(crate) offered: Tally,
+    /// Grows with changes outside the tables.
+    pub(crate) version: u64,
+    pub(crate) published: Option<(u64, Arc<FrameworkView>)>,
+}
+
+impl Framework {
+    fn new(key: FrameworkKey, id: FrameworkId, seed: Seed) -> Self {
+        Self {
+            key,
+            id,
+            info: FrameworkInfo::default(),
+            class: ClassKey(0),
+            can: Can::default(),
+            standing: Standing::Recovered,
+            stream: None,
+            roles: BTreeSet::new(),
+            suppressed: BTreeSet::new(),
+            constraints: None,
+            registered: Wall::default(),
+            reregistered: None,
+            unregistered: None,
+            tasks: Table::new(seed),
+            unreachable: Table::new(seed),
+            completed: Table::new(seed),
+            completed_first: 0,
+            completed_next: 0,
+            executors: Table::new(seed),
+            offers: BTreeSet::new(),
+            used: Tally::default(),
+            offered: Tally::default(),
+            version: 0,
+            published: None,
+        }
+    }
+
+    /// Sends an event, if a scheduler is there.
+    pub(crate) fn send(&self, event: scheduler::Event, effects: &mut Vec<Effect>) {
+        if let Some(stream) = self.stream {
+            effects.push(Effect::ToScheduler {
+                stream: stream.key,
+                event: Wire(event),
+            });
+        }
+    }
+
+    /// The state that a framework without PARTITION_AWARE is told instead.
+    pub(crate) fn spoken(&self, state: TaskState) -> TaskState {
+        match state {
+            TaskState::TaskDropped
+            | TaskState::TaskUnreachable
+            | TaskState::TaskGone
+            | TaskState::TaskGoneByOperator
+            | TaskState::TaskUnknown
+                if !self.can.partitions =>
+            {
+                TaskState::TaskLost
+            }
+            other => other,
+        }
+    }
+
+    pub(crate) fn proto_id(&self) -> v1::FrameworkId {
+        v1::FrameworkId {
+            value: self.id.to_string(),
+        }
+    }
+
+    pub(crate) fn is_active(&self) -> bool {
+        self.standing == Standing::Active
+    }
+
+    /// Keeps an ended task in the history, which is bounded.
+    pub(crate) fn complete(&mut self, row: DoneRow, limit: usize) {
+        self.completed.insert(self.completed_next, row);
+        self.completed_next += 1;
+        while self.completed.len() > limit {
+            self.completed.remove(&self.completed_first);
+            self.completed_first += 1;
+        }
+    }
+
+    /// Whether the task is in the history, ended on that agent.
+    pub(crate) fn has_completed(&self, id: &TaskId, agent: &str) -> bool {
+        self.completed
+            .iter()
+            .any(|row| row.id == *id && row.agent.as_str() == agent)
+    }
+
+    pub(crate) fn row(&self) -> FrameworkRow {
+        FrameworkRow {
+            key: self.key,
+            id: self.id.clone(),
+            class: self.class,
+            info: bytes_of(&self.info),
+            active: self.is_active(),
+            connected: self.stream.is_some(),
+            recovered: self.standing == Standing::Recovered,
+            registered: self.registered,
+            reregistered: self.reregistered,
+            unregistered: self.unregistered,
+            roles: self.roles.iter().cloned().collect(),
+            suppressed: self.suppressed.iter().cloned().collect(),
+            constraints: self.constraints.as_ref().map(|some| bytes_of(some)),
+            used: self.used.total(),
+            offered: self.offered.total(),
+        }
+    }
+}
+
+fn error_event(message: String) -> scheduler::Event {
+    scheduler::Event {
+        r#type: Some(scheduler::event::Type::Error as i32),
+        error: Some(scheduler::event::Error { message }),
+        ..Default::default()
+    }
+}
+
+fn heartbeat_event() -> scheduler::Event {
+    scheduler::Event {
+        r#type: Some(scheduler::event::Type::Heartbeat as i32),
+        ..Default::default()
+    }
+}
+
+/// `failover_timeout`; negative ones are taken as none, as recorded.
+fn failover(info: &FrameworkInfo) -> Duration {
+    let seconds = info.failover_timeout.unwrap_or(0.0);
+    if seconds.is_finite() && seconds > 0.0 {
+        Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+    } else {
+        Duration::ZERO
+    }
+}
+
+/// Roles of a framework: `roles`, or the old `role`.
+fn roles_of(info: &FrameworkInfo, can: Can) -> BTreeSet<Role> {
+    if can.many_roles {
+        info.roles
+            .iter()
+            .map(|role| Role::from(role.as_str()))
+            .collect()
+    } else {
+        BTreeSet::from([Role::from(info.role())])
+    }
+}
+
+impl MasterState {
+    pub(crate) fn subscribe(
+        &mut self,
+        call: CallId,
+        principal: Option<String>,
+        request: scheduler::Call,
+        refused: Option<String>,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        let subscribe = request.subscribe.unwrap_or_default();
+        let mut info = subscribe.framework_info;
+        let id = info
+            .id
+            .take()
+            .filter(|id| !id.value.is_empty())
+            .map(|id| FrameworkId::from(id.value));
+        if let Err(message) = self.may_subscribe(
+            id.as_ref(),
+            &info,
+            &subscribe.suppressed_roles,
+            subscribe.offer_constraints.as_ref(),
+            principal.as_deref(),
+            refused,
+        ) {
+            return self.refuse_subscription(call, message, effects);
+        }
+        let known = id
+            .as_ref()
+            .and_then(|id| self.framework_ids.get(id))
+            .copied();
+        let key = match known {
+            Some(key) => key,
+            None => {
+                let id = id.unwrap_or_else(|| self.new_framework_id());
+                self.new_framework(id, now)
+            }
+        };
+        let stream = Stream {
+            key: StreamKey(self.next_stream),
+            id: self.rng.uuid(),
+        };
+        self.next_stream += 1;
+        self.replace_stream(key, stream, effects);
+        let was = self.frameworks[&key].standing;
+        self.discard_offers_of_framework(key, now, effects);
+        let suppressed: BTreeSet<Role> = subscribe
+            .suppressed_roles
+            .iter()
+            .map(|role| Role::from(role.as_str()))
+            .collect();
+        if let Some(old) = known.map(|key| &self.frameworks[&key].info) {
+            // user and checkpoint cannot change: the old ones stay, as in Mesos.
+            if was != Standing::Recovered {
+                info.user = old.user.clone();
+                info.checkpoint = old.checkpoint;
+            }
+        }
+        if info.principal.is_none() {
+            info.principal = principal;
+        }
+        self.set_framework_info(key, info, suppressed, subscribe.offer_constraints);
+
+        let framework = self.frameworks.get_mut(&key).expect("just found or made");
+        framework.standing = Standing::Active;
+        framework.unregistered = None;
+        framework.version += 1;
+        if known.is_some() {
+            framework.reregistered = Some(now.wall);
+        } else {
+            framework.reregistered = Some(framework.registered);
+        }
+        let framework_id = framework.id.clone();
+        effects.push(Effect::OpenStream {
+            call,
+            stream: stream.key,
+            stream_id: stream.id,
+            framework: Some(framework_id.clone()),
+        });
+        let event = self.subscribed_event(&framework_id);
+        let framework = &self.frameworks[&key];
+        framework.send(event, effects);
+        framework.send(heartbeat_event(), effects);
+        self.timers.set(
+            now.mono + self.settings.heartbeat_interval,
+            Timer::Heartbeat(stream.key),
+        );
+        self.tell_framework(key, known.is_none());
+        self.operators_framework(key, known.is_none(), effects);
+        if known.is_some() {
+            self.resend_updates(key, effects);
+        }
+        self.allocation.want_all();
+    }
+
+    fn may_subscribe(
+        &self,
+        id: Option<&FrameworkId>,
+        info: &FrameworkInfo,
+        suppressed: &[String],
+        constraints: Option<&scheduler::OfferConstraints>,
+        principal: Option<&str>,
+        refused: Option<String>,
+    ) -> Result<(), String> {
+        if let Some(id) = id {
+            validate::framework_id(id.as_str())?;
+        }
+        validate::framework_info(info)?;
+        validate::suppressed_roles(info, suppressed)?;
+        if let Some(constraints) = constraints {
+            validate::offer_constraints(constraints)?;
+        }
+        if let Some(message) = refused {
+            return Err(message);
+        }
+        let Some(id) = id else { return Ok(()) };
+        if self.removed_frameworks.contains(id) {
+            return Err("Framework has been removed".into());
+        }
+        if let Some(framework) = self.framework_ids.get(id).map(|key| &self.frameworks[key])
+            && framework.standing != Standing::Recovered
+        {
+            let new = info.principal.as_deref().or(principal);
+            let old = framework.info.principal.as_deref();
+            if new != old {
+                return Err(format!(
+                    "Changing framework's principal is not allowed. Attempted to change from '{}' to '{}'",
+                    old.unwrap_or("<none>"),
+                    new.unwrap_or("<none>"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse_subscription(&mut self, call: CallId, message: String, effects: &mut Vec<Effect>) {
+        let stream = StreamKey(self.next_stream);
+        self.next_stream += 1;
+        effects.push(Effect::OpenStream {
+            call,
+            stream,
+            stream_id: self.rng.uuid(),
+            framework: None,
+        });
+        effects.push(Effect::ToScheduler {
+            stream,
+            event: Wire(error_event(message)),
+        });
+        effects.push(Effect::CloseStream { stream });
+    }
+
+    fn new_framework_id(&mut self) -> FrameworkId {
+        let number = self.next_framework;
+        self.next_framework += 1;
+        FrameworkId::from(format!("{}-{number:04}", self.master_id))
+    }
+
+    /// Makes a framework's row; its info is set afterwards.
+    pub(crate) fn new_framework(&mut self, id: FrameworkId, now: Now) -> FrameworkKey {
+        let key = FrameworkKey(self.next_framework_key);
+        self.next_framework_key += 1;
+        let mut framework = Framework::new(key, id.clone(), self.seed);
+        framework.registered = now.wall;
+        self.frameworks.insert(key, framework);
+        self.framework_ids.insert(id, key);
+        key
+    }
+
+    fn replace_stream(&mut self, key: FrameworkKey, new: Stream, effects: &mut Vec<Effect>) {
+        let framework = self.frameworks.get_mut(&key).expect("framework exists");
+        if let Some(old) = framework.stream {
+            framework.send(error_event("Framework failed over".into()), effects);
+            effects.push(Effect::CloseStream { stream: old.key });
+            self.streams.remove(&old.key);
+        }
+        framework.stream = Some(new);
+        self.streams.insert(new.key, key);
+    }
+
+    /// Takes over an info that was checked, with its id put in.
+    pub(crate) fn set_framework_info(
+        &mut self,
+        key: FrameworkKey,
+        mut info: FrameworkInfo,
+        suppressed: BTreeSet<Role>,
+        constraints: Option<scheduler::OfferConstraints>,
+    ) {
+        let framework = &self.frameworks[&key];
+        info.id = Some(framework.proto_id());
+        let can = Can::of(&info);
+        let roles = roles_of(&info, can);
+        let class = self.class_key(Class {
+            principal: info.principal.clone(),
+            user: info.user.clone(),
+            task_user: info.user.clone(),
+            roles: roles.iter().map(ToString::to_string).collect(),
+        });
+        let framework = self.frameworks.get_mut(&key).expect("framework exists");
+        framework.info = info;
+        framework.can = can;
+        framework.roles = roles;
+        framework.suppressed = suppressed;
+        framework.constraints = constraints;
+        framework.class = class;
+        framework.version += 1;
+    }
+
+    fn subscribed_event(&self, id: &FrameworkId) -> scheduler::Event {
+        let mut master =
+            v1::MasterInfo::decode(self.settings.master_info.clone()).unwrap_or_default();
+        master.id = self.master_id.clone();
+        scheduler::Event {
+            r#type: Some(scheduler::event::Type::Subscribed as i32),
+            subscribed: Some(scheduler::event::Subscribed {
+                framework_id: v1::FrameworkId {
+                    value: id.to_string(),
+                },
+                heartbeat_interval_seconds: Some(self.settings.heartbeat_interval.as_secs_f64()),
+                master_info: Some(master),
+            }),
+            ..Default::default()
+        }
+    }
+
+    pub(crate) fn heartbeat(
+        &mut self,
+        stream: StreamKey,
+        due: Mono,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        if !self.streams.contains_key(&stream) {
+            return;
+        }
+        effects.push(Effect::ToScheduler {
+            stream,
+            event: Wire(heartbeat_event()),
+        });
+        let next = (due + self.settings.heartbeat_interval).max(now.mono);
+        self.timers.set(next, Timer::Heartbeat(stream));
+    }
+
+    /// The scheduler's connection ended: no offers until it is back, and only so long.
+    pub(crate) fn stream_closed(&mut self, stream: StreamKey, now: Now, effects: &mut Vec<Effect>) {
+        let Some(key) = self.streams.remove(&stream) else {
+            return;
+        };
+        let framework = self.frameworks.get_mut(&key).expect("streams have owners");
+        framework.stream = None;
+        framework.standing = Standing::Disconnected(now.mono);
+        framework.unregistered = Some(now.wall);
+        framework.version += 1;
+        let wait = failover(&framework.info);
+        self.allocation.tell(Fact::FrameworkActive(key, false));
+        self.discard_offers_of_framework(key, now, effects);
+        self.operators_framework(key, false, effects);
+        self.timers
+            .set(now.mono + wait, Timer::Failover(key, now.mono));
+    }
+
+    pub(crate) fn failover_timeout(
+        &mut self,
+        key: FrameworkKey,
+        since: Mono,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        let waiting = self
+            .frameworks
+            .get(&key)
+            .is_some_and(|framework| framework.standing == Standing::Disconnected(since));
+        if waiting {
+            self.remove_framework(key, now, effects);
+        }
+    }
+
+    /// Ends a framework: its tasks, executors and offers go, its agents are told, history keeps it.
+    pub(crate) fn remove_framework(
+        &mut self,
+        key: FrameworkKey,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.discard_offers_of_framework(key, now, effects);
+        self.shut_down_on_agents(key, effects);
+        self.kill_all_tasks(key, now, effects);
+        self.remove_all_executors(key, now);
+        let mut framework = self.frameworks.remove(&key).expect("caller found it");
+        self.framework_ids.swap_remove(&framework.id);
+        if let Some(stream) = framework.stream.take() {
+            effects.push(Effect::CloseStream { stream: stream.key });
+            self.streams.remove(&stream.key);
+        }
+        framework.standing = Standing::Disconnected(now.mono);
+        framework.unregistered = Some(now.wall);
+        self.allocation.forget_framework(key);
+        self.allocation.tell(Fact::FrameworkRemoved(key));
+        effects.push(self.operators_framework_removed(&framework));
+        let view = self.framework_view(&mut framework);
+        self.completed.push_back(view);
+        while self.completed.len() > self.settings.max_completed_frameworks {
+            self.completed.pop_front();
+        }
+        // More ids than rows: an agent may come back late with tasks of a removed framework.
+        self.removed_frameworks.insert(framework.id);
+        if self.removed_frameworks.len() > 100_000 {
+            self.removed_frameworks.shift_remove_index(0);
+        }
+    }
+
+    fn shut_down_on_agents(&mut self, key: FrameworkKey, effects: &mut Vec<Effect>) {
+        let framework = &self.frameworks[&key];
+        let agents: BTreeSet<AgentKey> = framework
+            .tasks
+            .iter()
+            .map(|task| task.agent)
+            .chain(framework.executors.iter().map(|executor| executor.agent))
+            .collect();
+        let id = framework.proto_id();
+        for agent in agents {
+            self.to_agent(
+                agent,
+                Body::ShutdownFramework(link::ShutdownFramework {
+                    framework_id: Some(id.clone()),
+                }),
+                effects,
+            );
+        }
+    }
+
+    fn kill_all_tasks(&mut self, key: FrameworkKey, now: Now, effects: &mut Vec<Effect>) {
+        let tasks: Vec<TaskId> = self.frameworks[&key]
+            .tasks
+            .iter()
+            .map(|task| task.id.clone())
+            .collect();
+        for id in tasks {
+            let task = self.frameworks[&key].tasks.get(&id).expect("just listed");
+            if !task.terminal {
+                let status = status::by_master(
+                    MasterStatus {
+                        task: &id,
+                        state: TaskState::TaskKilled,
+                        reason: task_status::Reason::FrameworkRemoved,
+                        message: format!("Framework {} removed", self.frameworks[&key].id),
+                        agent: self.agents.get(&task.agent).map(|agent| &agent.id),
+                    },
+                    now,
+                );
+                self.set_task_status(key, &id, TaskState::TaskKilled, &status, now, effects);
+            }
+            self.remove_task(key, &id, now);
+        }
+    }
+
+    fn remove_all_executors(&mut self, key: FrameworkKey, now: Now) {
+        let executors: Vec<(AgentKey, ExecutorId)> = self.frameworks[&key]
+            .executors
+            .iter()
+            .map(|executor| (executor.agent, executor.id.clone()))
+            .collect();
+        for (agent, id) in executors {
+            self.remove_executor(key, agent, &id, now);
+        }
+    }
+
+    /// The framework is back: its agents resend at once what it has not acknowledged.
+    fn resend_updates(&mut self, key: FrameworkKey, effects: &mut Vec<Effect>) {
+        let framework = &self.frameworks[&key];
+        let agents: BTreeSet<AgentKey> = framework.tasks.iter().map(|task| task.agent).collect();
+        let id = framework.proto_id();
+        for agent in agents {
+            self.to_agent(
+                agent,
+                Body::ResendUpdates(link::ResendUpdates {
+                    framework_id: Some(id.clone()),
+                }),
+                effects,
+            );
+        }
+    }
+
+    /// UPDATE_FRAMEWORK: 200, or 400 with the reason.
+    pub(crate) fn update_framework(
+        &mut self,
+        key: FrameworkKey,
+        call: scheduler::call::UpdateFramework,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) -> Reply {
+        let framework = &self.frameworks[&key];
+        let mut info = call.framework_info;
+        let checked = validate::framework_info(&info)
+            .and_then(|()| validate::framework_update(&framework.info, &info))
+            .and_then(|()| validate::suppressed_roles(&info, &call.suppressed_roles))
+            .and_then(|()| match &call.offer_constraints {
+                Some(constraints) => validate::offer_constraints(constraints),
+                None => Ok(()),
+            });
+        if let Err(message) = checked {
+            return Reply::BadRequest(message);
+        }
+        if info.principal.is_none() {
+            info.principal = framework.info.principal.clone();
+        }
+        let suppressed = call
+            .suppressed_roles
+            .iter()
+            .map(|role| Role::from(role.as_str()))
+            .collect();
+        self.set_framework_info(key, info, suppressed, call.offer_constraints);
+        self.rescind_foreign_roles(key, now, effects);
+        self.tell_framework(key, false);
+        self.framework_changed_on_agents(key, effects);
+        self.operators_framework(key, false, effects);
+        Reply::Ok
+    }
+
+    /// Agents that know the framework get its new info.
+    fn framework_changed_on_agents(&mut self, key: FrameworkKey, effects: &mut Vec<Effect>) {
+        let info = self.frameworks[&key].info.clone();
+        let agents: Vec<AgentKey> = self
+            .agent_runs
+            .iter()
+            .filter(|(_, agent)| agent.told.contains(&key))
+            .map(|(agent, _)| *agent)
+            .collect();
+        for agent in agents {
+            self.to_agent(
+                agent,
+                Body::Framework(link::Framework {
+                    info: Some(info.clone()),
+                }),
+                effects,
+            );
+        }
+    }
+
+    /// Frameworks' counters are kept beside the tables.
+    pub(crate) fn touch(&mut self, key: FrameworkKey) -> &mut Framework {
+        let framework = self.frameworks.get_mut(&key).expect("framework exists");
+        framework.version += 1;
+        framework
+    }
+}

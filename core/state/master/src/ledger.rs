@@ -1,0 +1,109 @@
+//! Who has what on which agent. The ledger alone decides what is free; an allocator only proposes.
+//!
+//! Resources that are offered or used are kept in allocated form (each names its role); what is free is
+//! kept without. A change is always made on the agent and on the framework together.
+
+use std::collections::BTreeMap;
+
+use tepui_model::allocation::{AgentKey, FrameworkKey};
+use tepui_model::resources::Resources;
+
+use crate::MasterState;
+
+/// Sum of resources over many agents. Ranges and sets cannot be added over agents without losing
+/// which is whose, so they are kept by agent.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tally {
+    scalars: Resources,
+    others: BTreeMap<AgentKey, Resources>,
+}
+
+impl Tally {
+    pub(crate) fn add(&mut self, agent: AgentKey, resources: &Resources) {
+        let scalars = resources.scalars();
+        if scalars.len() != resources.len() {
+            *self.others.entry(agent).or_default() += &(resources - &scalars);
+        }
+        self.scalars += scalars;
+    }
+
+    pub(crate) fn sub(&mut self, agent: AgentKey, resources: &Resources) {
+        let scalars = resources.scalars();
+        if scalars.len() != resources.len()
+            && let Some(others) = self.others.get_mut(&agent)
+        {
+            *others -= &(resources - &scalars);
+            if others.is_empty() {
+                self.others.remove(&agent);
+            }
+        }
+        self.scalars -= &scalars;
+    }
+
+    /// The sum, for readers.
+    pub(crate) fn total(&self) -> Resources {
+        let mut total = self.scalars.clone();
+        for others in self.others.values() {
+            total += others;
+        }
+        total
+    }
+
+    pub(crate) fn scalars(&self) -> &Resources {
+        &self.scalars
+    }
+}
+
+impl MasterState {
+    /// Moves free resources into an offer.
+    pub(crate) fn offer_out(&mut self, framework: FrameworkKey, agent: AgentKey, what: &Resources) {
+        let row = self.agents.get_mut(&agent).expect("agent of an offer");
+        row.offered += what;
+        let run = self.agent_runs.get_mut(&agent).expect("agent of an offer");
+        run.free -= &what.unallocate();
+        self.touch(framework).offered.add(agent, what);
+    }
+
+    /// Takes resources out of offers; they are free.
+    pub(crate) fn offer_back(
+        &mut self,
+        framework: FrameworkKey,
+        agent: AgentKey,
+        what: &Resources,
+    ) {
+        let row = self.agents.get_mut(&agent).expect("agent of an offer");
+        row.offered -= what;
+        let run = self.agent_runs.get_mut(&agent).expect("agent of an offer");
+        run.free += what.unallocate();
+        self.touch(framework).offered.sub(agent, what);
+    }
+
+    /// Gives free resources to a task or an executor.
+    pub(crate) fn take(&mut self, framework: FrameworkKey, agent: AgentKey, what: &Resources) {
+        let row = self.agents.get_mut(&agent).expect("agent of a task");
+        row.used += what;
+        let run = self.agent_runs.get_mut(&agent).expect("agent of a task");
+        run.free -= &what.unallocate();
+        self.touch(framework).used.add(agent, what);
+    }
+
+    /// Takes resources back from a task or an executor.
+    pub(crate) fn give_back(&mut self, framework: FrameworkKey, agent: AgentKey, what: &Resources) {
+        self.touch(framework).used.sub(agent, what);
+        if let Some(row) = self.agents.get_mut(&agent) {
+            row.used -= what;
+            let run = self.agent_runs.get_mut(&agent).expect("runs go with rows");
+            run.free += what.unallocate();
+        }
+    }
+
+    /// Computes anew what is free, after the agent's total changed.
+    pub(crate) fn recount_free(&mut self, agent: AgentKey) {
+        let row = self.agents.get(&agent).expect("known agent");
+        let mut free = row.total.clone();
+        free -= &row.used.unallocate();
+        free -= &row.offered.unallocate();
+        let run = self.agent_runs.get_mut(&agent).expect("runs go with rows");
+        run.free = free;
+    }
+}

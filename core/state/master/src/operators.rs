@@ -1,0 +1,227 @@
+//! Calls of operators, and the events that their subscribers get.
+
+use tepui_model::allocation::{AgentKey, FrameworkKey};
+use tepui_model::authorization::ClassKey;
+use tepui_model::id::AgentId;
+use tepui_model::time::Now;
+use tepui_proto::v1::master::response::{get_agents, get_frameworks};
+use tepui_proto::v1::{self, TaskState, TaskStatus, master};
+use tepui_proto::{Message as _, Wire, convert};
+use tepui_view::TaskRow;
+
+use crate::effect::bytes_of;
+use crate::event::{CallId, Entry, OperatorCall};
+use crate::framework::Framework;
+use crate::registry::{Pending, time};
+use crate::tasks::task_of;
+use crate::{Effect, MasterState, Reply};
+
+impl MasterState {
+    /// Answers at once, but for what has to be written first.
+    pub(crate) fn operator_call(
+        &mut self,
+        call: CallId,
+        request: OperatorCall,
+        class: Option<ClassKey>,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) -> Option<Reply> {
+        let unsupported = |name: &str| {
+            Some(Reply::NotImplemented(format!(
+                "{name} is not supported yet"
+            )))
+        };
+        match request {
+            OperatorCall::Teardown { framework_id } => {
+                Some(self.operator_teardown(&framework_id, class, now, effects))
+            }
+            OperatorCall::MarkGone { agent_id, .. } => {
+                self.operator_mark_gone(call, agent_id, now, effects)
+            }
+            OperatorCall::UpdateWeights { .. } => unsupported("UPDATE_WEIGHTS"),
+            OperatorCall::UpdateQuota { .. } => unsupported("UPDATE_QUOTA"),
+            OperatorCall::UpdateMaintenance { .. } => unsupported("UPDATE_MAINTENANCE_SCHEDULE"),
+        }
+    }
+
+    fn operator_teardown(
+        &mut self,
+        id: &str,
+        class: Option<ClassKey>,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) -> Reply {
+        let Some(key) = self.framework_ids.get(id).copied() else {
+            return Reply::BadRequest("No framework found with specified ID".into());
+        };
+        let now_class = self.frameworks[&key].class;
+        if class.is_some_and(|class| class != now_class) {
+            return Reply::Again(now_class);
+        }
+        self.remove_framework(key, now, effects);
+        Reply::Ok
+    }
+
+    fn operator_mark_gone(
+        &mut self,
+        call: CallId,
+        id: AgentId,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) -> Option<Reply> {
+        if self.gone.contains_key(&id) {
+            return Some(Reply::Ok);
+        }
+        let known = self.agent_ids.contains_key(&id)
+            || self.recovered.contains_key(&id)
+            || self.unreachable.contains_key(&id);
+        if !known {
+            return Some(Reply::NotFound("Agent not found".into()));
+        }
+        if !self.transitioning.insert(id.clone()) {
+            return Some(Reply::Unavailable(
+                "Agent is currently transitioning".into(),
+            ));
+        }
+        let entry = Entry {
+            key: format!("gone/{id}"),
+            value: bytes_of(&tepui_proto::disk::GoneAgent {
+                since: Some(time(now.wall)),
+            }),
+        };
+        let deletes = vec![format!("agents/{id}"), format!("unreachable/{id}")];
+        let pending = Pending::Gone {
+            id,
+            since: now.wall,
+            call,
+        };
+        self.store(vec![entry], deletes, pending, effects);
+        None
+    }
+
+    fn to_operators(class: Option<ClassKey>, event: master::Event) -> Effect {
+        Effect::ToOperators {
+            class,
+            event: Wire(event),
+        }
+    }
+
+    /// FRAMEWORK_ADDED or FRAMEWORK_UPDATED.
+    pub(crate) fn operators_framework(
+        &self,
+        key: FrameworkKey,
+        added: bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        let framework = &self.frameworks[&key];
+        let message = framework_message(framework);
+        let event = if added {
+            master::Event {
+                r#type: Some(master::event::Type::FrameworkAdded as i32),
+                framework_added: Some(master::event::FrameworkAdded { framework: message }),
+                ..Default::default()
+            }
+        } else {
+            master::Event {
+                r#type: Some(master::event::Type::FrameworkUpdated as i32),
+                framework_updated: Some(master::event::FrameworkUpdated { framework: message }),
+                ..Default::default()
+            }
+        };
+        effects.push(Self::to_operators(Some(framework.class), event));
+    }
+
+    pub(crate) fn operators_framework_removed(&self, framework: &Framework) -> Effect {
+        let event = master::Event {
+            r#type: Some(master::event::Type::FrameworkRemoved as i32),
+            framework_removed: Some(master::event::FrameworkRemoved {
+                framework_info: framework.info.clone(),
+            }),
+            ..Default::default()
+        };
+        Self::to_operators(Some(framework.class), event)
+    }
+
+    pub(crate) fn operators_task_added(&self, row: &TaskRow) -> Effect {
+        let event = master::Event {
+            r#type: Some(master::event::Type::TaskAdded as i32),
+            task_added: Some(master::event::TaskAdded { task: task_of(row) }),
+            ..Default::default()
+        };
+        Self::to_operators(Some(row.class), event)
+    }
+
+    pub(crate) fn operators_task_updated(
+        &self,
+        framework: FrameworkKey,
+        class: ClassKey,
+        state: TaskState,
+        status: &TaskStatus,
+    ) -> Effect {
+        let event = master::Event {
+            r#type: Some(master::event::Type::TaskUpdated as i32),
+            task_updated: Some(master::event::TaskUpdated {
+                framework_id: self.frameworks[&framework].proto_id(),
+                status: TaskStatus {
+                    data: None,
+                    ..status.clone()
+                },
+                state: state as i32,
+            }),
+            ..Default::default()
+        };
+        Self::to_operators(Some(class), event)
+    }
+
+    pub(crate) fn operators_agent_added(&self, key: AgentKey) -> Effect {
+        let row = self.agents.get(&key).expect("known agent");
+        let run = &self.agent_runs[&key];
+        let agent = get_agents::Agent {
+            agent_info: v1::AgentInfo::decode(row.info.clone()).expect("encoded here"),
+            active: row.active,
+            deactivated: Some(row.deactivated),
+            version: row.version.clone(),
+            pid: Some(row.pid.clone()),
+            registered_time: Some(row.registered.into()),
+            reregistered_time: row.reregistered.map(Into::into),
+            total_resources: convert::to_proto(&row.total),
+            allocated_resources: convert::to_proto(&row.used),
+            offered_resources: convert::to_proto(&row.offered),
+            capabilities: run.capabilities.clone(),
+            ..Default::default()
+        };
+        let event = master::Event {
+            r#type: Some(master::event::Type::AgentAdded as i32),
+            agent_added: Some(master::event::AgentAdded { agent }),
+            ..Default::default()
+        };
+        Self::to_operators(Some(row.class), event)
+    }
+
+    pub(crate) fn operators_agent_removed(&self, id: &AgentId) -> Effect {
+        let event = master::Event {
+            r#type: Some(master::event::Type::AgentRemoved as i32),
+            agent_removed: Some(master::event::AgentRemoved {
+                agent_id: v1::AgentId {
+                    value: id.to_string(),
+                },
+            }),
+            ..Default::default()
+        };
+        Self::to_operators(None, event)
+    }
+}
+
+fn framework_message(framework: &Framework) -> get_frameworks::Framework {
+    get_frameworks::Framework {
+        framework_info: framework.info.clone(),
+        active: framework.is_active(),
+        connected: framework.stream.is_some(),
+        recovered: framework.standing == crate::framework::Standing::Recovered,
+        registered_time: Some(framework.registered.into()),
+        reregistered_time: framework.reregistered.map(Into::into),
+        unregistered_time: Some(framework.unregistered.unwrap_or_default().into()),
+        offer_constraints: framework.constraints.clone(),
+        ..Default::default()
+    }
+}

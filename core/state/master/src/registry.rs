@@ -1,0 +1,199 @@
+//! What the registry holds, and what waits for it: said only after it is written.
+
+use bytes::Bytes;
+use tepui_model::id::AgentId;
+use tepui_model::time::{Now, Wall};
+use tepui_proto::v1::{AgentInfo, TimeInfo};
+use tepui_proto::{Message as _, disk, link};
+
+use crate::effect::bytes_of;
+use crate::event::{CallId, Entry, SessionKey, StoreId};
+use crate::timers::Timer;
+use crate::{Effect, MasterState, Reply};
+
+/// What goes on when a batch is written.
+#[derive(Debug)]
+pub(crate) enum Pending {
+    /// The agent of the session is welcomed.
+    Admit {
+        session: SessionKey,
+        id: AgentId,
+        hello: Box<link::Hello>,
+    },
+    /// The agent is unreachable, and its tasks with it.
+    Unreachable { id: AgentId, since: Wall },
+    /// The agent left by itself.
+    Removed { id: AgentId },
+    /// The agent is gone by an operator, who is answered.
+    Gone {
+        id: AgentId,
+        since: Wall,
+        call: CallId,
+    },
+}
+
+/// An agent that is in the registry and has not come back.
+#[derive(Clone, Debug)]
+pub(crate) struct Recovered {
+    pub(crate) info: Bytes,
+}
+
+pub(crate) fn agent_entry(id: &AgentId, info: &AgentInfo) -> Entry {
+    Entry {
+        key: format!("agents/{id}"),
+        value: bytes_of(&disk::RegisteredAgent {
+            info: Some(info.clone()),
+        }),
+    }
+}
+
+pub(crate) fn time(at: Wall) -> TimeInfo {
+    TimeInfo { nanoseconds: at.0 }
+}
+
+fn since(time: Option<TimeInfo>) -> Wall {
+    Wall(time.map_or(0, |time| time.nanoseconds))
+}
+
+impl MasterState {
+    /// Takes over what the registry held when this leader was elected.
+    pub(crate) fn recover(
+        &mut self,
+        cluster_id: String,
+        epoch: u64,
+        entries: Vec<Entry>,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.cluster_id = cluster_id;
+        self.epoch = epoch;
+        self.elected = Some(now.wall);
+        for entry in entries {
+            if let Err(error) = self.recover_entry(&entry) {
+                self.stopped = true;
+                effects.push(Effect::StepDown {
+                    reason: format!("registry entry '{}' cannot be read: {error}", entry.key),
+                });
+                return;
+            }
+        }
+        self.globals_version += 1;
+        self.tell_minimum();
+        if !self.recovered.is_empty() {
+            self.timers.set(
+                now.mono + self.settings.agent_reregister_timeout,
+                Timer::RecoveryEnds,
+            );
+        }
+    }
+
+    fn recover_entry(&mut self, entry: &Entry) -> Result<(), prost::DecodeError> {
+        let Some((kind, name)) = entry.key.split_once('/') else {
+            return Ok(());
+        };
+        let id = AgentId::from(name);
+        match kind {
+            "agents" => {
+                let agent = disk::RegisteredAgent::decode(entry.value.clone())?;
+                let info = bytes_of(&agent.info.unwrap_or_default());
+                self.recovered.insert(id, Recovered { info });
+            }
+            "unreachable" => {
+                let agent = disk::UnreachableAgent::decode(entry.value.clone())?;
+                self.unreachable.insert(id, since(agent.since));
+            }
+            "gone" => {
+                let agent = disk::GoneAgent::decode(entry.value.clone())?;
+                self.gone.insert(id, since(agent.since));
+            }
+            // Quota, weights, maintenance and drain are kept by later work; the entries stay.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Writes a batch; `pending` goes on when it is there.
+    pub(crate) fn store(
+        &mut self,
+        puts: Vec<Entry>,
+        deletes: Vec<String>,
+        pending: Pending,
+        effects: &mut Vec<Effect>,
+    ) {
+        let id = StoreId(self.next_store);
+        self.next_store += 1;
+        self.stores.insert(id, pending);
+        effects.push(Effect::Store { id, puts, deletes });
+    }
+
+    pub(crate) fn stored(&mut self, id: StoreId, now: Now, effects: &mut Vec<Effect>) {
+        match self.stores.remove(&id) {
+            None => {}
+            Some(Pending::Admit { session, id, hello }) => {
+                self.transitioning.remove(&id);
+                self.unreachable.remove(&id);
+                self.globals_version += 1;
+                if self.sessions.contains_key(&session) {
+                    self.admit(session, id, *hello, now, effects);
+                } else if !self.agent_ids.contains_key(&id) {
+                    // Its session broke meanwhile: admitted, not back yet.
+                    let info = bytes_of(&hello.info.unwrap_or_default());
+                    self.recovered.insert(id, Recovered { info });
+                    self.timers.set(
+                        now.mono + self.settings.agent_reregister_timeout,
+                        Timer::RecoveryEnds,
+                    );
+                }
+            }
+            Some(Pending::Unreachable { id, since }) => {
+                self.transitioning.remove(&id);
+                self.recovered.remove(&id);
+                self.globals_version += 1;
+                self.unreachable.insert(id.clone(), since);
+                self.agent_unreachable(&id, since, now, effects);
+            }
+            Some(Pending::Removed { id }) => {
+                self.transitioning.remove(&id);
+                self.agent_removed(&id, now, effects);
+            }
+            Some(Pending::Gone { id, since, call }) => {
+                self.transitioning.remove(&id);
+                self.recovered.remove(&id);
+                self.unreachable.remove(&id);
+                self.globals_version += 1;
+                self.gone.insert(id.clone(), since);
+                self.agent_gone(&id, now, effects);
+                effects.push(Effect::Reply {
+                    call,
+                    reply: Reply::Ok,
+                });
+            }
+        }
+    }
+
+    /// Gives up an agent: unreachable as soon as the registry says so.
+    pub(crate) fn mark_unreachable(&mut self, id: &AgentId, now: Now, effects: &mut Vec<Effect>) {
+        if !self.transitioning.insert(id.clone()) {
+            return;
+        }
+        let entry = Entry {
+            key: format!("unreachable/{id}"),
+            value: bytes_of(&disk::UnreachableAgent {
+                since: Some(time(now.wall)),
+            }),
+        };
+        let pending = Pending::Unreachable {
+            id: id.clone(),
+            since: now.wall,
+        };
+        self.store(vec![entry], vec![format!("agents/{id}")], pending, effects);
+    }
+
+    /// Agents that the registry lists did not come back in time.
+    pub(crate) fn recovery_ends(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let missing: Vec<AgentId> = self.recovered.keys().cloned().collect();
+        for id in missing {
+            self.mark_unreachable(&id, now, effects);
+        }
+    }
+}

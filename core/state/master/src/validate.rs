@@ -1,0 +1,121 @@
+//! What the master refuses, with the words of Mesos 1.11 (src/master/validation.cpp).
+
+// `FrameworkInfo.role` is deprecated and must go on working.
+#![expect(deprecated)]
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use tepui_model::{id, roles};
+use tepui_proto::v1::framework_info::capability::Type as Capability;
+use tepui_proto::v1::{FrameworkInfo, TaskInfo, scheduler};
+
+type Checked = Result<(), String>;
+
+/// An id that a framework brought.
+pub fn framework_id(id: &str) -> Checked {
+    id::validate(id).map_err(|error| error.to_string())
+}
+
+/// Roles and capabilities of a SUBSCRIBE or UPDATE_FRAMEWORK.
+pub fn framework_info(info: &FrameworkInfo) -> Checked {
+    let many = info.capabilities.iter().any(|capability| {
+        capability.r#type.is_some() && capability.r#type() == Capability::MultiRole
+    });
+    if !many {
+        if !info.roles.is_empty() {
+            return Err(
+                "'FrameworkInfo.roles' must not be set when the framework is not MULTI_ROLE capable"
+                    .into(),
+            );
+        }
+        return roles::validate(info.role())
+            .map_err(|error| format!("'FrameworkInfo.role' is not a valid role: {error}"));
+    }
+    if info.role.is_some() {
+        return Err(
+            "'FrameworkInfo.role' must not be set when the framework is MULTI_ROLE capable".into(),
+        );
+    }
+    let mut seen = BTreeSet::new();
+    let twice: BTreeSet<&str> = info
+        .roles
+        .iter()
+        .map(String::as_str)
+        .filter(|role| !seen.insert(*role))
+        .collect();
+    if !twice.is_empty() {
+        let list: Vec<&str> = twice.into_iter().collect();
+        return Err(format!(
+            "'FrameworkInfo.roles' contains duplicate items: {{ {} }}",
+            list.join(", ")
+        ));
+    }
+    for role in &info.roles {
+        roles::validate(role)
+            .map_err(|error| format!("'FrameworkInfo.roles' contains invalid role: {error}"))?;
+    }
+    Ok(())
+}
+
+/// What UPDATE_FRAMEWORK may not change.
+pub fn framework_update(old: &FrameworkInfo, new: &FrameworkInfo) -> Checked {
+    let refuse = |field: &str, old: &dyn std::fmt::Display, new: &dyn std::fmt::Display| {
+        Err(format!(
+            "FrameworkInfo update is not valid: Updating 'FrameworkInfo.{field}' is unsupported; attempted to update from '{old}' to '{new}'"
+        ))
+    };
+    if new.principal.is_some() && old.principal != new.principal {
+        return refuse("principal", &old.principal(), &new.principal());
+    }
+    if old.user != new.user {
+        return refuse("user", &old.user, &new.user);
+    }
+    if old.checkpoint() != new.checkpoint() {
+        return refuse("checkpoint", &old.checkpoint(), &new.checkpoint());
+    }
+    Ok(())
+}
+
+/// Roles suppressed from the start are among the framework's.
+pub fn suppressed_roles(info: &FrameworkInfo, suppressed: &[String]) -> Checked {
+    let own =
+        |role: &String| info.roles.contains(role) || (info.roles.is_empty() && info.role() == role);
+    match suppressed.iter().find(|role| !own(role)) {
+        None => Ok(()),
+        Some(role) => Err(format!(
+            "Suppressed role '{role}' is not contained in the list of roles"
+        )),
+    }
+}
+
+/// Offer constraints.
+pub fn offer_constraints(_constraints: &scheduler::OfferConstraints) -> Checked {
+    Ok(())
+}
+
+/// All that can be said about a task without the state.
+pub fn task(task: &TaskInfo, agent: &str) -> Checked {
+    id::validate(&task.task_id.value).map_err(|error| error.to_string())?;
+    if task.agent_id.value != agent {
+        return Err(format!(
+            "Task uses invalid agent {} while agent {agent} is expected",
+            task.agent_id.value
+        ));
+    }
+    if task.resources.is_empty() {
+        return Err("Task uses no resources".into());
+    }
+    if task.command.is_some() == task.executor.is_some() {
+        return Err(
+            "Task should have at least one (but not both) of CommandInfo or ExecutorInfo present"
+                .into(),
+        );
+    }
+    Ok(())
+}
+
+/// Words for an executor id that is in use with another description.
+pub fn incompatible_executor(_running: &Bytes, _wanted: &Bytes) -> String {
+    "ExecutorInfo is not compatible with existing ExecutorInfo with same ExecutorID.".into()
+}

@@ -1,0 +1,554 @@
+//! A master with a script: calls go in, events and frames come out, a simple allocator answers.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tepui_model::allocation::{AgentKey, Fact, FrameworkKey, Holding, Round};
+use tepui_model::id::Role;
+use tepui_model::resources::Resources;
+use tepui_model::time::{Mono, Now, Wall};
+use tepui_proto::convert;
+use tepui_proto::link::{self, LinkFrame, link_frame::Body};
+use tepui_proto::v1::{self, TaskState, TaskStatus, scheduler};
+use tepui_proto::{Wire, v1::scheduler::call::Type};
+use tepui_state_master::{
+    CallId, Effect, Event, MasterState, Refused, Reply, SessionKey, Settings, StreamKey,
+};
+
+/// Gives everything that is free to the first framework that may have it.
+#[derive(Debug, Default)]
+pub struct Greedy {
+    agents: BTreeMap<AgentKey, (Resources, bool)>,
+    frameworks: BTreeMap<FrameworkKey, (Vec<Role>, Vec<Role>, bool)>,
+    filters: Vec<(Holding, Mono)>,
+}
+
+impl Greedy {
+    pub fn apply(&mut self, fact: Fact) {
+        match fact {
+            Fact::Reset => *self = Self::default(),
+            Fact::AgentAdded(agent) => {
+                self.agents.insert(agent.key, (agent.total, agent.active));
+            }
+            Fact::AgentUpdated(agent) => {
+                self.agents.get_mut(&agent.key).expect("added").1 = agent.active;
+            }
+            Fact::AgentRemoved(key) => {
+                self.agents.remove(&key);
+            }
+            Fact::AgentActive(key, active) => {
+                self.agents.get_mut(&key).expect("added").1 = active;
+            }
+            Fact::FrameworkAdded(framework) | Fact::FrameworkUpdated(framework) => {
+                let entry = (framework.roles, framework.suppressed, framework.active);
+                self.frameworks.insert(framework.key, entry);
+            }
+            Fact::FrameworkRemoved(key) => {
+                self.frameworks.remove(&key);
+            }
+            Fact::FrameworkActive(key, active) => {
+                self.frameworks.get_mut(&key).expect("added").2 = active;
+            }
+            Fact::Taken(holding) => self.book(&holding, true),
+            Fact::Returned(holding) | Fact::Refused(holding) => self.book(&holding, false),
+            Fact::Filter(holding, until) => self.filters.push((holding, until)),
+            Fact::FiltersCleared(scope) => self.filters.retain(|(holding, _)| {
+                scope.framework.is_some_and(|key| key != holding.framework)
+                    || !(scope.roles.is_empty() || scope.roles.contains(&holding.role))
+            }),
+            Fact::Suppressed(key, roles) => {
+                self.frameworks
+                    .get_mut(&key)
+                    .expect("added")
+                    .1
+                    .extend(roles);
+            }
+            Fact::Revived(key, roles) => {
+                let framework = self.frameworks.get_mut(&key).expect("added");
+                framework.1.retain(|role| !roles.contains(role));
+            }
+            Fact::AgentUnavailable(..) | Fact::Weight(..) | Fact::Quota(..) | Fact::Minimum(_) => {}
+        }
+    }
+
+    fn book(&mut self, holding: &Holding, taken: bool) {
+        if let Some((free, _)) = self.agents.get_mut(&holding.agent) {
+            if taken {
+                *free -= &holding.resources;
+            } else {
+                *free += &holding.resources;
+            }
+        }
+    }
+
+    pub fn allocate(&mut self, round: &Round) -> Vec<Holding> {
+        let mut proposals = Vec::new();
+        for agent in &round.candidates {
+            let Some((free, true)) = self.agents.get(agent).cloned() else {
+                continue;
+            };
+            if free.is_empty() {
+                continue;
+            }
+            let wanted = self
+                .frameworks
+                .iter()
+                .find_map(|(key, (roles, suppressed, active))| {
+                    let role = roles.iter().find(|role| {
+                        !suppressed.contains(role)
+                            && !self.filters.iter().any(|(filter, until)| {
+                                filter.framework == *key
+                                    && filter.agent == *agent
+                                    && filter.role == **role
+                                    && *until > round.now
+                                    && filter.resources.contains(&free)
+                            })
+                    })?;
+                    active.then(|| (*key, role.clone()))
+                });
+            if let Some((framework, role)) = wanted {
+                let holding = Holding {
+                    framework,
+                    role,
+                    agent: *agent,
+                    resources: free,
+                };
+                self.book(&holding, true);
+                proposals.push(holding);
+            }
+        }
+        proposals
+    }
+}
+
+/// The master, its allocator and registry, and everything that came out so far.
+pub struct World {
+    pub state: MasterState,
+    pub now: Now,
+    pub allocator: Greedy,
+    pub events: BTreeMap<StreamKey, Vec<scheduler::Event>>,
+    pub frames: BTreeMap<SessionKey, Vec<LinkFrame>>,
+    pub closed: Vec<StreamKey>,
+    pub replies: BTreeMap<CallId, Reply>,
+    pub opened: BTreeMap<CallId, (StreamKey, String)>,
+    pub operators: Vec<v1::master::Event>,
+    pub all: Vec<Effect>,
+    calls: u64,
+}
+
+/// A scheduler's end of a stream.
+#[derive(Clone, Debug)]
+pub struct Scheduler {
+    pub id: String,
+    pub stream: StreamKey,
+    pub stream_id: String,
+}
+
+pub const MASTER: &str = "6b0f3d8c-0000-4000-8000-000000000001";
+
+impl World {
+    pub fn new() -> Self {
+        Self::with(Settings {
+            seed: 7,
+            master_id: MASTER.into(),
+            ..Settings::default()
+        })
+    }
+
+    pub fn with(settings: Settings) -> Self {
+        let mut world = Self {
+            state: MasterState::new(settings),
+            now: Now {
+                mono: Mono(500_000_000),
+                wall: Wall(1_795_349_922_000_000_000),
+            },
+            allocator: Greedy::default(),
+            events: BTreeMap::new(),
+            frames: BTreeMap::new(),
+            closed: Vec::new(),
+            replies: BTreeMap::new(),
+            opened: BTreeMap::new(),
+            operators: Vec::new(),
+            all: Vec::new(),
+            calls: 0,
+        };
+        world.apply(Event::Recovered {
+            cluster_id: "cluster".into(),
+            epoch: 1,
+            entries: Vec::new(),
+        });
+        world
+    }
+
+    /// Applies an event and everything that follows from it at once.
+    pub fn apply(&mut self, event: Event) {
+        let mut queue = std::collections::VecDeque::from([event]);
+        while let Some(event) = queue.pop_front() {
+            let mut effects = Vec::new();
+            self.state.apply(event, self.now, &mut effects);
+            self.state.check().expect("invariants hold");
+            for effect in effects {
+                self.all.push(effect.clone());
+                self.perform(effect, &mut queue);
+            }
+        }
+    }
+
+    fn perform(&mut self, effect: Effect, queue: &mut std::collections::VecDeque<Event>) {
+        match effect {
+            Effect::Reply { call, reply } => {
+                self.replies.insert(call, reply);
+            }
+            Effect::OpenStream {
+                call,
+                stream,
+                stream_id,
+                ..
+            } => {
+                self.opened.insert(call, (stream, stream_id.to_string()));
+            }
+            Effect::ToScheduler { stream, event } => {
+                self.events.entry(stream).or_default().push(event.0);
+            }
+            Effect::CloseStream { stream } => self.closed.push(stream),
+            Effect::ToAgent { session, frame } => {
+                self.frames.entry(session).or_default().push(frame.0);
+            }
+            Effect::Facts(facts) => {
+                for fact in facts {
+                    self.allocator.apply(fact);
+                }
+            }
+            Effect::Allocate { number, round } => {
+                let proposals = self.allocator.allocate(&round);
+                queue.push_back(Event::Proposals {
+                    round: number,
+                    proposals,
+                });
+            }
+            Effect::Store { id, .. } => queue.push_back(Event::Stored { id }),
+            Effect::ToOperators { event, .. } => self.operators.push(event.0),
+            Effect::CloseAgent { .. } | Effect::StepDown { .. } => {}
+        }
+    }
+
+    /// Lets time pass, with every deadline on the way.
+    pub fn wait(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(deadline) = self.state.next_deadline().filter(|at| *at <= end.mono) {
+            let step = deadline.since(self.now.mono);
+            self.now = self.now + step;
+            self.apply(Event::Tick);
+        }
+        self.now = end;
+    }
+
+    pub fn call_id(&mut self) -> CallId {
+        self.calls += 1;
+        CallId(self.calls)
+    }
+
+    pub fn subscribe(&mut self, info: v1::FrameworkInfo) -> Scheduler {
+        self.subscribe_with(scheduler::call::Subscribe {
+            framework_info: info,
+            ..Default::default()
+        })
+    }
+
+    pub fn subscribe_with(&mut self, subscribe: scheduler::call::Subscribe) -> Scheduler {
+        let call = self.call_id();
+        self.apply(Event::Subscribe {
+            call,
+            principal: None,
+            request: Wire(scheduler::Call {
+                r#type: Some(Type::Subscribe as i32),
+                subscribe: Some(subscribe),
+                ..Default::default()
+            }),
+            refused: None,
+        });
+        let (stream, stream_id) = self.opened[&call].clone();
+        let id = self.events[&stream][0]
+            .subscribed
+            .as_ref()
+            .map(|subscribed| subscribed.framework_id.value.clone());
+        Scheduler {
+            id: id.unwrap_or_default(),
+            stream,
+            stream_id,
+        }
+    }
+
+    pub fn call(&mut self, scheduler: &Scheduler, request: scheduler::Call) -> Reply {
+        self.call_refusing(scheduler, request, Vec::new())
+    }
+
+    pub fn call_refusing(
+        &mut self,
+        scheduler: &Scheduler,
+        mut request: scheduler::Call,
+        refused: Vec<Refused>,
+    ) -> Reply {
+        let call = self.call_id();
+        request.framework_id = Some(v1::FrameworkId {
+            value: scheduler.id.clone(),
+        });
+        self.apply(Event::SchedulerCall {
+            call,
+            principal: None,
+            stream_id: scheduler.stream_id.clone(),
+            request: Wire(request),
+            refused,
+        });
+        self.replies[&call].clone()
+    }
+
+    pub fn simple(&mut self, scheduler: &Scheduler, kind: Type) -> Reply {
+        self.call(
+            scheduler,
+            scheduler::Call {
+                r#type: Some(kind as i32),
+                ..Default::default()
+            },
+        )
+    }
+
+    /// Events since the last look.
+    pub fn take(&mut self, scheduler: &Scheduler) -> Vec<scheduler::Event> {
+        self.events.remove(&scheduler.stream).unwrap_or_default()
+    }
+
+    pub fn take_frames(&mut self, session: SessionKey) -> Vec<Body> {
+        let frames = self.frames.remove(&session).unwrap_or_default();
+        frames.into_iter().filter_map(|frame| frame.body).collect()
+    }
+
+    /// Ids of the offers among the events since the last look.
+    pub fn take_offers(&mut self, scheduler: &Scheduler) -> Vec<v1::Offer> {
+        self.take(scheduler)
+            .into_iter()
+            .filter_map(|event| event.offers)
+            .flat_map(|offers| offers.offers)
+            .collect()
+    }
+
+    /// Admits and syncs a new agent with nothing on it.
+    pub fn agent(&mut self, session: u64, resources: &str) -> String {
+        self.hello(session, None, 1);
+        let id = self.welcome(session);
+        self.sync(session, resources, link::Sync::default());
+        id
+    }
+
+    pub fn hello(&mut self, session: u64, id: Option<&str>, run_number: u64) {
+        self.apply(Event::AgentHello {
+            session: SessionKey(session),
+            principal: None,
+            hello: Wire(link::Hello {
+                protocol: Some(link::ProtocolRange { min: 1, max: 1 }),
+                version: "1.11.0".into(),
+                info: Some(v1::AgentInfo {
+                    hostname: "localhost".into(),
+                    port: Some(5051),
+                    id: id.map(|id| v1::AgentId { value: id.into() }),
+                    ..Default::default()
+                }),
+                address: format!("127.0.0.1:{}", 5051 + session),
+                run_number,
+                ..Default::default()
+            }),
+        });
+    }
+
+    pub fn welcome(&mut self, session: u64) -> String {
+        self.take_frames(SessionKey(session))
+            .into_iter()
+            .find_map(|body| match body {
+                Body::Welcome(welcome) => welcome.agent_id.map(|id| id.value),
+                _ => None,
+            })
+            .expect("welcomed")
+    }
+
+    pub fn sync(&mut self, session: u64, resources: &str, mut sync: link::Sync) {
+        let total = Resources::parse(resources, "*").expect("resources of a test");
+        sync.total = convert::to_proto(&total);
+        self.apply(Event::AgentSynced {
+            session: SessionKey(session),
+            sync: Wire(sync),
+            resource_version: vec![1; 16].into(),
+        });
+    }
+
+    /// An update of a task, as an agent forwards it.
+    pub fn update(
+        &mut self,
+        session: u64,
+        scheduler: &Scheduler,
+        agent: &str,
+        task: &str,
+        state: TaskState,
+        uuid: u8,
+    ) {
+        self.apply(Event::AgentUpdates {
+            session: SessionKey(session),
+            updates: Wire(link::Updates {
+                updates: vec![link::Update {
+                    framework_id: Some(v1::FrameworkId {
+                        value: scheduler.id.clone(),
+                    }),
+                    status: Some(TaskStatus {
+                        task_id: v1::TaskId { value: task.into() },
+                        state: state as i32,
+                        source: Some(v1::task_status::Source::Executor as i32),
+                        agent_id: Some(v1::AgentId {
+                            value: agent.into(),
+                        }),
+                        uuid: Some(vec![uuid; 16].into()),
+                        ..Default::default()
+                    }),
+                    latest_state: state as i32,
+                }],
+            }),
+        });
+    }
+
+    pub fn acknowledge(
+        &mut self,
+        scheduler: &Scheduler,
+        agent: &str,
+        task: &str,
+        uuid: u8,
+    ) -> Reply {
+        self.call(
+            scheduler,
+            scheduler::Call {
+                r#type: Some(Type::Acknowledge as i32),
+                acknowledge: Some(scheduler::call::Acknowledge {
+                    agent_id: v1::AgentId {
+                        value: agent.into(),
+                    },
+                    task_id: v1::TaskId { value: task.into() },
+                    uuid: vec![uuid; 16].into(),
+                }),
+                ..Default::default()
+            },
+        )
+    }
+
+    pub fn accept(
+        &mut self,
+        scheduler: &Scheduler,
+        offers: &[&str],
+        tasks: Vec<v1::TaskInfo>,
+    ) -> Reply {
+        self.call(scheduler, accept_call(offers, tasks, None))
+    }
+
+    pub fn decline(&mut self, scheduler: &Scheduler, offer: &str, refuse: Option<f64>) -> Reply {
+        self.call(
+            scheduler,
+            scheduler::Call {
+                r#type: Some(Type::Decline as i32),
+                decline: Some(scheduler::call::Decline {
+                    offer_ids: vec![v1::OfferId {
+                        value: offer.into(),
+                    }],
+                    filters: refuse.map(|seconds| v1::Filters {
+                        refuse_seconds: Some(seconds),
+                    }),
+                }),
+                ..Default::default()
+            },
+        )
+    }
+}
+
+pub fn accept_call(
+    offers: &[&str],
+    tasks: Vec<v1::TaskInfo>,
+    refuse: Option<f64>,
+) -> scheduler::Call {
+    scheduler::Call {
+        r#type: Some(Type::Accept as i32),
+        accept: Some(scheduler::call::Accept {
+            offer_ids: offers
+                .iter()
+                .map(|id| v1::OfferId {
+                    value: (*id).into(),
+                })
+                .collect(),
+            operations: vec![v1::offer::Operation {
+                r#type: Some(v1::offer::operation::Type::Launch as i32),
+                launch: Some(v1::offer::operation::Launch { task_infos: tasks }),
+                ..Default::default()
+            }],
+            filters: refuse.map(|seconds| v1::Filters {
+                refuse_seconds: Some(seconds),
+            }),
+        }),
+        ..Default::default()
+    }
+}
+
+/// A framework like those of the recordings.
+pub fn framework(name: &str, role: &str) -> v1::FrameworkInfo {
+    use v1::framework_info::{Capability, capability::Type};
+    v1::FrameworkInfo {
+        user: "root".into(),
+        name: name.into(),
+        hostname: Some("localhost".into()),
+        roles: vec![role.into()],
+        failover_timeout: Some(3600.0),
+        checkpoint: Some(false),
+        capabilities: [
+            Type::MultiRole,
+            Type::PartitionAware,
+            Type::ReservationRefinement,
+        ]
+        .into_iter()
+        .map(|kind| Capability {
+            r#type: Some(kind as i32),
+        })
+        .collect(),
+        ..Default::default()
+    }
+}
+
+/// A command task.
+pub fn task(id: &str, agent: &str, resources: &str) -> v1::TaskInfo {
+    let resources = Resources::parse(resources, "*").expect("resources of a test");
+    v1::TaskInfo {
+        name: id.into(),
+        task_id: v1::TaskId { value: id.into() },
+        agent_id: v1::AgentId {
+            value: agent.into(),
+        },
+        resources: convert::to_proto(&resources),
+        command: Some(v1::CommandInfo {
+            value: Some("true".into()),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+/// Short names of events: type, or for updates the state with its message.
+pub fn names(events: &[scheduler::Event]) -> Vec<String> {
+    events
+        .iter()
+        .map(|event| match &event.update {
+            Some(update) => format!(
+                "{} {} {}",
+                update.status.task_id.value,
+                update.status.state().as_str_name(),
+                update.status.message()
+            )
+            .trim_end()
+            .to_owned(),
+            None => event.r#type().as_str_name().to_owned(),
+        })
+        .collect()
+}
