@@ -211,6 +211,39 @@ fn seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
+fn has_unknown_enum(descriptor: &MessageDescriptor, mut bytes: &[u8]) -> bool {
+    use prost::encoding::{WireType, decode_key, decode_varint};
+    while let Ok((number, wire_type)) = decode_key(&mut bytes) {
+        let kind = descriptor.field(number).map(|(_, field)| field.kind);
+        match wire_type {
+            WireType::Varint => {
+                let value = decode_varint(&mut bytes).unwrap_or_default();
+                if let Some(Kind::Enum(known)) = kind
+                    && known.name_of(value as i32).is_none()
+                {
+                    return true;
+                }
+            }
+            WireType::LengthDelimited => {
+                let length = decode_varint(&mut bytes).unwrap_or_default() as usize;
+                let Some((part, rest)) = bytes.split_at_checked(length) else {
+                    return false;
+                };
+                if let Some(Kind::Message(descriptor)) = kind
+                    && has_unknown_enum(descriptor, part)
+                {
+                    return true;
+                }
+                bytes = rest;
+            }
+            WireType::SixtyFourBit => bytes = bytes.get(8..).unwrap_or_default(),
+            WireType::ThirtyTwoBit => bytes = bytes.get(4..).unwrap_or_default(),
+            WireType::StartGroup | WireType::EndGroup => {}
+        }
+    }
+    false
+}
+
 /// Rounds of each random test. `TEPUI_FUZZ_ROUNDS` makes a long run of it.
 fn rounds() -> u64 {
     std::env::var("TEPUI_FUZZ_ROUNDS")
@@ -252,7 +285,10 @@ fn random_protobuf_never_panics() {
             Ok(message) => {
                 // What prost takes, the transcoder takes, and both mean the same.
                 assert_eq!(written, Ok(()), "round {round}");
-                assert_eq!(out[4..], json::from_message(&message), "round {round}");
+                // Of a known and a later unknown enum number Mesos keeps the known one, prost the later.
+                if !has_unknown_enum(master::Response::DESCRIPTOR, &bytes) {
+                    assert_eq!(out[4..], json::from_message(&message), "round {round}");
+                }
             }
             Err(DecodeError::Missing(fields)) => assert!(!fields.is_empty()),
             Err(DecodeError::Malformed) => {}
