@@ -360,11 +360,16 @@ fn common(values: &mut Values, authorizer: String) -> Result<CommonSettings, Fla
     one_of(values, "logging_level", &["INFO", "WARNING", "ERROR"])?;
     let network = network(values)?;
     if let Some(acls) = values.get("acls").cloned() {
-        let json = serde_json::from_str(&acls.text).expect("checked when read");
-        // Nearer to the command line than the file's table, unless it is of the file itself.
-        match acls.source {
-            Source::File(_) => values.modules.set_if_absent("local", "acls", json),
-            _ => values.modules.set("local", "acls", json),
+        // The module's settings are the ACLs themselves. Nearer to the command line than the file's
+        // table, unless it is of the file itself.
+        let Ok(Json::Object(acls_of)) = serde_json::from_str(&acls.text) else {
+            return Err(together("'acls': expected a JSON object"));
+        };
+        for (key, value) in acls_of {
+            match acls.source {
+                Source::File(_) => values.modules.set_if_absent("local", &key, value),
+                _ => values.modules.set("local", &key, value),
+            }
         }
         if authorizer != "local" {
             values.notices.push(format!(

@@ -137,7 +137,7 @@ fn the_command_line_wins_over_the_environment_over_the_file_over_the_default() {
     let settings = MasterSettings::new(values).unwrap();
     assert_eq!(settings.registry, Registry::Embedded("/line".into()));
     assert_eq!(
-        settings.common.modules.settings["local"]["acls"]["permissive"],
+        settings.common.modules.settings["local"]["permissive"],
         true
     );
 
