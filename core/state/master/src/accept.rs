@@ -248,6 +248,9 @@ impl MasterState {
             );
             return Err((task, message));
         }
+        if let Err(message) = validate::unsupported(&task) {
+            return Err((task, message));
+        }
         Ok(Launch {
             info: task,
             resources,

@@ -1,15 +1,28 @@
 //! What the master refuses, with the words of Mesos 1.11 (src/master/validation.cpp).
+//!
+//! Everything here looks at messages alone; what needs the state (ids in use, resources left) is
+//! checked where the state is.
 
 // `FrameworkInfo.role` is deprecated and must go on working.
 #![expect(deprecated)]
 
+mod checks;
+mod constraints;
+mod executor;
+mod task;
+mod text;
+
 use std::collections::BTreeSet;
 
-use bytes::Bytes;
 use tepui_model::{id, roles};
+use tepui_proto::v1::FrameworkInfo;
 use tepui_proto::v1::framework_info::capability::Type as Capability;
-use tepui_proto::v1::{FrameworkInfo, TaskInfo, scheduler};
 
+pub use constraints::offer_constraints;
+pub use executor::{executor, incompatible_executor};
+pub use task::{task, unsupported};
+
+/// Nothing, or why it is refused.
 type Checked = Result<(), String>;
 
 /// An id that a framework brought.
@@ -87,35 +100,4 @@ pub fn suppressed_roles(info: &FrameworkInfo, suppressed: &[String]) -> Checked 
             "Suppressed role '{role}' is not contained in the list of roles"
         )),
     }
-}
-
-/// Offer constraints.
-pub fn offer_constraints(_constraints: &scheduler::OfferConstraints) -> Checked {
-    Ok(())
-}
-
-/// All that can be said about a task without the state.
-pub fn task(task: &TaskInfo, agent: &str) -> Checked {
-    id::validate(&task.task_id.value).map_err(|error| error.to_string())?;
-    if task.agent_id.value != agent {
-        return Err(format!(
-            "Task uses invalid agent {} while agent {agent} is expected",
-            task.agent_id.value
-        ));
-    }
-    if task.resources.is_empty() {
-        return Err("Task uses no resources".into());
-    }
-    if task.command.is_some() == task.executor.is_some() {
-        return Err(
-            "Task should have at least one (but not both) of CommandInfo or ExecutorInfo present"
-                .into(),
-        );
-    }
-    Ok(())
-}
-
-/// Words for an executor id that is in use with another description.
-pub fn incompatible_executor(_running: &Bytes, _wanted: &Bytes) -> String {
-    "ExecutorInfo is not compatible with existing ExecutorInfo with same ExecutorID.".into()
 }
