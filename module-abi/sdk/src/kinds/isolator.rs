@@ -74,6 +74,13 @@ pub trait Isolator: Module {
         std::future::pending()
     }
 
+    /// Asked once after the container has ended, before `cleanup`: a limit that it exceeded and that [`Self::limited`]
+    /// may have had no time to tell of.
+    fn exceeded(&self, id: &ContainerId) -> impl Future<Output = Option<Limitation>> + Send {
+        let _ = id;
+        async { None }
+    }
+
     /// What is known of the container's consumption; the agent merges the answers of all isolators. May run beside
     /// everything else. An error leaves this isolator's part out.
     fn usage(&self, id: &ContainerId) -> impl Future<Output = Result<ResourceStatistics>> + Send {
@@ -265,6 +272,17 @@ impl Limitation {
     }
 }
 
+impl Limitation {
+    fn to_message(&self, id: &ContainerId) -> messages::Limitation {
+        messages::Limitation {
+            id: id.0.clone(),
+            reason: self.reason as u32,
+            message: self.message.clone(),
+            resources: self.resources.iter().map(Message::encode_to_vec).collect(),
+        }
+    }
+}
+
 /// What `Limited` answers from: a revision that grows with each change.
 #[derive(Default)]
 struct Limited {
@@ -339,15 +357,18 @@ impl<M: Isolator> IsolatorService<M> {
         }
     }
 
-    fn unwatch(&self, id: &ContainerId) {
+    /// Answers the limitation that was told.
+    fn unwatch(&self, id: &ContainerId) -> Option<Limitation> {
         if let Some(waiting) = self.watched().remove(id) {
             waiting.abort();
         }
+        let mut told = None;
         self.limited.send_if_modified(|state| {
-            let removed = state.limitations.remove(id).is_some();
-            state.revision += u64::from(removed);
-            removed
+            told = state.limitations.remove(id);
+            state.revision += u64::from(told.is_some());
+            told.is_some()
         });
+        told
     }
 
     async fn recover(self: Arc<Self>, request: RecoverRequest) -> Result<Vec<u8>> {
@@ -391,9 +412,13 @@ impl<M: Isolator> IsolatorService<M> {
 
     async fn cleanup(self: Arc<Self>, request: CleanupRequest) -> Result<Vec<u8>> {
         let id = ContainerId(request.id);
-        self.unwatch(&id);
+        let exceeded = match self.unwatch(&id) {
+            Some(told) => Some(told),
+            None => self.module.exceeded(&id).await,
+        };
         self.module.cleanup(&id).await?;
-        Ok(CleanupReply {}.encode_to_vec())
+        let limitation = exceeded.map(|limitation| limitation.to_message(&id));
+        Ok(CleanupReply { limitation }.encode_to_vec())
     }
 
     async fn usage(self: Arc<Self>, request: UsageRequest) -> Result<Vec<u8>> {
@@ -437,17 +462,11 @@ impl<M: Isolator> IsolatorService<M> {
         if let Some(failure) = &state.failed {
             return Err(failure.clone());
         }
-        let limitation = |(id, limitation): (&ContainerId, &Limitation)| messages::Limitation {
-            id: id.0.clone(),
-            reason: limitation.reason as u32,
-            message: limitation.message.clone(),
-            resources: limitation
-                .resources
-                .iter()
-                .map(Message::encode_to_vec)
-                .collect(),
-        };
-        let limitations = state.limitations.iter().map(limitation).collect();
+        let limitations = state
+            .limitations
+            .iter()
+            .map(|(id, limitation)| limitation.to_message(id))
+            .collect();
         Ok(LimitedReply {
             revision: state.revision,
             limitations,
