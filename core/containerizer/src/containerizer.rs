@@ -1,30 +1,95 @@
 //! The front of the containerizer.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
+use prost::Message;
 use tepui_model::{id::ContainerId, resources::Resources};
-use tepui_proto::v1;
+use tepui_module_proto::isolator as messages;
+use tepui_proto::{convert, v1};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
-    ContainerConfig, Error, LaunchError, Launched, Limits, Recovered, Settings, Termination,
+    ContainerConfig, Error, Isolator, LaunchError, Launched, Limit, Limits, Recovered, Settings,
+    Termination,
+    driver::{Command, Context, Driver, Parts, View},
+    isolation,
+    os::{self, Image},
+    records::{LaunchRecord, Records},
+    usage,
 };
+
+/// More requests than this do not wait for one container.
+const WAITING: usize = 64;
+/// How long a supervisor may take to answer a new agent process.
+pub(crate) const GREETING: Duration = Duration::from_secs(10);
 
 /// All containers of an agent. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Containerizer {
-    settings: Arc<Settings>,
+    pub(crate) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) context: Arc<Context>,
+    /// In the order they prepare.
+    pub(crate) isolators: Vec<Arc<dyn Isolator>>,
+    containers: Mutex<BTreeMap<ContainerId, Arc<Container>>>,
+}
+
+/// What the front keeps of a container.
+#[derive(Debug)]
+pub(crate) struct Container {
+    commands: mpsc::Sender<Command>,
+    view: watch::Receiver<View>,
+    isolators: Vec<Arc<dyn Isolator>>,
+    /// What is set aside for it.
+    share: Mutex<(Resources, Limits)>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Containerizer {
-    /// Takes the program for supervisors and the isolators, in the order they prepare. Call [`Self::recover`] next.
+    /// Takes the program for supervisors and the isolators, which prepare in Mesos' fixed order whatever order they
+    /// are given in. Needs a tokio runtime. Call [`Self::recover`] next.
     ///
     /// # Errors
     ///
     /// When a directory cannot be made or the program cannot be read.
-    pub fn new(settings: Settings) -> Result<Self, Error> {
-        Ok(Self {
-            settings: Arc::new(settings),
-        })
+    pub fn new(settings: Settings, mut isolators: Vec<Arc<dyn Isolator>>) -> Result<Self, Error> {
+        for directory in [&settings.meta_dir, &settings.runtime_dir] {
+            fs::create_dir_all(directory).map_err(|source| Error::Io {
+                what: "create",
+                path: directory.clone(),
+                source,
+            })?;
+        }
+        isolation::sort(&mut isolators);
+        let image = Image::load(&settings.init)?;
+        let boot_id = os::boot_id()
+            .map_err(|error| Error::Settings(format!("the boot id cannot be read: {error}")))?;
+        let context = Arc::new(Context {
+            settings,
+            image,
+            boot_id,
+        });
+        let inner = Arc::new(Inner {
+            context,
+            isolators,
+            containers: Mutex::default(),
+        });
+        for isolator in inner.isolators.iter().filter(|isolator| isolator.limits()) {
+            tokio::spawn(watch_limits(Arc::downgrade(&inner), isolator.clone()));
+        }
+        Ok(Self { inner })
     }
 
     /// Finds what an earlier agent process left. Containers that are not `known` are destroyed; returns when they are.
@@ -33,8 +98,7 @@ impl Containerizer {
     ///
     /// When the records cannot be listed or an isolator cannot recover.
     pub async fn recover(&self, known: BTreeSet<ContainerId>) -> Result<Recovered, Error> {
-        let _ = (known, &self.settings);
-        Ok(Recovered::default())
+        crate::recovery::recover(self, known).await
     }
 
     /// Launches a container; answers when its command was started (a program that is missing counts as started: it
@@ -44,7 +108,79 @@ impl Containerizer {
     ///
     /// When a step failed or the container was stopped or destroyed meanwhile. All is cleaned up then.
     pub async fn launch(&self, config: ContainerConfig) -> Result<Launched, LaunchError> {
-        Err(LaunchError::Exists(config.id))
+        let id = config.id.clone();
+        let message = isolator_config(&config);
+        let isolators = isolation::select(&self.inner.isolators, &message);
+        let launch = LaunchRecord {
+            container: id.to_string(),
+            boot_id: self.inner.context.boot_id.clone(),
+            isolators: isolators
+                .iter()
+                .map(|isolator| isolator.name().to_owned())
+                .collect(),
+            config: message,
+            checkpoint: config.checkpoint,
+        };
+        let share = (config.resources.clone(), config.limits.clone());
+        let Some((container, parts)) = self.admit(&id, launch, isolators, share) else {
+            return Err(LaunchError::Exists(id));
+        };
+        tokio::spawn(Driver::launch(parts, config));
+        let mut view = container.view.clone();
+        let seen = view
+            .wait_for(|view| view.launched || view.termination.is_some())
+            .await;
+        match seen.as_deref() {
+            Ok(View {
+                termination: None,
+                pid: Some(pid),
+                ..
+            }) => Ok(Launched { pid: *pid }),
+            Ok(View {
+                launched: true,
+                pid,
+                ..
+            }) => Ok(Launched {
+                pid: pid.unwrap_or_default(),
+            }),
+            Ok(View {
+                termination: Some(termination),
+                ..
+            }) => Err(failure(termination)),
+            Ok(View { .. }) | Err(_) => Err(LaunchError::Interrupted(id)),
+        }
+    }
+
+    /// Makes room for a container; none when its id is in use.
+    pub(crate) fn admit(
+        &self,
+        id: &ContainerId,
+        launch: LaunchRecord,
+        isolators: Vec<Arc<dyn Isolator>>,
+        share: (Resources, Limits),
+    ) -> Option<(Arc<Container>, Parts)> {
+        let (commands, receiver) = mpsc::channel(WAITING);
+        let (sender, view) = watch::channel(View::default());
+        let container = Arc::new(Container {
+            commands,
+            view,
+            isolators: isolators.clone(),
+            share: Mutex::new(share),
+        });
+        match lock(&self.inner.containers).entry(id.clone()) {
+            std::collections::btree_map::Entry::Occupied(_) => return None,
+            std::collections::btree_map::Entry::Vacant(entry) => entry.insert(container.clone()),
+        };
+        let parts = Parts {
+            context: self.inner.context.clone(),
+            launch,
+            isolators,
+            records: self.records(id),
+            directory: self.directory(&id.to_string()),
+            commands: receiver,
+            view: sender,
+        };
+        Some((container, parts))
     }
 
     /// Sends a signal to all processes of the command. Nothing happens when it is not running.
@@ -53,8 +189,7 @@ impl Containerizer {
     ///
     /// When there is no such container.
     pub fn kill(&self, id: &ContainerId, signal: i32) -> Result<(), Error> {
-        let _ = signal;
-        Err(Error::Unknown(id.clone()))
+        self.tell(id, Command::Signal(signal))
     }
 
     /// Ends a command: SIGTERM now, SIGKILL after the grace period, also when the agent is restarted in between. A
@@ -64,8 +199,7 @@ impl Containerizer {
     ///
     /// When there is no such container.
     pub fn stop(&self, id: &ContainerId, grace: Duration) -> Result<(), Error> {
-        let _ = grace;
-        Err(Error::Unknown(id.clone()))
+        self.tell(id, Command::Stop(grace))
     }
 
     /// Kills everything in a container at once, whatever it is doing; answers when it is cleaned up.
@@ -74,7 +208,8 @@ impl Containerizer {
     ///
     /// When there is no such container.
     pub async fn destroy(&self, id: &ContainerId) -> Result<Termination, Error> {
-        Err(Error::Unknown(id.clone()))
+        self.tell(id, Command::Destroy)?;
+        self.wait(id).await
     }
 
     /// Answers when a container is over and cleaned up; at once when it already is.
@@ -83,7 +218,18 @@ impl Containerizer {
     ///
     /// When there is no such container.
     pub async fn wait(&self, id: &ContainerId) -> Result<Termination, Error> {
-        Err(Error::Unknown(id.clone()))
+        let mut view = self.get(id)?.view.clone();
+        let seen = view.wait_for(|view| view.termination.is_some()).await;
+        match seen.as_deref() {
+            Ok(View {
+                termination: Some(termination),
+                ..
+            }) => Ok(termination.clone()),
+            Ok(View {
+                termination: None, ..
+            })
+            | Err(_) => Err(Error::Unknown(id.clone())),
+        }
     }
 
     /// Changes what is set aside for a running container.
@@ -97,8 +243,25 @@ impl Containerizer {
         resources: Resources,
         limits: Limits,
     ) -> Result<(), Error> {
-        let _ = (resources, limits);
-        Err(Error::Unknown(id.clone()))
+        let container = self.get(id)?;
+        let request = messages::UpdateRequest {
+            id: id.to_string(),
+            resources: encode_resources(&resources),
+            limits: encode_limits(&limits),
+        };
+        let (answer, answered) = oneshot::channel();
+        container
+            .commands
+            .send(Command::Update(Box::new(request), answer))
+            .await
+            .map_err(|_| Error::Unknown(id.clone()))?;
+        let result = answered.await.map_err(|_| Error::Unknown(id.clone()))?;
+        result.map_err(|message| Error::Update {
+            id: id.clone(),
+            message,
+        })?;
+        *lock(&container.share) = (resources, limits);
+        Ok(())
     }
 
     /// What a container uses: limits from its resources, the rest from its isolators, else from its processes.
@@ -107,7 +270,26 @@ impl Containerizer {
     ///
     /// When there is no such container.
     pub async fn usage(&self, id: &ContainerId) -> Result<v1::ResourceStatistics, Error> {
-        Err(Error::Unknown(id.clone()))
+        let container = self.get(id)?;
+        let mut answers = Vec::new();
+        for isolator in &container.isolators {
+            match isolator.usage(vec![id.to_string()]).await {
+                Ok(reply) => answers.extend(reply.usages.into_iter().map(|usage| usage.statistics)),
+                Err(error) => {
+                    tracing::debug!(container = %id, isolator = isolator.name(), error, "no usage")
+                }
+            }
+        }
+        let mut statistics: v1::ResourceStatistics = usage::merge(answers.into_iter());
+        if statistics.cpus_user_time_secs.is_none()
+            && statistics.mem_rss_bytes.is_none()
+            && let Some(pid) = container.view.borrow().pid
+        {
+            statistics = usage::of_processes(pid);
+        }
+        let share = lock(&container.share);
+        usage::complete(&mut statistics, &share.0, &share.1);
+        Ok(statistics)
     }
 
     /// Id, pid and what isolators add.
@@ -116,12 +298,25 @@ impl Containerizer {
     ///
     /// When there is no such container.
     pub async fn status(&self, id: &ContainerId) -> Result<v1::ContainerStatus, Error> {
-        Err(Error::Unknown(id.clone()))
+        let container = self.get(id)?;
+        let mut answers = Vec::new();
+        for isolator in &container.isolators {
+            match isolator.status(vec![id.to_string()]).await {
+                Ok(reply) => answers.extend(reply.statuses.into_iter().map(|status| status.status)),
+                Err(error) => {
+                    tracing::debug!(container = %id, isolator = isolator.name(), error, "no status")
+                }
+            }
+        }
+        let mut status: v1::ContainerStatus = usage::merge(answers.into_iter());
+        status.container_id = Some(id.into());
+        status.executor_pid = container.view.borrow().pid;
+        Ok(status)
     }
 
     /// The containers that have not been forgotten.
     pub fn containers(&self) -> Vec<ContainerId> {
-        Vec::new()
+        lock(&self.inner.containers).keys().cloned().collect()
     }
 
     /// Removes the records of a container that is over. Call it once its end is recorded elsewhere.
@@ -130,6 +325,204 @@ impl Containerizer {
     ///
     /// When there is no such container or it is not over.
     pub fn forget(&self, id: &ContainerId) -> Result<(), Error> {
-        Err(Error::Unknown(id.clone()))
+        let container = self.get(id)?;
+        if container.view.borrow().termination.is_none() {
+            return Err(Error::NotOver(id.clone()));
+        }
+        self.records(id).remove()?;
+        lock(&self.inner.containers).remove(id);
+        Ok(())
+    }
+
+    pub(crate) fn get(&self, id: &ContainerId) -> Result<Arc<Container>, Error> {
+        lock(&self.inner.containers)
+            .get(id)
+            .cloned()
+            .ok_or_else(|| Error::Unknown(id.clone()))
+    }
+
+    pub(crate) fn records(&self, id: &ContainerId) -> Records {
+        Records::new(self.inner.context.settings.meta_dir.join(id.to_string()))
+    }
+
+    /// A supervisor's directory.
+    pub(crate) fn directory(&self, id: &str) -> PathBuf {
+        self.inner.context.settings.runtime_dir.join(id)
+    }
+
+    fn tell(&self, id: &ContainerId, command: Command) -> Result<(), Error> {
+        let container = self.get(id)?;
+        match container.commands.try_send(command) {
+            // A container that is over needs no telling.
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
+            Err(mpsc::error::TrySendError::Full(_)) => Err(Error::Busy(id.clone())),
+        }
+    }
+}
+
+impl Container {
+    /// Nothing happens when too much waits or the container is over.
+    pub(crate) fn tell(&self, command: Command) {
+        let _ = self.commands.try_send(command);
+    }
+
+    pub(crate) fn view(&self) -> watch::Receiver<View> {
+        self.view.clone()
+    }
+}
+
+fn failure(termination: &Termination) -> LaunchError {
+    let message = match (&termination.launch_failure, &termination.limitation) {
+        (Some(message), _) => message.clone(),
+        (None, Some(limitation)) => limitation.message.clone(),
+        (None, None) => "Container is being destroyed during launching".to_owned(),
+    };
+    LaunchError::Failed {
+        message,
+        termination: Box::new(termination.clone()),
+    }
+}
+
+/// Hands what an isolator tells of limits to the containers, for as long as the containerizer lives.
+async fn watch_limits(inner: std::sync::Weak<Inner>, isolator: Arc<dyn Isolator>) {
+    let mut seen = 0;
+    loop {
+        let reply = isolator.limited(seen).await;
+        let Some(inner) = inner.upgrade() else { return };
+        match reply {
+            Ok(reply) => {
+                seen = reply.revision;
+                for limitation in reply.limitations {
+                    tell_limitation(&inner, limitation);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(
+                    isolator = isolator.name(),
+                    error,
+                    "limits are not watched for a second"
+                );
+                // A new instance counts from the start.
+                seen = 0;
+                drop(inner);
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+fn tell_limitation(inner: &Inner, limitation: messages::Limitation) {
+    let found = lock(&inner.containers)
+        .iter()
+        .find(|(id, _)| id.to_string() == limitation.id)
+        .map(|(_, container)| container.clone());
+    let (Some(container), Some(limitation)) = (found, crate::driver::limitation(limitation)) else {
+        return;
+    };
+    // The poll is repeated with each change, so a container that is busy is told again.
+    let _ = container.commands.try_send(Command::Limited(limitation));
+}
+
+/// A container as isolators see it.
+fn isolator_config(config: &ContainerConfig) -> messages::ContainerConfig {
+    let environment = v1::Environment {
+        variables: config
+            .environment
+            .iter()
+            .map(|(name, value)| v1::environment::Variable {
+                name: name.clone(),
+                value: Some(value.clone()),
+                ..Default::default()
+            })
+            .collect(),
+    };
+    let command = v1::CommandInfo {
+        shell: Some(config.command.shell),
+        value: Some(config.command.value.clone()),
+        arguments: config.command.arguments.clone(),
+        environment: Some(environment),
+        ..Default::default()
+    };
+    let sandbox = config.sandbox.to_string_lossy().into_owned();
+    messages::ContainerConfig {
+        id: config.id.to_string(),
+        user: config.user.clone(),
+        sandbox: sandbox.clone(),
+        sandbox_inside: sandbox,
+        command_info: command.encode_to_vec(),
+        container_info: config
+            .container
+            .as_ref()
+            .map(Message::encode_to_vec)
+            .unwrap_or_default(),
+        resources: encode_resources(&config.resources),
+        limits: encode_limits(&config.limits),
+        checkpoint: config.checkpoint,
+        share_cgroups: config.id.parent.is_some(),
+        command_task: config.is_command_task,
+        ..Default::default()
+    }
+}
+
+fn encode_resources(resources: &Resources) -> Vec<Vec<u8>> {
+    convert::to_proto(resources)
+        .iter()
+        .map(Message::encode_to_vec)
+        .collect()
+}
+
+fn encode_limits(limits: &Limits) -> Vec<messages::Limit> {
+    let encode = |(name, limit): (&String, &Limit)| match limit {
+        Limit::Infinite => messages::Limit {
+            name: name.clone(),
+            amount: 0,
+            infinite: true,
+        },
+        Limit::Amount(amount) => messages::Limit {
+            name: name.clone(),
+            amount: amount.0,
+            infinite: false,
+        },
+    };
+    limits.iter().map(encode).collect()
+}
+
+/// What isolators were told, the other way: for containers of an earlier agent process.
+pub(crate) fn decode_share(
+    resources: &[Vec<u8>],
+    limits: &[messages::Limit],
+) -> (Resources, Limits) {
+    let resources: Vec<v1::Resource> = resources
+        .iter()
+        .filter_map(|bytes| v1::Resource::decode(&**bytes).ok())
+        .collect();
+    let decode = |limit: &messages::Limit| {
+        let amount = if limit.infinite {
+            Limit::Infinite
+        } else {
+            Limit::Amount(tepui_model::resources::Scalar(limit.amount))
+        };
+        (limit.name.clone(), amount)
+    };
+    (
+        convert::resources(&resources).unwrap_or_default(),
+        limits.iter().map(decode).collect(),
+    )
+}
+
+/// The entries of a directory, by name; none when there is no directory.
+pub(crate) fn list(directory: &std::path::Path) -> Result<Vec<String>, Error> {
+    let error = |source| Error::Io {
+        what: "list",
+        path: directory.to_owned(),
+        source,
+    };
+    match fs::read_dir(directory) {
+        Ok(entries) => entries
+            .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()))
+            .collect::<Result<_, _>>()
+            .map_err(error),
+        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(source) => Err(error(source)),
     }
 }

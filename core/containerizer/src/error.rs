@@ -38,6 +38,20 @@ pub enum Error {
         /// What it said.
         message: String,
     },
+    /// An isolator refused new resources.
+    #[error("failed to update container {id}: {message}")]
+    Update {
+        /// Which container.
+        id: ContainerId,
+        /// Why.
+        message: String,
+    },
+    /// Too many requests wait for the container.
+    #[error("container {0} is busy")]
+    Busy(ContainerId),
+    /// The container still runs, or is being cleaned up.
+    #[error("container {0} is not over")]
+    NotOver(ContainerId),
     /// The settings cannot work.
     #[error("{0}")]
     Settings(String),
@@ -49,6 +63,9 @@ pub enum LaunchError {
     /// The id is in use.
     #[error("container {0} is already there")]
     Exists(ContainerId),
+    /// The containerizer is shutting down.
+    #[error("the launch of container {0} was interrupted")]
+    Interrupted(ContainerId),
     /// A step failed, or the container was ended before its command started.
     #[error("{message}")]
     Failed {

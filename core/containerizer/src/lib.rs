@@ -9,11 +9,20 @@
 
 mod config;
 mod containerizer;
+mod driver;
 mod error;
+mod isolation;
+mod os;
+mod records;
+mod recovery;
+mod sandbox;
+mod spec;
+mod usage;
 
 pub use config::{
     Command, ContainerConfig, Launched, Limit, Limits, Recovered, RunningContainer, Settings,
 };
 pub use containerizer::Containerizer;
 pub use error::{Error, LaunchError};
+pub use isolation::{Called, Isolator};
 pub use tepui_state_container::{Exit, Limitation, Termination};

@@ -158,6 +158,10 @@ fn prepare(spec: &LaunchSpec) -> Result<Prepared, String> {
         )
         .map_err(|error| format!("failed to make mounts private: {error}"))?;
     }
+    if let Some(score) = spec.oom_score_adj {
+        sys::write_word(Path::new("/proc/self/oom_score_adj"), &score.to_string())
+            .map_err(|error| format!("failed to set the OOM score: {error}"))?;
+    }
     for entry in &spec.mounts {
         make_mount(entry)
             .map_err(|error| format!("failed to mount '{}': {error}", entry.target.display()))?;

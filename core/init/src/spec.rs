@@ -37,6 +37,8 @@ pub struct LaunchSpec {
     pub environment: Vec<OsString>,
     /// User and groups of the command; none leaves them as they are.
     pub user: Option<User>,
+    /// How readily the kernel kills the container's processes when memory runs out; none leaves it.
+    pub oom_score_adj: Option<i32>,
     /// Limits of the command.
     pub rlimits: Vec<Rlimit>,
 }
@@ -114,6 +116,9 @@ impl LaunchSpec {
             put_u32(out, user.gid);
             put_list(out, &user.groups, |out, group| put_u32(out, *group));
         });
+        put_list(out, self.oom_score_adj.as_slice(), |out, score| {
+            put_u32(out, score.cast_unsigned())
+        });
         put_list(out, &self.rlimits, |out, limit| {
             put_u32(out, limit.resource);
             put_u64(out, limit.soft);
@@ -156,6 +161,9 @@ impl LaunchSpec {
                         groups: reader.list(Reader::u32)?,
                     })
                 })?
+                .pop(),
+            oom_score_adj: reader
+                .list(|reader| reader.u32().map(u32::cast_signed))?
                 .pop(),
             rlimits: reader.list(|reader| {
                 Some(Rlimit {
@@ -276,6 +284,7 @@ mod tests {
                 gid: 2,
                 groups: vec![3, 4],
             }),
+            oom_score_adj: Some(-5),
             rlimits: vec![Rlimit {
                 resource: 7,
                 soft: 1,

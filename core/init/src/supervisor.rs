@@ -364,6 +364,7 @@ fn lock(directory: &Path) -> Result<File, String> {
         .write(true)
         .open(&path)
         .map_err(|error| format!("failed to open '{}': {error}", path.display()))?;
-    file.try_lock().map_err(|error| format!("failed to lock '{}': {error}", path.display()))?;
+    file.try_lock()
+        .map_err(|error| format!("failed to lock '{}': {error}", path.display()))?;
     Ok(file)
 }

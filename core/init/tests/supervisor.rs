@@ -10,7 +10,9 @@ use std::{
 };
 
 use nix::fcntl::{Flock, FlockArg};
-use tepui_init::{Answer, CloneFlags, Decoder, Exit, LaunchSpec, LOCK_FILE, Mount, Request, SOCKET_FILE};
+use tepui_init::{
+    Answer, CloneFlags, Decoder, Exit, LOCK_FILE, LaunchSpec, Mount, Request, SOCKET_FILE,
+};
 
 struct Connection {
     socket: UnixStream,
@@ -19,8 +21,13 @@ struct Connection {
 
 impl Connection {
     fn new(socket: UnixStream) -> Self {
-        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        Self { socket, decoder: Decoder::default() }
+        socket
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        Self {
+            socket,
+            decoder: Decoder::default(),
+        }
     }
 
     fn send(&mut self, request: &Request) {
@@ -43,7 +50,12 @@ impl Connection {
 
     fn hello(&mut self) -> (u32, bool) {
         match self.next() {
-            Some(Answer::Hello { pid, opened, container, .. }) => {
+            Some(Answer::Hello {
+                pid,
+                opened,
+                container,
+                ..
+            }) => {
                 assert_eq!(container, "c");
                 (pid, opened)
             }
@@ -86,7 +98,11 @@ impl Running {
             .unwrap();
         let mut agent = Connection::new(ours);
         agent.send(&Request::Launch(Box::new(spec)));
-        Self { directory, supervisor, agent }
+        Self {
+            directory,
+            supervisor,
+            agent,
+        }
     }
 
     fn reconnect(&mut self) {
@@ -114,7 +130,10 @@ fn lock_is_free(directory: &Path) -> bool {
 fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let started = Instant::now();
     while !condition() {
-        assert!(started.elapsed() < Duration::from_secs(20), "waited in vain: {what}");
+        assert!(
+            started.elapsed() < Duration::from_secs(20),
+            "waited in vain: {what}"
+        );
         std::thread::yield_now();
     }
 }
@@ -153,7 +172,10 @@ fn runs_a_command_and_leaves_its_raw_status() {
     run.agent.open();
     assert_eq!(run.agent.next(), Some(Answer::Exited));
     assert_eq!(run.exit(), Some(Exit::Status(7 << 8)));
-    assert_eq!((run.read("stdout").as_str(), run.read("stderr").as_str()), ("out\n", "err\n"));
+    assert_eq!(
+        (run.read("stdout").as_str(), run.read("stderr").as_str()),
+        ("out\n", "err\n")
+    );
     assert!(!run.directory.path().join(SOCKET_FILE).exists());
 }
 
@@ -163,7 +185,12 @@ fn a_missing_program_ends_with_status_one() {
     run.agent.hello();
     run.agent.open();
     assert_eq!(run.exit(), Some(Exit::Status(1 << 8)));
-    assert!(run.read("stderr").starts_with("Failed to execute 'no-such-program': ENOENT"), "{}", run.read("stderr"));
+    assert!(
+        run.read("stderr")
+            .starts_with("Failed to execute 'no-such-program': ENOENT"),
+        "{}",
+        run.read("stderr")
+    );
 }
 
 #[test]
@@ -179,7 +206,10 @@ fn nothing_starts_when_the_agent_goes_before_the_gate_opens() {
 fn nobody_but_the_launching_connection_opens_the_gate() {
     let mut run = Running::start("echo started", |_| {});
     run.agent.hello();
-    let mut first = std::mem::replace(&mut run.agent, Connection::new(UnixStream::pair().unwrap().0));
+    let mut first = std::mem::replace(
+        &mut run.agent,
+        Connection::new(UnixStream::pair().unwrap().0),
+    );
     run.reconnect();
     run.agent.hello();
     // The supervisor may be gone already.
@@ -191,9 +221,13 @@ fn nobody_but_the_launching_connection_opens_the_gate() {
 
 #[test]
 fn a_preparation_that_fails_is_told() {
-    let mut run = Running::start("", |spec| spec.cgroups = vec!["/no/such/cgroup/tasks".into()]);
+    let mut run = Running::start("", |spec| {
+        spec.cgroups = vec!["/no/such/cgroup/tasks".into()]
+    });
     match run.agent.next() {
-        Some(Answer::Failed(message)) => assert!(message.contains("/no/such/cgroup/tasks"), "{message}"),
+        Some(Answer::Failed(message)) => {
+            assert!(message.contains("/no/such/cgroup/tasks"), "{message}")
+        }
         other => panic!("{other:?}"),
     }
     assert_eq!(run.exit(), None);
@@ -216,7 +250,10 @@ fn a_later_agent_adopts_and_signals_the_whole_tree() {
 
 #[test]
 fn kill_ends_even_what_left_the_session() {
-    let mut run = Running::start("trap '' TERM; setsid sleep 1000 & echo $!; wait; sleep 1000", |_| {});
+    let mut run = Running::start(
+        "trap '' TERM; setsid sleep 1000 & echo $!; wait; sleep 1000",
+        |_| {},
+    );
     run.agent.hello();
     run.agent.open();
     wait_for("the child's pid", || run.read("stdout").ends_with('\n'));
@@ -251,7 +288,9 @@ fn a_killed_supervisor_takes_its_container_along() {
     wait_for("the child's pid", || run.read("stdout").ends_with('\n'));
     run.supervisor.kill().unwrap();
     assert_eq!(run.exit(), None);
-    wait_for("the end of the command", || !is_alive(&run.read("stdout")) && !is_alive(&pid.to_string()));
+    wait_for("the end of the command", || {
+        !is_alive(&run.read("stdout")) && !is_alive(&pid.to_string())
+    });
 }
 
 #[test]
@@ -260,14 +299,20 @@ fn the_command_is_not_pid_one_of_its_namespace() {
         return;
     }
     // A command that is pid 1 would ignore the SIGTERM.
-    let mut run = Running::start("echo $$ $(ls -d /proc/[0-9]* | wc -l); sleep 1000; echo over", own_pids);
+    let mut run = Running::start(
+        "echo $$ $(ls -d /proc/[0-9]* | wc -l); sleep 1000; echo over",
+        own_pids,
+    );
     run.agent.hello();
     run.agent.open();
     wait_for("the output", || run.read("stdout").ends_with('\n'));
     let seen = run.read("stdout");
     let (pid, processes) = seen.trim().split_once(' ').unwrap();
     assert_ne!(pid, "1");
-    assert!(processes.parse::<u32>().unwrap() <= 5, "sees {processes} processes");
+    assert!(
+        processes.parse::<u32>().unwrap() <= 5,
+        "sees {processes} processes"
+    );
     run.agent.send(&Request::Signal(libc::SIGTERM));
     assert_eq!(run.exit(), Some(Exit::Status(libc::SIGTERM)));
 }
@@ -278,13 +323,24 @@ fn the_user_and_the_environment_are_the_commands() {
         return;
     }
     let mut run = Running::start("id -u; id -G; echo \"$A\"; umask; pwd", |spec| {
-        spec.user = Some(tepui_init::User { uid: 1234, gid: 2345, groups: vec![2345, 3456] });
+        spec.user = Some(tepui_init::User {
+            uid: 1234,
+            gid: 2345,
+            groups: vec![2345, 3456],
+        });
         spec.environment.push("A=x  y".into());
-        spec.rlimits = vec![tepui_init::Rlimit { resource: libc::RLIMIT_NOFILE, soft: 64, hard: 64 }];
+        spec.rlimits = vec![tepui_init::Rlimit {
+            resource: libc::RLIMIT_NOFILE,
+            soft: 64,
+            hard: 64,
+        }];
     });
     run.agent.hello();
     run.agent.open();
     assert_eq!(run.exit(), Some(Exit::Status(0)));
     let at = run.directory.path().display().to_string();
-    assert_eq!(run.read("stdout"), format!("1234\n2345 3456\nx  y\n0022\n{at}\n"));
+    assert_eq!(
+        run.read("stdout"),
+        format!("1234\n2345 3456\nx  y\n0022\n{at}\n")
+    );
 }

@@ -1,0 +1,568 @@
+//! The task of one container: feeds its state machine and performs what it decides.
+//!
+//! One step is under way at a time (an isolator's call, the start of the supervisor); signals, limits and the
+//! supervisor's end come in beside it. The machine's clock is the one that goes on when the agent restarts.
+
+use std::{fs::File, path::PathBuf, sync::Arc, time::Duration};
+
+use futures::{FutureExt, future::BoxFuture};
+use tepui_init::{Answer, LaunchSpec, Request};
+use tepui_model::time::{Now, Wall};
+use tepui_module_proto::isolator::{IsolateRequest, LaunchPlan, PrepareRequest, UpdateRequest};
+use tepui_proto::Wire;
+use tepui_state_container::{ContainerState, Effect, Event, Exit, Limitation, Mark, Termination};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::{
+    ContainerConfig, Settings,
+    isolation::{self, Isolator},
+    os::{self, Image, Supervisor},
+    records::{Entry, LaunchRecord, Records},
+    sandbox,
+    spec::launch_spec,
+};
+
+/// What the front asks of a container.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Signal(i32),
+    Stop(Duration),
+    Destroy,
+    Limited(Limitation),
+    Update(Box<UpdateRequest>, oneshot::Sender<Result<(), String>>),
+}
+
+/// What the front sees of a container.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct View {
+    pub(crate) pid: Option<u32>,
+    pub(crate) launched: bool,
+    pub(crate) termination: Option<Termination>,
+}
+
+/// What all containers of an agent share.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) settings: Settings,
+    pub(crate) image: Image,
+    pub(crate) boot_id: String,
+}
+
+/// The result of a step.
+enum Done {
+    Event(Event),
+    Planned(u32, Box<LaunchPlan>),
+    Started(Result<(Box<Supervisor>, u32), String>),
+}
+
+pub(crate) struct Driver {
+    context: Arc<Context>,
+    state: ContainerState,
+    launch: LaunchRecord,
+    /// Only for a launch: a recovered container is not started.
+    config: Option<ContainerConfig>,
+    isolators: Vec<Arc<dyn Isolator>>,
+    plan: LaunchPlan,
+    records: Records,
+    /// The supervisor's directory.
+    directory: PathBuf,
+    supervisor: Option<Box<Supervisor>>,
+    /// The supervisor has closed the conversation and is about to be gone.
+    leaving: bool,
+    /// Keeps a supervisor from beginning where one was found dead.
+    _lock: Option<File>,
+    step: Option<BoxFuture<'static, Done>>,
+    update: Option<BoxFuture<'static, ()>>,
+    commands: mpsc::Receiver<Command>,
+    view: watch::Sender<View>,
+}
+
+/// What a driver works with.
+pub(crate) struct Parts {
+    pub(crate) context: Arc<Context>,
+    pub(crate) launch: LaunchRecord,
+    pub(crate) isolators: Vec<Arc<dyn Isolator>>,
+    pub(crate) records: Records,
+    pub(crate) directory: PathBuf,
+    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) view: watch::Sender<View>,
+}
+
+impl Driver {
+    fn new(parts: Parts) -> Self {
+        Self {
+            context: parts.context,
+            state: ContainerState::new(),
+            launch: parts.launch,
+            config: None,
+            isolators: parts.isolators,
+            plan: LaunchPlan::none(),
+            records: parts.records,
+            directory: parts.directory,
+            supervisor: None,
+            leaving: false,
+            _lock: None,
+            step: None,
+            update: None,
+            commands: parts.commands,
+            view: parts.view,
+        }
+    }
+
+    /// Launches a container and stays with it.
+    pub(crate) async fn launch(parts: Parts, config: ContainerConfig) {
+        let mut driver = Self {
+            config: Some(config),
+            ..Self::new(parts)
+        };
+        let isolators = driver.count();
+        driver.apply(Event::Launch { isolators }).await;
+        driver.run().await;
+    }
+
+    /// Goes on with a container of an earlier agent process.
+    pub(crate) async fn recover(
+        parts: Parts,
+        plan: LaunchPlan,
+        marks: Vec<Mark>,
+        found: Option<os::Found>,
+    ) {
+        let mut driver = Self {
+            plan,
+            ..Self::new(parts)
+        };
+        let supervisor = match found {
+            Some(os::Found::Alive {
+                supervisor,
+                pid,
+                opened,
+                container,
+            }) => {
+                debug_assert_eq!(container, driver.launch.container);
+                driver.supervisor = Some(supervisor);
+                driver.view.send_modify(|view| view.pid = Some(pid));
+                tepui_state_container::Supervisor::Alive { pid, opened }
+            }
+            Some(os::Found::Ended { exit, lock }) => {
+                driver._lock = lock;
+                tepui_state_container::Supervisor::Exited(exit_of(exit))
+            }
+            None => tepui_state_container::Supervisor::Exited(Exit::Vanished),
+        };
+        let isolators = driver.count();
+        driver
+            .apply(Event::Recover {
+                isolators,
+                marks,
+                supervisor,
+            })
+            .await;
+        let running = driver.state.is_running();
+        driver.view.send_modify(|view| view.launched = running);
+        driver.run().await;
+    }
+
+    fn count(&self) -> u32 {
+        u32::try_from(self.isolators.len()).expect("a few dozen isolators")
+    }
+
+    async fn run(mut self) {
+        while !self.state.is_ended() {
+            let event = self.next().await;
+            if let Some(event) = event {
+                self.apply(event).await;
+            }
+        }
+    }
+
+    /// Waits for what happens next.
+    async fn next(&mut self) -> Option<Event> {
+        let deadline = self.state.next_deadline();
+        let Self {
+            step,
+            update,
+            supervisor,
+            leaving,
+            commands,
+            ..
+        } = self;
+        let heard = async {
+            match supervisor {
+                Some(supervisor) if *leaving => Heard::Gone(supervisor.ended().await),
+                Some(supervisor) => Heard::Answer(supervisor.next().await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // What the supervisor has said comes first: a failed step may be its consequence.
+            biased;
+            heard = heard => self.hear(heard),
+            done = poll_option(step) => {
+                self.step = None;
+                self.finish(done)
+            }
+            () = poll_option(update) => {
+                self.update = None;
+                None
+            }
+            Some(command) = commands.recv() => self.obey(command),
+            () = sleep_until(deadline) => Some(Event::Tick),
+        }
+    }
+
+    fn hear(&mut self, heard: Heard) -> Option<Event> {
+        match heard {
+            Heard::Answer(Ok(Some(Answer::Opened))) => {
+                self.step = None;
+                Some(Event::Opened)
+            }
+            Heard::Answer(Ok(Some(Answer::Hello { .. } | Answer::Failed(_)))) => None,
+            Heard::Answer(Ok(Some(Answer::Exited) | None) | Err(_)) => {
+                self.leaving = true;
+                None
+            }
+            Heard::Gone(exit) => {
+                self.supervisor = None;
+                self.leaving = false;
+                let exit = exit.unwrap_or_else(|error| {
+                    tracing::warn!(container = self.launch.container, %error, "the end of a supervisor cannot be read");
+                    None
+                });
+                Some(Event::Exited(exit_of(exit)))
+            }
+        }
+    }
+
+    fn finish(&mut self, done: Done) -> Option<Event> {
+        Some(match done {
+            Done::Event(event) => event,
+            Done::Planned(isolator, plan) => {
+                if let Some(part) = isolation::beyond_us(&plan) {
+                    let name = self.isolators[isolator as usize].name();
+                    let message =
+                        format!("isolator {name} asks for {part}, which is not supported yet");
+                    return Some(Event::StepFailed { message });
+                }
+                self.plan.merge(*plan);
+                Event::Prepared { isolator }
+            }
+            Done::Started(Ok((supervisor, pid))) => {
+                self.supervisor = Some(supervisor);
+                self.view.send_modify(|view| view.pid = Some(pid));
+                Event::Started { pid }
+            }
+            Done::Started(Err(message)) => Event::StepFailed { message },
+        })
+    }
+
+    fn obey(&mut self, command: Command) -> Option<Event> {
+        match command {
+            Command::Signal(signal) => Some(Event::Signal { signal }),
+            Command::Stop(grace) => Some(Event::Stop { grace }),
+            Command::Destroy => Some(Event::Destroy),
+            Command::Limited(limitation) => Some(Event::Limited(limitation)),
+            Command::Update(request, answer) => {
+                self.begin_update(*request, answer);
+                None
+            }
+        }
+    }
+
+    /// Updates follow one another and precede the cleanup.
+    fn begin_update(
+        &mut self,
+        request: UpdateRequest,
+        answer: oneshot::Sender<Result<(), String>>,
+    ) {
+        if !self.state.is_running() {
+            let _ = answer.send(Err("the container does not run".to_owned()));
+            return;
+        }
+        if let Err(error) = self.records.append(&Entry::Update(&request)) {
+            let _ = answer.send(Err(error.to_string()));
+            return;
+        }
+        let before = self.update.take();
+        let isolators = self.isolators.clone();
+        self.update = Some(
+            async move {
+                if let Some(before) = before {
+                    before.await;
+                }
+                let mut result = Ok(());
+                for isolator in isolators {
+                    result = isolator
+                        .update(request.clone())
+                        .await
+                        .map_err(|error| in_words(&*isolator, &error));
+                    if result.is_err() {
+                        break;
+                    }
+                }
+                let _ = answer.send(result);
+            }
+            .boxed(),
+        );
+    }
+
+    /// Applies an event and performs its effects; an effect that fails gives the next event.
+    async fn apply(&mut self, event: Event) {
+        let mut next = Some(event);
+        while let Some(event) = next.take() {
+            tracing::debug!(container = self.launch.container, ?event, "container");
+            let mut effects = Vec::new();
+            let now = Now {
+                mono: os::boot_time(),
+                wall: Wall(0),
+            };
+            self.state.apply(event, now, &mut effects);
+            debug_assert_eq!(self.state.check(), Ok(()));
+            for effect in effects {
+                next = self.perform(effect).await;
+                if next.is_some() {
+                    break;
+                }
+            }
+        }
+    }
+
+    async fn perform(&mut self, effect: Effect) -> Option<Event> {
+        match effect {
+            Effect::Persist => {
+                let failed = self.records.persist(&self.launch).err()?;
+                return Some(Event::RecordFailed {
+                    mark: None,
+                    message: failed.to_string(),
+                });
+            }
+            Effect::Record(mark) => {
+                let failed = self.records.append(&Entry::Mark(&mark)).err()?;
+                tracing::error!(container = self.launch.container, error = %failed, "a record was not written");
+                return Some(Event::RecordFailed {
+                    mark: Some(mark),
+                    message: failed.to_string(),
+                });
+            }
+            Effect::Prepare { isolator } => self.step = Some(self.prepare(isolator)),
+            Effect::PrepareLogs => {
+                self.step = Some(std::future::ready(Done::Event(Event::LogsPrepared)).boxed())
+            }
+            Effect::Start => match self.start() {
+                Ok(step) => self.step = Some(step),
+                Err(message) => return Some(Event::StepFailed { message }),
+            },
+            Effect::Isolate { isolator } => self.step = Some(self.isolate(isolator)),
+            Effect::Open => {
+                let wait = self.context.settings.start_timeout;
+                self.send(&Request::Open).await;
+                self.step = Some(
+                    tokio::time::sleep(wait)
+                        .map(|()| {
+                            let message = "the gate did not open in time".to_owned();
+                            Done::Event(Event::StepFailed { message })
+                        })
+                        .boxed(),
+                );
+            }
+            Effect::Signal { signal } => self.send(&Request::Signal(signal)).await,
+            Effect::Kill => {
+                if self.supervisor.is_none() {
+                    return Some(Event::Exited(Exit::Vanished));
+                }
+                self.send(&Request::Kill).await;
+            }
+            Effect::Cleanup { isolator } => self.step = Some(self.cleanup(isolator)),
+            Effect::Launched { pid } => self.view.send_modify(|view| {
+                view.pid = Some(pid);
+                view.launched = true;
+            }),
+            Effect::Terminated(termination) => self.terminated(termination),
+        }
+        None
+    }
+
+    /// A supervisor that cannot be told anything is gone or broken; the second is made the first.
+    async fn send(&mut self, request: &Request) {
+        if let Some(supervisor) = &mut self.supervisor
+            && supervisor.send(request).await.is_err()
+        {
+            supervisor.kill();
+        }
+    }
+
+    fn prepare(&self, number: u32) -> BoxFuture<'static, Done> {
+        let isolator = self.isolators[number as usize].clone();
+        let request = PrepareRequest {
+            config: Some(self.launch.config.clone()),
+            plan: Some(self.plan.clone()),
+        };
+        async move {
+            match isolator.prepare(request).await {
+                Ok(plan) => Done::Planned(number, Box::new(plan)),
+                Err(message) => failed(&*isolator, &message),
+            }
+        }
+        .boxed()
+    }
+
+    fn start(&mut self) -> Result<BoxFuture<'static, Done>, String> {
+        let config = self
+            .config
+            .as_ref()
+            .ok_or("a recovered container is not started")?;
+        let user = match &config.user {
+            Some(name) if self.context.settings.switch_user => Some(os::lookup(name)?),
+            _ => None,
+        };
+        self.records
+            .append(&Entry::Plan(&self.plan))
+            .map_err(|error| error.to_string())?;
+        let spec = launch_spec(config, &self.plan, user, &self.directory)?;
+        let (context, sandbox) = (self.context.clone(), config.sandbox.clone());
+        let directory = self.directory.clone();
+        Ok(async move {
+            let started = start(context, spec, sandbox, directory).await;
+            Done::Started(started)
+        }
+        .boxed())
+    }
+
+    fn isolate(&self, number: u32) -> BoxFuture<'static, Done> {
+        let isolator = self.isolators[number as usize].clone();
+        let pid = self.state.pid().unwrap_or_default();
+        let request = IsolateRequest {
+            id: self.launch.container.clone(),
+            pid,
+            namespaces: os::namespaces(pid),
+            devices: self.plan.devices.clone(),
+        };
+        async move {
+            match isolator.isolate(request).await {
+                Ok(()) => Done::Event(Event::Isolated { isolator: number }),
+                Err(message) => failed(&*isolator, &message),
+            }
+        }
+        .boxed()
+    }
+
+    fn cleanup(&mut self, number: u32) -> BoxFuture<'static, Done> {
+        let update = self.update.take();
+        let isolator = self.isolators[number as usize].clone();
+        let container = self.launch.container.clone();
+        async move {
+            if let Some(update) = update {
+                update.await;
+            }
+            Done::Event(match isolator.cleanup(container).await {
+                Ok(reply) => Event::Cleaned {
+                    isolator: number,
+                    limitation: reply.limitation.and_then(limitation),
+                },
+                Err(message) => Event::CleanupFailed {
+                    isolator: number,
+                    message: in_words(&*isolator, &message),
+                },
+            })
+        }
+        .boxed()
+    }
+
+    fn terminated(&mut self, termination: Termination) {
+        if let Err(error) = std::fs::remove_dir_all(&self.directory)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(directory = %self.directory.display(), %error, "a runtime directory was not removed");
+        }
+        self.view.send_modify(|view| {
+            view.pid = None;
+            view.termination = Some(termination);
+        });
+    }
+}
+
+enum Heard {
+    Answer(std::io::Result<Option<Answer>>),
+    Gone(std::io::Result<Option<tepui_init::Exit>>),
+}
+
+/// Starts a supervisor and waits until it holds the container at the gate.
+async fn start(
+    context: Arc<Context>,
+    spec: LaunchSpec,
+    sandbox: PathBuf,
+    directory: PathBuf,
+) -> Result<(Box<Supervisor>, u32), String> {
+    let patience = context.settings.start_timeout;
+    let at = directory.clone();
+    let started = tokio::task::spawn_blocking(move || {
+        sandbox::prepare(&sandbox, spec.user.as_ref()).map_err(|error| error.to_string())?;
+        std::fs::create_dir_all(&at)
+            .map_err(|error| format!("failed to create '{}': {error}", at.display()))?;
+        context
+            .image
+            .start(spec)
+            .map_err(|error| format!("failed to start a supervisor: {error}"))
+    })
+    .await
+    .map_err(|error| error.to_string())??;
+    let mut supervisor = Supervisor::from_started(started, &directory)
+        .map_err(|error| format!("failed to talk to a supervisor: {error}"))?;
+    let failure = match tokio::time::timeout(patience, supervisor.next()).await {
+        Ok(Ok(Some(Answer::Hello { pid, .. }))) => return Ok((Box::new(supervisor), pid)),
+        Ok(Ok(Some(Answer::Failed(message)))) => message,
+        Ok(Ok(_)) => "the supervisor ended at once".to_owned(),
+        Ok(Err(error)) => format!("the conversation with the supervisor failed: {error}"),
+        Err(_) => "the supervisor did not start in time".to_owned(),
+    };
+    supervisor.kill();
+    let _ = supervisor.ended().await;
+    Err(failure)
+}
+
+fn exit_of(exit: Option<tepui_init::Exit>) -> Exit {
+    match exit {
+        Some(tepui_init::Exit::Status(status)) => Exit::Status(status),
+        Some(tepui_init::Exit::NeverStarted) => Exit::NeverStarted,
+        None => Exit::Vanished,
+    }
+}
+
+/// None when an isolator says what cannot be understood.
+pub(crate) fn limitation(
+    limitation: tepui_module_proto::isolator::Limitation,
+) -> Option<Limitation> {
+    use prost::Message;
+    let resources = limitation
+        .resources
+        .iter()
+        .map(|bytes| tepui_proto::v1::Resource::decode(&**bytes).map(Wire));
+    Some(Limitation {
+        reason: i32::try_from(limitation.reason).ok()?,
+        message: limitation.message,
+        resources: resources.collect::<Result<_, _>>().ok()?,
+    })
+}
+
+fn failed(isolator: &dyn Isolator, message: &str) -> Done {
+    Done::Event(Event::StepFailed {
+        message: in_words(isolator, message),
+    })
+}
+
+fn in_words(isolator: &dyn Isolator, message: &str) -> String {
+    format!("isolator {}: {message}", isolator.name())
+}
+
+async fn poll_option<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(deadline: Option<tepui_model::time::Mono>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep(deadline.since(os::boot_time())).await,
+        None => std::future::pending().await,
+    }
+}

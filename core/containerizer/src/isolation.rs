@@ -1,0 +1,190 @@
+//! The isolators of an agent, as the containerizer calls them.
+
+use std::{fmt, sync::Arc};
+
+use futures::future::BoxFuture;
+use tepui_module_proto::isolator::{
+    CleanupReply, ContainerConfig, IsolateRequest, LaunchPlan, LimitedReply, PrepareRequest,
+    RecoverRequest, StatusReply, UpdateRequest, UsageReply,
+};
+
+/// What a call of an isolator comes to; an error is text for people.
+pub type Called<'a, T> = BoxFuture<'a, Result<T, String>>;
+
+/// One isolator. Deadlines, lanes and restarts are behind it.
+pub trait Isolator: fmt::Debug + Send + Sync {
+    /// Its name.
+    fn name(&self) -> &str;
+    /// Whether it takes part in nested containers.
+    fn nesting(&self) -> bool;
+    /// Whether it takes part in standalone containers.
+    fn standalone(&self) -> bool;
+    /// Whether it tells of containers over a limit.
+    fn limits(&self) -> bool;
+    /// The first call.
+    fn recover(&self, request: RecoverRequest) -> Called<'_, ()>;
+    /// Answers what it adds to the plan.
+    fn prepare(&self, request: PrepareRequest) -> Called<'_, LaunchPlan>;
+    /// The first process waits at the gate.
+    fn isolate(&self, request: IsolateRequest) -> Called<'_, ()>;
+    /// New resources of a running container.
+    fn update(&self, request: UpdateRequest) -> Called<'_, ()>;
+    /// Removes all traces.
+    fn cleanup(&self, container: String) -> Called<'_, CleanupReply>;
+    /// Consumption of some containers.
+    fn usage(&self, containers: Vec<String>) -> Called<'_, UsageReply>;
+    /// Addresses and cgroups of some containers.
+    fn status(&self, containers: Vec<String>) -> Called<'_, StatusReply>;
+    /// Answers once the revision differs from the one seen.
+    fn limited(&self, seen: u64) -> Called<'_, LimitedReply>;
+}
+
+/// Mesos' order of preparation; what is not named here comes after, in configured order.
+const ORDER: &[&str] = &[
+    "filesystem/posix",
+    "filesystem/windows",
+    "filesystem/linux",
+    "filesystem/shared",
+    "posix/cpu",
+    "posix/mem",
+    "posix/rlimits",
+    "windows/cpu",
+    "windows/mem",
+    "cgroups/all",
+    "cgroups/blkio",
+    "cgroups/cpu",
+    "cgroups/cpuset",
+    "cgroups/devices",
+    "cgroups/hugetlb",
+    "cgroups/mem",
+    "cgroups/net_cls",
+    "cgroups/net_prio",
+    "cgroups/perf_event",
+    "cgroups/pids",
+    "appc/runtime",
+    "docker/runtime",
+    "linux/devices",
+    "linux/capabilities",
+    "linux/nnp",
+    "namespaces/ipc",
+    "namespaces/pid",
+    "volume/sandbox_path",
+    "docker/volume",
+    "volume/host_path",
+    "volume/image",
+    "volume/secret",
+    "volume/csi",
+    "disk/du",
+    "disk/xfs",
+    "linux/seccomp",
+    "gpu/nvidia",
+    "network/cni",
+    "network/port_mapping",
+    "network/ports",
+    "environment_secret",
+];
+
+/// Puts isolators in the order they prepare.
+pub(crate) fn sort(isolators: &mut [Arc<dyn Isolator>]) {
+    isolators.sort_by_key(|isolator| place(isolator.name()));
+}
+
+fn place(name: &str) -> usize {
+    // The module of all cgroups/* subsystems stands where the first of them does.
+    let name = if name == "cgroups" {
+        "cgroups/all"
+    } else {
+        name
+    };
+    ORDER
+        .iter()
+        .position(|known| *known == name)
+        .unwrap_or(ORDER.len())
+}
+
+/// The isolators that take part in a container.
+pub(crate) fn select(
+    isolators: &[Arc<dyn Isolator>],
+    config: &ContainerConfig,
+) -> Vec<Arc<dyn Isolator>> {
+    let nested = config.id.contains('.');
+    let takes_part = |isolator: &&Arc<dyn Isolator>| {
+        (!nested || isolator.nesting()) && (!config.standalone || isolator.standalone())
+    };
+    isolators.iter().filter(takes_part).cloned().collect()
+}
+
+/// The first part of a plan that this containerizer cannot perform yet; none when it can do all of it.
+pub(crate) fn beyond_us(plan: &LaunchPlan) -> Option<&'static str> {
+    let parts = [
+        (!plan.joins.is_empty(), "joins"),
+        (!plan.files.is_empty(), "files"),
+        (!plan.devices.is_empty(), "devices"),
+        (!plan.masked_paths.is_empty(), "masked_paths"),
+        (!plan.read_only_paths.is_empty(), "read_only_paths"),
+        (!plan.pre_exec.is_empty(), "pre_exec"),
+        (plan.capabilities.is_some(), "capabilities"),
+        (plan.no_new_privileges.is_some(), "no_new_privileges"),
+        (!plan.seccomp.is_empty(), "seccomp"),
+        (plan.hostname.is_some(), "hostname"),
+        (plan.rootfs.is_some(), "rootfs"),
+        (plan.user.is_some(), "user"),
+        (
+            !plan.supplementary_groups.is_empty(),
+            "supplementary_groups",
+        ),
+        (plan.umask.is_some(), "umask"),
+        (!plan.sysctls.is_empty(), "sysctls"),
+        (plan.tty.is_some(), "tty"),
+        (
+            plan.mounts.iter().any(|mount| mount.create != 0),
+            "mounts.create",
+        ),
+        (
+            plan.mounts.iter().any(|mount| mount.optional),
+            "mounts.optional",
+        ),
+    ];
+    parts
+        .into_iter()
+        .find_map(|(used, name)| used.then_some(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mesos_order_comes_before_custom_ones() {
+        let mut names = vec![
+            "acme/b",
+            "namespaces/pid",
+            "cgroups/mem",
+            "acme/a",
+            "filesystem/linux",
+            "cgroups/cpu",
+        ];
+        names.sort_by_key(|name| place(name));
+        assert_eq!(
+            names,
+            [
+                "filesystem/linux",
+                "cgroups/cpu",
+                "cgroups/mem",
+                "namespaces/pid",
+                "acme/b",
+                "acme/a"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_named() {
+        assert_eq!(beyond_us(&LaunchPlan::none()), None);
+        let plan = LaunchPlan {
+            hostname: Some("x".to_owned()),
+            ..LaunchPlan::default()
+        };
+        assert_eq!(beyond_us(&plan), Some("hostname"));
+    }
+}

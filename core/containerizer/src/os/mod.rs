@@ -1,0 +1,14 @@
+//! What differs between operating systems: starting a supervisor held at its gate, talking to it, finding it again
+//! and seeing its end.
+//!
+//! `linux` is complete. On other systems the module does not exist and the containerizer refuses to start.
+
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(target_os = "linux")]
+mod user;
+
+#[cfg(target_os = "linux")]
+pub(crate) use linux::{Found, Image, Supervisor, boot_id, boot_time, find, namespaces};
+#[cfg(target_os = "linux")]
+pub(crate) use user::{give_to, lookup};

@@ -1,0 +1,34 @@
+//! Users and groups, by the host's databases.
+
+use std::{ffi::CString, io, os::fd::AsFd};
+
+use nix::unistd::{Gid, Uid, fchown, getgrouplist};
+
+/// A user's numbers, supplementary groups included.
+///
+/// # Errors
+///
+/// When there is no such user, in Mesos' words.
+pub(crate) fn lookup(name: &str) -> Result<tepui_init::User, String> {
+    let user = nix::unistd::User::from_name(name)
+        .map_err(|error| format!("Failed to get user information for '{name}': {error}"))?
+        .ok_or_else(|| format!("Failed to get user information for '{name}': No such user"))?;
+    let c_name = CString::new(name).map_err(|_| format!("'{name}' cannot be a user"))?;
+    let groups = getgrouplist(&c_name, user.gid)
+        .map_err(|error| format!("Failed to get supplementary groups of '{name}': {error}"))?;
+    Ok(tepui_init::User {
+        uid: user.uid.as_raw(),
+        gid: user.gid.as_raw(),
+        groups: groups.into_iter().map(Gid::as_raw).collect(),
+    })
+}
+
+/// Makes an open file or directory the user's own.
+pub(crate) fn give_to(file: &impl AsFd, user: &tepui_init::User) -> io::Result<()> {
+    fchown(
+        file,
+        Some(Uid::from_raw(user.uid)),
+        Some(Gid::from_raw(user.gid)),
+    )
+    .map_err(Into::into)
+}

@@ -1,0 +1,393 @@
+//! What is kept of a container on disk: `launch.pb` and `events.log` in `<meta_dir>/<container id>`.
+//!
+//! Neither is synced: they survive the agent, not the machine, whose end is the container's end too. `launch.pb` is
+//! renamed into place; `events.log` is appended to, each record with its length and checksum, and a torn tail (the
+//! agent was killed while it wrote) is cut when it is read.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use prost::Message;
+use tepui_model::time::Mono;
+use tepui_module_proto::isolator::{ContainerConfig, LaunchPlan, UpdateRequest};
+use tepui_proto::{Wire, disk};
+use tepui_state_container::{Exit, Limitation, Mark, Termination};
+
+use crate::Error;
+
+/// The version of these records that this release writes, and the highest it reads.
+const VERSION: u32 = 1;
+
+/// `launch.pb`.
+#[derive(Clone, Debug)]
+pub(crate) struct LaunchRecord {
+    pub(crate) container: String,
+    pub(crate) boot_id: String,
+    pub(crate) isolators: Vec<String>,
+    pub(crate) config: ContainerConfig,
+    pub(crate) checkpoint: bool,
+}
+
+/// What `events.log` says.
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    pub(crate) marks: Vec<Mark>,
+    pub(crate) plan: LaunchPlan,
+    pub(crate) update: Option<UpdateRequest>,
+}
+
+/// A record for `events.log`.
+#[derive(Debug)]
+pub(crate) enum Entry<'a> {
+    Mark(&'a Mark),
+    Plan(&'a LaunchPlan),
+    Update(&'a UpdateRequest),
+}
+
+/// The records of one container.
+#[derive(Debug)]
+pub(crate) struct Records {
+    directory: PathBuf,
+    log: Option<File>,
+}
+
+impl Records {
+    pub(crate) fn new(directory: PathBuf) -> Self {
+        Self {
+            directory,
+            log: None,
+        }
+    }
+
+    /// Writes `launch.pb`.
+    pub(crate) fn persist(&self, launch: &LaunchRecord) -> Result<(), Error> {
+        fs::create_dir_all(&self.directory).map_err(|source| self.error("create", "", source))?;
+        let bytes = disk::ContainerLaunch {
+            version: VERSION,
+            container_id: launch.container.clone(),
+            boot_id: launch.boot_id.clone(),
+            isolators: launch.isolators.clone(),
+            config: launch.config.encode_to_vec().into(),
+            checkpoint: launch.checkpoint,
+        }
+        .encode_to_vec();
+        let temporary = self.directory.join("launch.new");
+        fs::write(&temporary, bytes)
+            .and_then(|()| fs::rename(&temporary, self.directory.join("launch.pb")))
+            .map_err(|source| self.error("write", "launch.pb", source))
+    }
+
+    /// Reads `launch.pb`; none when there is none, so that nothing was done yet.
+    pub(crate) fn launch(&self) -> Result<Option<LaunchRecord>, Error> {
+        let bytes = match fs::read(self.directory.join("launch.pb")) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(self.error("read", "launch.pb", error)),
+        };
+        let bad = |message: String| Error::Record {
+            path: self.directory.join("launch.pb"),
+            message,
+        };
+        let record =
+            disk::ContainerLaunch::decode(&*bytes).map_err(|error| bad(error.to_string()))?;
+        if record.version != VERSION {
+            return Err(bad(format!("version {} is not {VERSION}", record.version)));
+        }
+        let config =
+            ContainerConfig::decode(&*record.config).map_err(|error| bad(error.to_string()))?;
+        Ok(Some(LaunchRecord {
+            container: record.container_id,
+            boot_id: record.boot_id,
+            isolators: record.isolators,
+            config,
+            checkpoint: record.checkpoint,
+        }))
+    }
+
+    /// Appends to `events.log`.
+    pub(crate) fn append(&mut self, entry: &Entry<'_>) -> Result<(), Error> {
+        let event = disk::ContainerEvent {
+            event: Some(entry_to_disk(entry)),
+        }
+        .encode_to_vec();
+        let length = u32::try_from(event.len()).expect("records are far below 4 GiB");
+        let mut frame = Vec::with_capacity(event.len() + 8);
+        frame.extend_from_slice(&length.to_le_bytes());
+        frame.extend_from_slice(&crc32(&event).to_le_bytes());
+        frame.extend_from_slice(&event);
+        let written = match &mut self.log {
+            Some(log) => log.write_all(&frame),
+            None => {
+                open_log(&self.directory).and_then(|log| self.log.insert(log).write_all(&frame))
+            }
+        };
+        written.map_err(|source| self.error("append to", "events.log", source))
+    }
+
+    /// Reads `events.log` and cuts a torn tail.
+    pub(crate) fn history(&mut self) -> Result<History, Error> {
+        let path = self.directory.join("events.log");
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(History::default()),
+            Err(error) => return Err(self.error("read", "events.log", error)),
+        };
+        let mut history = History::default();
+        let mut rest = &bytes[..];
+        while let Some((event, after)) = next_event(rest) {
+            history.take(event);
+            rest = after;
+        }
+        if !rest.is_empty() {
+            let intact = (bytes.len() - rest.len()) as u64;
+            tracing::warn!(path = %path.display(), intact, lost = rest.len(), "cutting a torn tail");
+            File::options()
+                .write(true)
+                .open(&path)
+                .and_then(|file| file.set_len(intact))
+                .map_err(|source| self.error("cut", "events.log", source))?;
+        }
+        Ok(history)
+    }
+
+    /// Removes all records.
+    pub(crate) fn remove(&mut self) -> Result<(), Error> {
+        self.log = None;
+        match fs::remove_dir_all(&self.directory) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(self.error("remove", "", error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn error(&self, what: &'static str, name: &str, source: io::Error) -> Error {
+        let path = if name.is_empty() {
+            self.directory.clone()
+        } else {
+            self.directory.join(name)
+        };
+        Error::Io { what, path, source }
+    }
+}
+
+fn open_log(directory: &Path) -> io::Result<File> {
+    File::options()
+        .append(true)
+        .create(true)
+        .open(directory.join("events.log"))
+}
+
+/// The first record that is whole and unharmed, and what follows it.
+fn next_event(bytes: &[u8]) -> Option<(disk::ContainerEvent, &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    let (crc, rest) = rest.split_first_chunk::<4>()?;
+    let (event, rest) =
+        rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
+    if crc32(event) != u32::from_le_bytes(*crc) {
+        return None;
+    }
+    Some((disk::ContainerEvent::decode(event).ok()?, rest))
+}
+
+impl History {
+    fn take(&mut self, event: disk::ContainerEvent) {
+        use disk::container_event::Event;
+        let mark = match event.event {
+            Some(Event::Planned(plan)) => {
+                self.plan = LaunchPlan::decode(&*plan).unwrap_or_default();
+                return;
+            }
+            Some(Event::Updated(update)) => {
+                self.update = UpdateRequest::decode(&*update).ok();
+                return;
+            }
+            Some(Event::GateOpened(_)) => Mark::GateOpened,
+            Some(Event::Stopping(stopping)) => Mark::Stopping {
+                deadline: Mono(stopping.deadline),
+            },
+            Some(Event::Stopped(_)) => Mark::Stopped,
+            Some(Event::Destroying(_)) => Mark::Destroying,
+            Some(Event::Limited(limitation)) => Mark::Limited(limitation_from_disk(limitation)),
+            Some(Event::LaunchFailed(failed)) => Mark::LaunchFailed {
+                message: failed.message,
+            },
+            Some(Event::Terminated(termination)) => {
+                Mark::Terminated(termination_from_disk(termination))
+            }
+            // Written by a later release; what it must not miss raises the version.
+            None => return,
+        };
+        self.marks.push(mark);
+    }
+}
+
+fn entry_to_disk(entry: &Entry<'_>) -> disk::container_event::Event {
+    use disk::container_event::Event;
+    match entry {
+        Entry::Plan(plan) => Event::Planned(plan.encode_to_vec().into()),
+        Entry::Update(update) => Event::Updated(update.encode_to_vec().into()),
+        Entry::Mark(mark) => match mark {
+            Mark::GateOpened => Event::GateOpened(disk::ContainerGateOpened {}),
+            Mark::Stopping { deadline } => Event::Stopping(disk::ContainerStopping {
+                deadline: deadline.0,
+            }),
+            Mark::Stopped => Event::Stopped(disk::ContainerStopped {}),
+            Mark::Destroying => Event::Destroying(disk::ContainerDestroying {}),
+            Mark::Limited(limitation) => Event::Limited(limitation_to_disk(limitation)),
+            Mark::LaunchFailed { message } => Event::LaunchFailed(disk::ContainerLaunchFailed {
+                message: message.clone(),
+            }),
+            Mark::Terminated(termination) => Event::Terminated(termination_to_disk(termination)),
+        },
+    }
+}
+
+fn limitation_to_disk(limitation: &Limitation) -> disk::ContainerLimitation {
+    disk::ContainerLimitation {
+        reason: limitation.reason,
+        message: limitation.message.clone(),
+        resources: limitation
+            .resources
+            .iter()
+            .map(|resource| resource.0.clone())
+            .collect(),
+    }
+}
+
+fn limitation_from_disk(limitation: disk::ContainerLimitation) -> Limitation {
+    Limitation {
+        reason: limitation.reason,
+        message: limitation.message,
+        resources: limitation.resources.into_iter().map(Wire).collect(),
+    }
+}
+
+fn termination_to_disk(termination: &Termination) -> disk::ContainerTermination {
+    use disk::container_termination::Exit as DiskExit;
+    let (exit, status) = match termination.exit {
+        Exit::Status(status) => (DiskExit::Status, status),
+        Exit::NeverStarted => (DiskExit::NeverStarted, 0),
+        Exit::Vanished => (DiskExit::Vanished, 0),
+    };
+    disk::ContainerTermination {
+        exit: exit.into(),
+        status,
+        limitation: termination.limitation.as_ref().map(limitation_to_disk),
+        stopped: termination.stopped,
+        destroyed: termination.destroyed,
+        launch_failure: termination.launch_failure.clone(),
+        cleanup_failures: termination.cleanup_failures.clone(),
+    }
+}
+
+fn termination_from_disk(termination: disk::ContainerTermination) -> Termination {
+    use disk::container_termination::Exit as DiskExit;
+    Termination {
+        exit: match termination.exit() {
+            DiskExit::Status => Exit::Status(termination.status),
+            DiskExit::NeverStarted => Exit::NeverStarted,
+            DiskExit::Vanished => Exit::Vanished,
+        },
+        limitation: termination.limitation.map(limitation_from_disk),
+        stopped: termination.stopped,
+        destroyed: termination.destroyed,
+        launch_failure: termination.launch_failure,
+        cleanup_failures: termination.cleanup_failures,
+    }
+}
+
+/// CRC-32 (IEEE), bit by bit: records are short and few.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0_u32, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            (crc >> 1) ^ (0xedb8_8320 & 0_u32.wrapping_sub(crc & 1))
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn marks() -> Vec<Mark> {
+        let limitation = Limitation {
+            reason: 8,
+            message: "Memory limit exceeded".to_owned(),
+            resources: vec![Wire::default()],
+        };
+        let termination = Termination {
+            exit: Exit::Status(9),
+            limitation: Some(limitation.clone()),
+            stopped: true,
+            destroyed: true,
+            launch_failure: Some("no".to_owned()),
+            cleanup_failures: vec!["busy".to_owned()],
+        };
+        vec![
+            Mark::GateOpened,
+            Mark::Stopping { deadline: Mono(77) },
+            Mark::Stopped,
+            Mark::Destroying,
+            Mark::Limited(limitation),
+            Mark::LaunchFailed {
+                message: "no".to_owned(),
+            },
+            Mark::Terminated(termination),
+        ]
+    }
+
+    #[test]
+    fn a_log_is_read_back_up_to_any_tear() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut records = Records::new(directory.path().to_owned());
+        let marks = marks();
+        let path = directory.path().join("events.log");
+        let mut ends = Vec::new();
+        for mark in &marks {
+            records.append(&Entry::Mark(mark)).unwrap();
+            ends.push(fs::metadata(&path).unwrap().len() as usize);
+        }
+        assert_eq!(records.history().unwrap().marks, marks);
+        let whole = fs::read(&path).unwrap();
+        for cut in 0..whole.len() {
+            fs::write(&path, &whole[..cut]).unwrap();
+            let kept = ends.iter().filter(|end| **end <= cut).count();
+            assert_eq!(
+                Records::new(directory.path().to_owned())
+                    .history()
+                    .unwrap()
+                    .marks,
+                marks[..kept]
+            );
+            let length = fs::metadata(&path).unwrap().len() as usize;
+            assert_eq!(length, if kept == 0 { 0 } else { ends[kept - 1] });
+        }
+    }
+
+    #[test]
+    fn a_changed_byte_ends_the_log_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut records = Records::new(directory.path().to_owned());
+        for mark in &marks() {
+            records.append(&Entry::Mark(mark)).unwrap();
+        }
+        let path = directory.path().join("events.log");
+        let whole = fs::read(&path).unwrap();
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x40;
+            fs::write(&path, &bytes).unwrap();
+            let history = Records::new(directory.path().to_owned()).history().unwrap();
+            assert_eq!(history.marks, marks()[..history.marks.len()], "byte {at}");
+        }
+    }
+
+    #[test]
+    fn crc_is_the_usual_one() {
+        assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
+    }
+}

@@ -1,0 +1,215 @@
+//! What a supervisor is told to start.
+
+use std::{collections::BTreeMap, ffi::OsString, path::Path};
+
+use tepui_init::{CloneFlags, LaunchSpec, Mount, Rlimit, User};
+use tepui_module_proto::isolator::{self, LaunchPlan, Namespace};
+
+use crate::ContainerConfig;
+
+/// The host's PATH in Mesos' words, for a command that is given none.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Joins what is asked for with what the isolators planned.
+pub(crate) fn launch_spec(
+    config: &ContainerConfig,
+    plan: &LaunchPlan,
+    user: Option<User>,
+    directory: &Path,
+) -> Result<LaunchSpec, String> {
+    let (program, arguments) = command(config, plan);
+    Ok(LaunchSpec {
+        container: config.id.to_string(),
+        directory: directory.to_owned(),
+        die_with_agent: !config.checkpoint,
+        clone_flags: clone_flags(plan)?,
+        cgroups: plan
+            .cgroups
+            .iter()
+            .map(|join| {
+                Path::new(&join.path).join(if join.subsystem.is_empty() {
+                    "cgroup.procs"
+                } else {
+                    "tasks"
+                })
+            })
+            .collect(),
+        mounts: plan.mounts.iter().flat_map(mounts).collect(),
+        stdout: config.sandbox.join("stdout"),
+        stderr: config.sandbox.join("stderr"),
+        working_directory: plan
+            .working_directory
+            .as_ref()
+            .map_or_else(|| config.sandbox.clone(), Into::into),
+        program,
+        arguments,
+        environment: environment(config, plan),
+        user,
+        oom_score_adj: plan.oom_score_adj,
+        rlimits: plan.rlimits.iter().map(rlimit).collect::<Result<_, _>>()?,
+    })
+}
+
+fn command(config: &ContainerConfig, plan: &LaunchPlan) -> (OsString, Vec<OsString>) {
+    let (shell, value, arguments) = match &plan.command {
+        Some(command) => (command.shell, &command.value, &command.arguments),
+        None => (
+            config.command.shell,
+            &config.command.value,
+            &config.command.arguments,
+        ),
+    };
+    if shell {
+        (
+            "/bin/sh".into(),
+            vec!["sh".into(), "-c".into(), value.into()],
+        )
+    } else if arguments.is_empty() {
+        (value.into(), vec![value.into()])
+    } else {
+        (value.into(), arguments.iter().map(Into::into).collect())
+    }
+}
+
+/// The later of two entries with one name wins; the command's own are later than the isolators'.
+fn environment(config: &ContainerConfig, plan: &LaunchPlan) -> Vec<OsString> {
+    let planned = plan
+        .environment
+        .iter()
+        .map(|variable| (&variable.name, &variable.value));
+    let mut variables: BTreeMap<&str, &str> = BTreeMap::from([("PATH", DEFAULT_PATH)]);
+    for (name, value) in planned.chain(config.environment.iter().map(|(name, value)| (name, value)))
+    {
+        variables.insert(name, value);
+    }
+    variables
+        .into_iter()
+        .map(|(name, value)| format!("{name}={value}").into())
+        .collect()
+}
+
+fn clone_flags(plan: &LaunchPlan) -> Result<CloneFlags, String> {
+    let mut flags = 0;
+    for namespace in &plan.namespaces {
+        flags |= match Namespace::try_from(*namespace) {
+            Ok(Namespace::Mount) => libc::CLONE_NEWNS,
+            Ok(Namespace::Pid) => libc::CLONE_NEWPID,
+            Ok(Namespace::Network) => libc::CLONE_NEWNET,
+            Ok(Namespace::Uts) => libc::CLONE_NEWUTS,
+            Ok(Namespace::Ipc) => libc::CLONE_NEWIPC,
+            Ok(Namespace::Cgroup) => libc::CLONE_NEWCGROUP,
+            Ok(Namespace::User | Namespace::Unspecified) | Err(_) => {
+                return Err(format!("namespace {namespace} is not supported yet"));
+            }
+        };
+    }
+    Ok(CloneFlags(u64::from(flags.unsigned_abs())))
+}
+
+/// A mount, and the change of propagation that follows it.
+fn mounts(mount: &isolator::Mount) -> Vec<Mount> {
+    let mut mounts = vec![Mount {
+        source: (&mount.source).into(),
+        target: (&mount.target).into(),
+        fstype: (&mount.fstype).into(),
+        flags: mount.flags,
+        data: (&mount.options).into(),
+    }];
+    if mount.propagation != 0 {
+        mounts.push(Mount {
+            target: (&mount.target).into(),
+            flags: mount.propagation,
+            ..Mount::default()
+        });
+    }
+    mounts
+}
+
+fn rlimit(limit: &isolator::Rlimit) -> Result<Rlimit, String> {
+    let resource = match limit.r#type.as_str() {
+        "AS" => libc::RLIMIT_AS,
+        "CORE" => libc::RLIMIT_CORE,
+        "CPU" => libc::RLIMIT_CPU,
+        "DATA" => libc::RLIMIT_DATA,
+        "FSIZE" => libc::RLIMIT_FSIZE,
+        "LOCKS" => libc::RLIMIT_LOCKS,
+        "MEMLOCK" => libc::RLIMIT_MEMLOCK,
+        "MSGQUEUE" => libc::RLIMIT_MSGQUEUE,
+        "NICE" => libc::RLIMIT_NICE,
+        "NOFILE" => libc::RLIMIT_NOFILE,
+        "NPROC" => libc::RLIMIT_NPROC,
+        "RSS" => libc::RLIMIT_RSS,
+        "RTPRIO" => libc::RLIMIT_RTPRIO,
+        "RTTIME" => libc::RLIMIT_RTTIME,
+        "SIGPENDING" => libc::RLIMIT_SIGPENDING,
+        "STACK" => libc::RLIMIT_STACK,
+        unknown => return Err(format!("resource limit {unknown} is unknown")),
+    };
+    Ok(Rlimit {
+        resource,
+        soft: limit.soft.unwrap_or(u64::MAX),
+        hard: limit.hard.unwrap_or(u64::MAX),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Command;
+    use tepui_model::{id::ContainerId, resources::Resources};
+
+    fn config(command: Command) -> ContainerConfig {
+        ContainerConfig {
+            id: ContainerId::new("c"),
+            user: None,
+            sandbox: "/s".into(),
+            command,
+            environment: vec![
+                ("A".to_owned(), "1".to_owned()),
+                ("A".to_owned(), "2".to_owned()),
+            ],
+            resources: Resources::default(),
+            limits: BTreeMap::new(),
+            container: None,
+            is_command_task: true,
+            checkpoint: true,
+        }
+    }
+
+    #[test]
+    fn arguments_and_environment_are_what_the_framework_gave() {
+        let shell = config(Command {
+            shell: true,
+            value: "a  b".to_owned(),
+            arguments: vec!["x".to_owned()],
+        });
+        let plan = LaunchPlan::none().env("A", "planned").env("B", "planned");
+        let spec = launch_spec(&shell, &plan, None, Path::new("/r")).unwrap();
+        assert_eq!(
+            (spec.program, spec.arguments),
+            (
+                "/bin/sh".into(),
+                vec!["sh".into(), "-c".into(), "a  b".into()]
+            )
+        );
+        assert_eq!(
+            spec.environment,
+            [
+                "A=2".into(),
+                "B=planned".into(),
+                OsString::from(format!("PATH={DEFAULT_PATH}"))
+            ]
+        );
+        let direct = config(Command {
+            shell: false,
+            value: "/bin/x".to_owned(),
+            arguments: vec!["zero".to_owned(), String::new(), "*".to_owned()],
+        });
+        let spec = launch_spec(&direct, &LaunchPlan::none(), None, Path::new("/r")).unwrap();
+        assert_eq!(
+            spec.arguments,
+            ["zero".into(), "".into(), OsString::from("*")]
+        );
+        assert_eq!(spec.program, "/bin/x");
+    }
+}

@@ -1,0 +1,156 @@
+//! What the tests share: directories of their own, configurations, an isolator that remembers.
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use futures::FutureExt;
+use tepui_containerizer::{Called, Command, ContainerConfig, Containerizer, Isolator, Settings};
+use tepui_model::{id::ContainerId, resources::Resources};
+use tepui_module_proto::isolator as messages;
+
+/// The program beside the tests, built when it is missing or older than its source.
+pub fn init() -> PathBuf {
+    let mut directory = std::env::current_exe().unwrap();
+    directory.pop();
+    if directory.ends_with("deps") {
+        directory.pop();
+    }
+    let program = directory.join("tepui-init");
+    let changed = |path: &Path| {
+        std::fs::metadata(path)
+            .and_then(|metadata| metadata.modified())
+            .ok()
+    };
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../init/src");
+    let newest = std::fs::read_dir(source)
+        .unwrap()
+        .filter_map(|entry| changed(&entry.unwrap().path()))
+        .max();
+    if changed(&program) < newest {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let built = std::process::Command::new(cargo)
+            .args(["build", "-p", "tepui-init"])
+            .status()
+            .unwrap();
+        assert!(built.success(), "tepui-init cannot be built");
+    }
+    program
+}
+
+pub fn settings(at: &Path) -> Settings {
+    Settings::new(at.join("meta"), at.join("run"), init())
+}
+
+pub fn containerizer(at: &Path, isolators: Vec<Arc<dyn Isolator>>) -> Containerizer {
+    Containerizer::new(settings(at), isolators).unwrap()
+}
+
+pub fn shell(at: &Path, id: &str, text: &str) -> ContainerConfig {
+    ContainerConfig {
+        id: ContainerId::new(id),
+        user: None,
+        sandbox: at.join("sandboxes").join(id),
+        command: Command {
+            shell: true,
+            value: text.to_owned(),
+            arguments: Vec::new(),
+        },
+        environment: Vec::new(),
+        resources: Resources::cpus_mem(0.1, 32.0),
+        limits: BTreeMap::new(),
+        container: None,
+        is_command_task: true,
+        checkpoint: true,
+    }
+}
+
+pub fn read(config: &ContainerConfig, name: &str) -> String {
+    std::fs::read_to_string(config.sandbox.join(name)).unwrap_or_default()
+}
+
+pub async fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !condition() {
+        assert!(
+            started.elapsed() < Duration::from_secs(30),
+            "waited in vain: {what}"
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// An isolator that notes its calls and does as it is told.
+#[derive(Debug, Default)]
+pub struct Notes {
+    pub name: &'static str,
+    pub calls: Arc<Mutex<Vec<String>>>,
+    /// The method that fails.
+    pub fails: Option<&'static str>,
+    /// What cleanup tells.
+    pub exceeded: Option<messages::Limitation>,
+}
+
+impl Notes {
+    fn call<T: Send + 'static>(&self, method: &'static str, answer: T) -> Called<'_, T> {
+        self.calls
+            .lock()
+            .unwrap()
+            .push(format!("{} {method}", self.name));
+        let failed = self.fails == Some(method);
+        async move {
+            tokio::task::yield_now().await;
+            if failed {
+                Err("as told".to_owned())
+            } else {
+                Ok(answer)
+            }
+        }
+        .boxed()
+    }
+}
+
+impl Isolator for Notes {
+    fn name(&self) -> &str {
+        self.name
+    }
+    fn nesting(&self) -> bool {
+        true
+    }
+    fn standalone(&self) -> bool {
+        true
+    }
+    fn limits(&self) -> bool {
+        false
+    }
+    fn recover(&self, _: messages::RecoverRequest) -> Called<'_, ()> {
+        self.call("recover", ())
+    }
+    fn prepare(&self, _: messages::PrepareRequest) -> Called<'_, messages::LaunchPlan> {
+        self.call("prepare", messages::LaunchPlan::none())
+    }
+    fn isolate(&self, request: messages::IsolateRequest) -> Called<'_, ()> {
+        assert!(request.pid > 0 && Path::new(&request.namespaces[&2]).exists());
+        self.call("isolate", ())
+    }
+    fn update(&self, _: messages::UpdateRequest) -> Called<'_, ()> {
+        self.call("update", ())
+    }
+    fn cleanup(&self, _: String) -> Called<'_, messages::CleanupReply> {
+        let limitation = self.exceeded.clone();
+        self.call("cleanup", messages::CleanupReply { limitation })
+    }
+    fn usage(&self, _: Vec<String>) -> Called<'_, messages::UsageReply> {
+        self.call("usage", messages::UsageReply::default())
+    }
+    fn status(&self, _: Vec<String>) -> Called<'_, messages::StatusReply> {
+        self.call("status", messages::StatusReply::default())
+    }
+    fn limited(&self, _: u64) -> Called<'_, messages::LimitedReply> {
+        std::future::pending().boxed()
+    }
+}
