@@ -36,6 +36,12 @@ fn main() -> anyhow::Result<()> {
     prost_build::Config::new()
         .bytes(["."])
         .btree_map(["."])
+        // Rare and large: without this each link frame would take seven kilobytes.
+        .boxed(".mesos.v1.Offer.Operation.grow_volume")
+        .boxed(".mesos.v1.Offer.Operation.shrink_volume")
+        .boxed(".mesos.v1.Offer.Operation.create_disk")
+        .boxed(".mesos.v1.Offer.Operation.destroy_disk")
+        .boxed(".tepui.link.ApplyOperation.operation")
         .include_file("_includes.rs")
         .enable_type_names()
         .compile_fds(set)?;

@@ -7,7 +7,7 @@ use tepui_model::allocation::{AgentKey, Fact, FrameworkKey};
 use tepui_model::authorization::Class;
 use tepui_model::id::{AgentId, ExecutorId, TaskId};
 use tepui_model::resources::Resources;
-use tepui_model::time::{Mono, Now, Wall};
+use tepui_model::time::{Mono, Now};
 use tepui_proto::link::{self, link_frame::Body, refuse::Code};
 use tepui_proto::v1::{self, AgentInfo, TaskState, task_status};
 use tepui_proto::{Message as _, convert};
@@ -16,7 +16,6 @@ use tepui_view::AgentRow;
 use crate::effect::bytes_of;
 use crate::event::SessionKey;
 use crate::registry::{Pending, agent_entry};
-use crate::status::{self, MasterStatus};
 use crate::timers::Timer;
 use crate::{Effect, MasterState};
 
@@ -62,12 +61,12 @@ pub(crate) enum Session {
     Open(AgentKey),
 }
 
-fn refuse(code: Code, reason: &str, retry_ms: u32) -> Body {
-    Body::Refuse(link::Refuse {
+fn refuse(code: Code, reason: &str, retry_ms: u32) -> link::Refuse {
+    link::Refuse {
         code: code as i32,
         reason: reason.into(),
         retry_ms,
-    })
+    }
 }
 
 impl MasterState {
@@ -79,8 +78,8 @@ impl MasterState {
         now: Now,
         effects: &mut Vec<Effect>,
     ) {
-        if let Err(body) = self.may_register(session, &hello) {
-            effects.push(Effect::to_agent(session, body));
+        if let Err(refuse) = self.may_register(session, &hello) {
+            effects.push(Effect::to_agent(session, Body::Refuse(refuse)));
             effects.push(Effect::CloseAgent { session });
             return;
         }
@@ -125,7 +124,7 @@ impl MasterState {
         self.store(vec![entry], deletes, pending, effects);
     }
 
-    fn may_register(&self, session: SessionKey, hello: &link::Hello) -> Result<(), Body> {
+    fn may_register(&self, session: SessionKey, hello: &link::Hello) -> Result<(), link::Refuse> {
         let protocol = hello.protocol.unwrap_or_default();
         if protocol.min > PROTOCOL || protocol.max < PROTOCOL {
             return Err(refuse(
@@ -358,7 +357,7 @@ impl MasterState {
     }
 
     /// No command reaches the agent any more. Its checkpointed tasks wait; others are lost with it.
-    fn session_ended(&mut self, key: AgentKey, now: Now, effects: &mut Vec<Effect>) {
+    pub(crate) fn session_ended(&mut self, key: AgentKey, now: Now, effects: &mut Vec<Effect>) {
         let run = self
             .agent_runs
             .get_mut(&key)
@@ -456,158 +455,6 @@ impl MasterState {
             }
         }
         effects.push(Effect::CloseAgent { session });
-    }
-
-    /// The agent asked to be removed: its tasks are over.
-    pub(crate) fn agent_unregister(
-        &mut self,
-        session: SessionKey,
-        now: Now,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Some(key) = self.agent_of(session) else {
-            return;
-        };
-        self.sessions.remove(&session);
-        self.session_ended(key, now, effects);
-        effects.push(Effect::CloseAgent { session });
-        let id = self.agent_runs[&key].id.clone();
-        if self.transitioning.insert(id.clone()) {
-            let deletes = vec![format!("agents/{id}")];
-            self.store(Vec::new(), deletes, Pending::Removed { id }, effects);
-        }
-    }
-
-    /// The registry has it: tell the frameworks, forget the agent, keep its tasks as unreachable.
-    pub(crate) fn agent_unreachable(
-        &mut self,
-        id: &AgentId,
-        since: Wall,
-        now: Now,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Some(key) = self.agent_ids.get(id).copied() else {
-            return;
-        };
-        let message = format!(
-            "Agent {} is unreachable",
-            self.agent_runs[&key].info.hostname
-        );
-        let tasks: Vec<_> = self.agent_runs[&key].tasks.iter().cloned().collect();
-        for (framework, task) in tasks {
-            self.task_unreachable(framework, &task, since, &message, now, effects);
-        }
-        self.forget_agent(key, now, effects);
-    }
-
-    /// The agent left: its tasks are gone.
-    pub(crate) fn agent_removed(&mut self, id: &AgentId, now: Now, effects: &mut Vec<Effect>) {
-        self.end_agent(
-            id,
-            TaskState::TaskGone,
-            task_status::Reason::AgentRemoved,
-            "removed",
-            now,
-            effects,
-        );
-    }
-
-    /// An operator said that the agent is gone.
-    pub(crate) fn agent_gone(&mut self, id: &AgentId, now: Now, effects: &mut Vec<Effect>) {
-        self.end_agent(
-            id,
-            TaskState::TaskGoneByOperator,
-            task_status::Reason::AgentRemovedByOperator,
-            "marked gone",
-            now,
-            effects,
-        );
-    }
-
-    fn end_agent(
-        &mut self,
-        id: &AgentId,
-        state: TaskState,
-        reason: task_status::Reason,
-        how: &str,
-        now: Now,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Some(key) = self.agent_ids.get(id).copied() else {
-            return;
-        };
-        let message = format!("Agent {} {how}", self.agent_runs[&key].info.hostname);
-        let tasks: Vec<_> = self.agent_runs[&key].tasks.iter().cloned().collect();
-        for (framework, task) in tasks {
-            let said = self.frameworks[&framework].spoken(state);
-            self.end_task(
-                framework,
-                &task,
-                said,
-                reason,
-                message.clone(),
-                now,
-                effects,
-            );
-        }
-        self.forget_agent(key, now, effects);
-    }
-
-    /// Drops an agent whose tasks are dealt with.
-    fn forget_agent(&mut self, key: AgentKey, now: Now, effects: &mut Vec<Effect>) {
-        self.rescind_agent(key, now, effects);
-        let executors: Vec<_> = self.agent_runs[&key].executors.iter().cloned().collect();
-        for (framework, executor) in executors {
-            self.remove_executor(framework, key, &executor, now);
-        }
-        let run = self.agent_runs.remove(&key).expect("caller found it");
-        if let Some(session) = run.session {
-            if run.synced {
-                self.synced_count -= 1;
-            }
-            self.sessions.remove(&session);
-            effects.push(Effect::CloseAgent { session });
-        }
-        self.agents.remove(&key);
-        self.agent_ids.swap_remove(&run.id);
-        self.allocation.forget_agent(key);
-        self.allocation.tell(Fact::AgentRemoved(key));
-        for framework in self.frameworks.values() {
-            framework.send(status::failure_event(&run.id, None, None), effects);
-        }
-        effects.push(self.operators_agent_removed(&run.id));
-    }
-
-    /// A task ends by the master's word: no acknowledgement is awaited.
-    #[expect(clippy::too_many_arguments, reason = "one sentence of a status")]
-    pub(crate) fn end_task(
-        &mut self,
-        framework: FrameworkKey,
-        task: &TaskId,
-        state: TaskState,
-        reason: task_status::Reason,
-        message: String,
-        now: Now,
-        effects: &mut Vec<Effect>,
-    ) {
-        let owner = &self.frameworks[&framework];
-        let agent = owner.tasks.get(task).map(|row| row.agent);
-        let agent = agent
-            .and_then(|key| self.agents.get(&key))
-            .map(|row| &row.id);
-        let status = status::by_master(
-            MasterStatus {
-                task,
-                state,
-                reason,
-                message,
-                agent,
-            },
-            now,
-        );
-        owner.send(status::update_event(status.clone()), effects);
-        self.set_task_status(framework, task, state, &status, now, effects);
-        self.remove_task(framework, task, now);
     }
 
     pub(crate) fn agent_resources(

@@ -102,7 +102,12 @@ impl Allocation {
             .map(|(place, _)| place.clone())
             .filter(hit)
             .collect();
-        let held: Vec<Place> = self.held.range(first..after).cloned().filter(hit).collect();
+        let held: Vec<Place> = self
+            .held
+            .range(first..after)
+            .filter(|place| hit(place))
+            .cloned()
+            .collect();
         if places.is_empty() && held.is_empty() {
             return;
         }

@@ -105,7 +105,7 @@ pub enum Effect {
         /// Who may see it: the class of the object it is about.
         class: Option<ClassKey>,
         /// The event.
-        event: Wire<master::Event>,
+        event: Box<Wire<master::Event>>,
     },
 
     /// The leader cannot go on: end the process.

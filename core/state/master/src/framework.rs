@@ -12,14 +12,14 @@ use tepui_model::authorization::{Class, ClassKey};
 use tepui_model::hash::Seed;
 use tepui_model::id::{ExecutorId, FrameworkId, Role, TaskId, Uuid};
 use tepui_model::time::{Mono, Now, Wall};
+use tepui_proto::Wire;
 use tepui_proto::link::{self, link_frame::Body};
 use tepui_proto::v1::framework_info::capability::Type as Capability;
 use tepui_proto::v1::{self, FrameworkInfo, TaskState, scheduler, task_status};
-use tepui_proto::{Message as _, Wire};
 use tepui_view::{DoneRow, ExecutorRow, FrameworkRow, FrameworkView, Table, TaskRow};
 
 use crate::effect::bytes_of;
-use crate::event::{CallId, StreamKey};
+use crate::event::StreamKey;
 use crate::ledger::Tally;
 use crate::status::{self, MasterStatus};
 use crate::timers::Timer;
@@ -194,25 +194,10 @@ impl Framework {
             unregistered: self.unregistered,
             roles: self.roles.iter().cloned().collect(),
             suppressed: self.suppressed.iter().cloned().collect(),
-            constraints: self.constraints.as_ref().map(|some| bytes_of(some)),
+            constraints: self.constraints.as_ref().map(bytes_of),
             used: self.used.total(),
             offered: self.offered.total(),
         }
-    }
-}
-
-fn error_event(message: String) -> scheduler::Event {
-    scheduler::Event {
-        r#type: Some(scheduler::event::Type::Error as i32),
-        error: Some(scheduler::event::Error { message }),
-        ..Default::default()
-    }
-}
-
-fn heartbeat_event() -> scheduler::Event {
-    scheduler::Event {
-        r#type: Some(scheduler::event::Type::Heartbeat as i32),
-        ..Default::default()
     }
 }
 
@@ -239,162 +224,6 @@ fn roles_of(info: &FrameworkInfo, can: Can) -> BTreeSet<Role> {
 }
 
 impl MasterState {
-    pub(crate) fn subscribe(
-        &mut self,
-        call: CallId,
-        principal: Option<String>,
-        request: scheduler::Call,
-        refused: Option<String>,
-        now: Now,
-        effects: &mut Vec<Effect>,
-    ) {
-        let subscribe = request.subscribe.unwrap_or_default();
-        let mut info = subscribe.framework_info;
-        let id = info
-            .id
-            .take()
-            .filter(|id| !id.value.is_empty())
-            .map(|id| FrameworkId::from(id.value));
-        if let Err(message) = self.may_subscribe(
-            id.as_ref(),
-            &info,
-            &subscribe.suppressed_roles,
-            subscribe.offer_constraints.as_ref(),
-            principal.as_deref(),
-            refused,
-        ) {
-            return self.refuse_subscription(call, message, effects);
-        }
-        let known = id
-            .as_ref()
-            .and_then(|id| self.framework_ids.get(id))
-            .copied();
-        let key = match known {
-            Some(key) => key,
-            None => {
-                let id = id.unwrap_or_else(|| self.new_framework_id());
-                self.new_framework(id, now)
-            }
-        };
-        let stream = Stream {
-            key: StreamKey(self.next_stream),
-            id: self.rng.uuid(),
-        };
-        self.next_stream += 1;
-        self.replace_stream(key, stream, effects);
-        let was = self.frameworks[&key].standing;
-        self.discard_offers_of_framework(key, now, effects);
-        let suppressed: BTreeSet<Role> = subscribe
-            .suppressed_roles
-            .iter()
-            .map(|role| Role::from(role.as_str()))
-            .collect();
-        if let Some(old) = known.map(|key| &self.frameworks[&key].info) {
-            // user and checkpoint cannot change: the old ones stay, as in Mesos.
-            if was != Standing::Recovered {
-                info.user = old.user.clone();
-                info.checkpoint = old.checkpoint;
-            }
-        }
-        if info.principal.is_none() {
-            info.principal = principal;
-        }
-        self.set_framework_info(key, info, suppressed, subscribe.offer_constraints);
-
-        let framework = self.frameworks.get_mut(&key).expect("just found or made");
-        framework.standing = Standing::Active;
-        framework.unregistered = None;
-        framework.version += 1;
-        if known.is_some() {
-            framework.reregistered = Some(now.wall);
-        } else {
-            framework.reregistered = Some(framework.registered);
-        }
-        let framework_id = framework.id.clone();
-        effects.push(Effect::OpenStream {
-            call,
-            stream: stream.key,
-            stream_id: stream.id,
-            framework: Some(framework_id.clone()),
-        });
-        let event = self.subscribed_event(&framework_id);
-        let framework = &self.frameworks[&key];
-        framework.send(event, effects);
-        framework.send(heartbeat_event(), effects);
-        self.timers.set(
-            now.mono + self.settings.heartbeat_interval,
-            Timer::Heartbeat(stream.key),
-        );
-        self.tell_framework(key, known.is_none());
-        self.operators_framework(key, known.is_none(), effects);
-        if known.is_some() {
-            self.resend_updates(key, effects);
-        }
-        self.allocation.want_all();
-    }
-
-    fn may_subscribe(
-        &self,
-        id: Option<&FrameworkId>,
-        info: &FrameworkInfo,
-        suppressed: &[String],
-        constraints: Option<&scheduler::OfferConstraints>,
-        principal: Option<&str>,
-        refused: Option<String>,
-    ) -> Result<(), String> {
-        if let Some(id) = id {
-            validate::framework_id(id.as_str())?;
-        }
-        validate::framework_info(info)?;
-        validate::suppressed_roles(info, suppressed)?;
-        if let Some(constraints) = constraints {
-            validate::offer_constraints(constraints)?;
-        }
-        if let Some(message) = refused {
-            return Err(message);
-        }
-        let Some(id) = id else { return Ok(()) };
-        if self.removed_frameworks.contains(id) {
-            return Err("Framework has been removed".into());
-        }
-        if let Some(framework) = self.framework_ids.get(id).map(|key| &self.frameworks[key])
-            && framework.standing != Standing::Recovered
-        {
-            let new = info.principal.as_deref().or(principal);
-            let old = framework.info.principal.as_deref();
-            if new != old {
-                return Err(format!(
-                    "Changing framework's principal is not allowed. Attempted to change from '{}' to '{}'",
-                    old.unwrap_or("<none>"),
-                    new.unwrap_or("<none>"),
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    fn refuse_subscription(&mut self, call: CallId, message: String, effects: &mut Vec<Effect>) {
-        let stream = StreamKey(self.next_stream);
-        self.next_stream += 1;
-        effects.push(Effect::OpenStream {
-            call,
-            stream,
-            stream_id: self.rng.uuid(),
-            framework: None,
-        });
-        effects.push(Effect::ToScheduler {
-            stream,
-            event: Wire(error_event(message)),
-        });
-        effects.push(Effect::CloseStream { stream });
-    }
-
-    fn new_framework_id(&mut self) -> FrameworkId {
-        let number = self.next_framework;
-        self.next_framework += 1;
-        FrameworkId::from(format!("{}-{number:04}", self.master_id))
-    }
-
     /// Makes a framework's row; its info is set afterwards.
     pub(crate) fn new_framework(&mut self, id: FrameworkId, now: Now) -> FrameworkKey {
         let key = FrameworkKey(self.next_framework_key);
@@ -404,17 +233,6 @@ impl MasterState {
         self.frameworks.insert(key, framework);
         self.framework_ids.insert(id, key);
         key
-    }
-
-    fn replace_stream(&mut self, key: FrameworkKey, new: Stream, effects: &mut Vec<Effect>) {
-        let framework = self.frameworks.get_mut(&key).expect("framework exists");
-        if let Some(old) = framework.stream {
-            framework.send(error_event("Framework failed over".into()), effects);
-            effects.push(Effect::CloseStream { stream: old.key });
-            self.streams.remove(&old.key);
-        }
-        framework.stream = Some(new);
-        self.streams.insert(new.key, key);
     }
 
     /// Takes over an info that was checked, with its id put in.
@@ -443,41 +261,6 @@ impl MasterState {
         framework.constraints = constraints;
         framework.class = class;
         framework.version += 1;
-    }
-
-    fn subscribed_event(&self, id: &FrameworkId) -> scheduler::Event {
-        let mut master =
-            v1::MasterInfo::decode(self.settings.master_info.clone()).unwrap_or_default();
-        master.id = self.master_id.clone();
-        scheduler::Event {
-            r#type: Some(scheduler::event::Type::Subscribed as i32),
-            subscribed: Some(scheduler::event::Subscribed {
-                framework_id: v1::FrameworkId {
-                    value: id.to_string(),
-                },
-                heartbeat_interval_seconds: Some(self.settings.heartbeat_interval.as_secs_f64()),
-                master_info: Some(master),
-            }),
-            ..Default::default()
-        }
-    }
-
-    pub(crate) fn heartbeat(
-        &mut self,
-        stream: StreamKey,
-        due: Mono,
-        now: Now,
-        effects: &mut Vec<Effect>,
-    ) {
-        if !self.streams.contains_key(&stream) {
-            return;
-        }
-        effects.push(Effect::ToScheduler {
-            stream,
-            event: Wire(heartbeat_event()),
-        });
-        let next = (due + self.settings.heartbeat_interval).max(now.mono);
-        self.timers.set(next, Timer::Heartbeat(stream));
     }
 
     /// The scheduler's connection ended: no offers until it is back, and only so long.
@@ -605,7 +388,7 @@ impl MasterState {
     }
 
     /// The framework is back: its agents resend at once what it has not acknowledged.
-    fn resend_updates(&mut self, key: FrameworkKey, effects: &mut Vec<Effect>) {
+    pub(crate) fn resend_updates(&mut self, key: FrameworkKey, effects: &mut Vec<Effect>) {
         let framework = &self.frameworks[&key];
         let agents: BTreeSet<AgentKey> = framework.tasks.iter().map(|task| task.agent).collect();
         let id = framework.proto_id();

@@ -102,7 +102,7 @@ impl MasterState {
     fn to_operators(class: Option<ClassKey>, event: master::Event) -> Effect {
         Effect::ToOperators {
             class,
-            event: Wire(event),
+            event: Box::new(Wire(event)),
         }
     }
 

@@ -359,8 +359,7 @@ impl MasterState {
             return;
         }
         let run = self.agent_runs.get_mut(&agent).expect("agent of a task");
-        run.kills
-            .insert((framework, id.clone()), call.kill_policy.clone());
+        run.kills.insert((framework, id.clone()), call.kill_policy);
         self.send_kill(framework, agent, &id, call.kill_policy, effects);
     }
 

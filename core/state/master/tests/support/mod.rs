@@ -135,6 +135,8 @@ pub struct World {
     pub opened: BTreeMap<CallId, (StreamKey, String)>,
     pub operators: Vec<v1::master::Event>,
     pub all: Vec<Effect>,
+    /// The allocator proposes everything twice.
+    pub mischief: bool,
     calls: u64,
 }
 
@@ -172,6 +174,7 @@ impl World {
             opened: BTreeMap::new(),
             operators: Vec::new(),
             all: Vec::new(),
+            mischief: false,
             calls: 0,
         };
         world.apply(Event::Recovered {
@@ -222,7 +225,10 @@ impl World {
                 }
             }
             Effect::Allocate { number, round } => {
-                let proposals = self.allocator.allocate(&round);
+                let mut proposals = self.allocator.allocate(&round);
+                if self.mischief {
+                    proposals.extend(proposals.clone());
+                }
                 queue.push_back(Event::Proposals {
                     round: number,
                     proposals,
