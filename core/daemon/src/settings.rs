@@ -289,6 +289,11 @@ impl AgentSettings {
             }
             _ => {}
         }
+        if let Some(master) = &master {
+            values
+                .modules
+                .set("standalone", "master", master.as_str().into());
+        }
         let authorizer = single(&values, "authorizer")?;
         let environment = values
             .text("executor_environment_variables")
