@@ -16,7 +16,7 @@ pub const MAX_REFUSE: Duration = Duration::from_secs(365 * 24 * 3600);
 #[must_use]
 pub fn refuse_time(refuse_seconds: Option<f64>, allocation_interval: Duration) -> Option<Duration> {
     let wanted = match refuse_seconds {
-        Some(s) if s == 0.0 => return None,
+        Some(0.0) => return None,
         Some(s) if s > MAX_REFUSE.as_secs_f64() => MAX_REFUSE,
         Some(s) if s > 0.0 => Duration::from_secs_f64(s),
         _ => DEFAULT_REFUSE,

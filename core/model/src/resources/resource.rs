@@ -340,6 +340,13 @@ impl Resource {
             .is_none_or(|reserved| roles::is_at_or_below(role, reserved.as_str()))
     }
 
+    /// Whether nothing but its name, amount and allocation tells it apart: neither reserved nor
+    /// revocable nor shared, no disk, no provider.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.detail.is_none() && !self.revocable && !self.is_shared()
+    }
+
     /// Its disk.
     #[must_use]
     pub fn disk(&self) -> Option<&Disk> {

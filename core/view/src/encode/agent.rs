@@ -217,14 +217,13 @@ fn executor_members(w: &mut Writer<'_>, executor: &AgentExecutor) {
 /// A task that waits for its executor, from its `mesos.v1.TaskInfo`.
 fn queued(w: &mut Writer<'_>, info: &[u8]) {
     let id = |number| field(info, number).map_or("", |v| value_text(v.bytes()));
-    let all = resources::from_messages(info, 4);
     w.object(|w| {
         w.key("id").str(id(2));
         w.key("name").str(field(info, 1).map_or("", Value::str));
         w.key("slave_id").str(id(3));
         w.key("resources");
-        resources::object(w, &all);
-        w.key("role").str(blocks::role(&all));
+        resources::object_of_messages(w, info, 4);
+        w.key("role").str(resources::role_of_messages(info, 4));
         if let Some(command) = field(info, 7) {
             w.key("command");
             blocks::command(w, command.bytes());

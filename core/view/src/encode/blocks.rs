@@ -38,7 +38,7 @@ pub(super) fn task(w: &mut Writer<'_>, spec: &[u8], live: Option<&Live<'_>>) {
             Some(live) => w.str(live.state.as_str_name()),
             None => w.str(task_state(found[6].map_or(0, Value::int))),
         }
-        task_resources(w, spec, live);
+        task_resources(w, spec, found[17].is_some(), live);
         statuses(w, spec, live);
         if let Some(user) = found[14] {
             w.key("user").str(user.str());
@@ -62,22 +62,21 @@ pub(super) fn task(w: &mut Writer<'_>, spec: &[u8], live: Option<&Live<'_>>) {
     });
 }
 
-fn task_resources(w: &mut Writer<'_>, spec: &[u8], live: Option<&Live<'_>>) {
-    let ended;
-    let all = match live {
-        Some(live) => live.resources,
-        None => {
-            ended = resources::from_messages(spec, 7);
-            &ended
-        }
-    };
+fn task_resources(w: &mut Writer<'_>, spec: &[u8], has_limits: bool, live: Option<&Live<'_>>) {
     w.key("resources");
-    resources::object(w, all);
-    if Fields(spec).any(|(number, _)| number == 17) {
+    match live {
+        Some(live) => resources::object(w, live.resources),
+        None => resources::object_of_messages(w, spec, 7),
+    }
+    if has_limits {
         w.key("limits");
         limits(w, spec, 17);
     }
-    w.key("role").str(role(all));
+    w.key("role");
+    match live {
+        Some(live) => w.str(role(live.resources)),
+        None => w.str(resources::role_of_messages(spec, 7)),
+    }
 }
 
 /// The role that these resources are allocated to: that of the first, as tasks do not mix them.

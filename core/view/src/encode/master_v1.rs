@@ -17,7 +17,7 @@ use tepui_proto::v1::master::response::get_agents::Agent;
 use tepui_proto::v1::master::response::get_executors::Executor;
 use tepui_proto::v1::master::response::get_frameworks::Framework;
 
-use super::wire::{Fields, framed_len, put_bytes, put_message, put_varint};
+use super::wire::{Fields, framed_len, put_bytes, put_head, put_message, put_varint};
 use super::{Sink, Visibility, blocks, json, resources};
 use crate::rows::{AgentRow, ExecutorRow, OfferRow, TaskRow};
 use crate::view::{FrameworkView, View};
@@ -250,10 +250,7 @@ impl Pieces<'_> {
 
     /// Begins a message of a known length.
     fn open(&mut self, number: u32, length: usize) {
-        use prost::encoding::{WireType, encode_key, encode_varint};
-        let out = self.buffer();
-        encode_key(number, WireType::LengthDelimited, out);
-        encode_varint(length as u64, out);
+        put_head(number, length, self.buffer());
     }
 }
 

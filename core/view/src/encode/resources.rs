@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 use tepui_model::id::Role;
-use tepui_model::resources::{Name, Ranges, Resource, Resources, Scalar, Set, Value};
+use tepui_model::resources::{Ranges, Resource, Resources, Scalar, Set, Value};
 use tepui_proto::convert::{self, Format};
 use tepui_proto::json::Writer;
 use tepui_proto::v1;
@@ -10,66 +10,131 @@ use tepui_proto::v1;
 use super::Allowed;
 use super::wire::{self, Fields};
 
-/// One sum per name, in the order in which they came.
-struct Sums<'a, T>(SmallVec<[(&'a Name, bool, T); 4]>);
+/// Sums of resources by name, in the order in which the names came.
+struct Sums<'a> {
+    scalars: SmallVec<[(&'a str, bool, Scalar); 8]>,
+    ranges: SmallVec<[(&'a str, bool, Ranges); 1]>,
+    sets: SmallVec<[(&'a str, bool, Set); 1]>,
+}
 
-impl<'a, T: Default> Sums<'a, T> {
-    fn of(&mut self, resource: &'a Resource) -> &mut T {
-        let (name, revocable) = (resource.name(), resource.is_revocable());
-        let known = self
-            .0
-            .iter()
-            .position(|(n, r, _)| *n == name && *r == revocable);
-        let at = known.unwrap_or_else(|| {
-            self.0.push((name, revocable, T::default()));
-            self.0.len() - 1
-        });
-        &mut self.0[at].2
+/// The sum of a name; `bool` says whether it is revocable.
+fn of<'s, 'a, T: Default, const N: usize>(
+    sums: &'s mut SmallVec<[(&'a str, bool, T); N]>,
+    name: &'a str,
+    revocable: bool,
+) -> &'s mut T
+where
+    [(&'a str, bool, T); N]: smallvec::Array<Item = (&'a str, bool, T)>,
+{
+    let known = sums
+        .iter()
+        .position(|(n, r, _)| *n == name && *r == revocable);
+    let at = known.unwrap_or_else(|| {
+        sums.push((name, revocable, T::default()));
+        sums.len() - 1
+    });
+    &mut sums[at].2
+}
+
+impl<'a> Sums<'a> {
+    /// Nothing, of what is always shown.
+    fn new() -> Self {
+        let always = ["cpus", "gpus", "mem", "disk"];
+        Self {
+            scalars: always
+                .map(|name| (name, false, Scalar::ZERO))
+                .into_iter()
+                .collect(),
+            ranges: SmallVec::new(),
+            sets: SmallVec::new(),
+        }
+    }
+
+    fn add(&mut self, resource: &'a Resource) {
+        let (name, revocable) = (resource.name().as_str(), resource.is_revocable());
+        match resource.value() {
+            Value::Scalar(amount) => *of(&mut self.scalars, name, revocable) += *amount,
+            Value::Ranges(more) => of(&mut self.ranges, name, revocable).add(more),
+            Value::Set(more) => of(&mut self.sets, name, revocable).add(more),
+        }
+    }
+
+    /// Adds a `mesos.v1.Resource` without decoding it, if it is an amount.
+    fn add_message(&mut self, message: &'a [u8]) {
+        let (mut name, mut amount, mut revocable) = ("", None, false);
+        for (number, value) in Fields(message) {
+            match number {
+                1 => name = value.str(),
+                3 => amount = wire::field(value.bytes(), 1).map(wire::Value::f64),
+                9 => revocable = true,
+                _ => {}
+            }
+        }
+        if let Some(amount) = amount {
+            *of(&mut self.scalars, name, revocable) += Scalar::from_f64(amount);
+            return;
+        }
+        match decode(message).as_ref().map(Resource::value) {
+            Some(Value::Ranges(more)) => of(&mut self.ranges, name, revocable).add(more),
+            Some(Value::Set(more)) => of(&mut self.sets, name, revocable).add(more),
+            _ => {}
+        }
     }
 
     /// Latest first: that is how the hash table of Mesos yields a few short keys.
-    fn write(&self, w: &mut Writer<'_>, mut value: impl FnMut(&mut Writer<'_>, &T)) {
-        for (name, revocable, sum) in self.0.iter().rev() {
-            if *revocable {
+    fn write(&self, w: &mut Writer<'_>) {
+        let key = |w: &mut Writer<'_>, name: &str, revocable: bool| {
+            if revocable {
                 w.key(&format!("{name}_revocable"));
             } else {
-                w.key(name.as_str());
+                w.key(name);
             }
-            value(w, sum);
-        }
+        };
+        w.object(|w| {
+            for (name, revocable, amount) in self.scalars.iter().rev() {
+                key(w, name, *revocable);
+                w.f64(amount.to_f64());
+            }
+            for (name, revocable, ranges) in self.ranges.iter().rev() {
+                key(w, name, *revocable);
+                w.str(&ranges.to_string());
+            }
+            for (name, revocable, set) in self.sets.iter().rev() {
+                key(w, name, *revocable);
+                w.str(&set.to_string());
+            }
+        });
     }
 }
 
 /// `{"disk":0.0,"mem":16.0,"gpus":0.0,"cpus":0.1,"ports":"[1-2]"}`
 pub(super) fn object<'a>(w: &mut Writer<'_>, resources: impl IntoIterator<Item = &'a Resource>) {
-    let always = [Name::CPUS, Name::GPUS, Name::MEM, Name::DISK];
-    let mut scalars: Sums<'_, Scalar> = Sums(SmallVec::new());
-    for name in &always {
-        scalars.0.push((name, false, Scalar::ZERO));
-    }
-    let mut ranges: Sums<'_, Ranges> = Sums(SmallVec::new());
-    let mut sets: Sums<'_, Set> = Sums(SmallVec::new());
-    for resource in resources {
-        match resource.value() {
-            Value::Scalar(amount) => *scalars.of(resource) += *amount,
-            Value::Ranges(more) => ranges.of(resource).add(more),
-            Value::Set(more) => sets.of(resource).add(more),
-        }
-    }
-    w.object(|w| {
-        scalars.write(w, |w, amount| w.f64(amount.to_f64()));
-        ranges.write(w, |w, ranges| w.str(&ranges.to_string()));
-        sets.write(w, |w, set| w.str(&set.to_string()));
-    });
+    let mut sums = Sums::new();
+    resources
+        .into_iter()
+        .for_each(|resource| sums.add(resource));
+    sums.write(w);
 }
 
-/// The resources in a repeated field.
-pub(super) fn from_messages(message: &[u8], number: u32) -> Resources {
-    Fields(message)
-        .filter(|(found, _)| *found == number)
-        .filter_map(|(_, value)| <v1::Resource as prost::Message>::decode(value.bytes()).ok())
-        .filter_map(|resource| Resource::try_from(&resource).ok())
-        .collect()
+/// As [`object`], of resources in a repeated field.
+pub(super) fn object_of_messages(w: &mut Writer<'_>, message: &[u8], number: u32) {
+    let mut sums = Sums::new();
+    for (_, value) in Fields(message).filter(|(found, _)| *found == number) {
+        sums.add_message(value.bytes());
+    }
+    sums.write(w);
+}
+
+/// The role that the first of the resources in a repeated field is allocated to.
+pub(super) fn role_of_messages(message: &[u8], number: u32) -> &str {
+    let first = Fields(message).find(|(found, _)| *found == number);
+    let allocation = first.and_then(|(_, value)| wire::field(value.bytes(), 11));
+    allocation.map_or("", |value| wire::value_text(value.bytes()))
+}
+
+fn decode(message: &[u8]) -> Option<Resource> {
+    let message = <v1::Resource as prost::Message>::decode(message).ok()?;
+    Resource::try_from(&message).ok()
 }
 
 /// The reserved resources that the viewer may see: role to object.
@@ -118,8 +183,36 @@ pub(super) fn full(w: &mut Writer<'_>, all: &Resources, roles: &Allowed<Role>) {
 /// Appends resource messages in the form for operators as a repeated field.
 pub(super) fn put_full(number: u32, all: &Resources, roles: &Allowed<Role>, out: &mut Vec<u8>) {
     for resource in all.iter().filter(|r| is_visible(r, roles)) {
-        let message = convert::to_proto_one(resource, Format::Endpoint);
-        wire::put_message(number, &message, out);
+        match resource.amount() {
+            Some(amount) if resource.is_plain() => put_plain(number, resource, amount, out),
+            _ => {
+                let message = convert::to_proto_one(resource, Format::Endpoint);
+                wire::put_message(number, &message, out);
+            }
+        }
+    }
+}
+
+/// An amount that is not reserved, and nothing else: nearly all there are.
+fn put_plain(number: u32, resource: &Resource, amount: Scalar, out: &mut Vec<u8>) {
+    /// Type SCALAR; a scalar message with its double's tag.
+    const SCALAR: [u8; 5] = [0x10, 0x00, 0x1a, 0x09, 0x09];
+    const ROLE: [u8; 3] = [0x32, 0x01, b'*'];
+    let name = resource.name().as_str();
+    let role = resource.allocation_role().map(Role::as_str);
+    let name_len = wire::framed_len(1, name.len());
+    let role_len = role.map_or(0, |role| {
+        wire::framed_len(11, wire::framed_len(1, role.len()))
+    });
+    let length = name_len + SCALAR.len() + 8 + ROLE.len() + role_len;
+    wire::put_head(number, length, out);
+    wire::put_bytes(1, name.as_bytes(), out);
+    out.extend_from_slice(&SCALAR);
+    out.extend_from_slice(&amount.to_f64().to_le_bytes());
+    out.extend_from_slice(&ROLE);
+    if let Some(role) = role {
+        wire::put_head(11, wire::framed_len(1, role.len()), out);
+        wire::put_bytes(1, role.as_bytes(), out);
     }
 }
 

@@ -88,15 +88,19 @@ pub(super) fn put_varint(number: u32, value: u64, out: &mut Vec<u8>) {
 
 /// Appends a field that is a string, bytes or a message.
 pub(super) fn put_bytes(number: u32, value: &[u8], out: &mut Vec<u8>) {
-    encode_key(number, WireType::LengthDelimited, out);
-    encode_varint(value.len() as u64, out);
+    put_head(number, value.len(), out);
     out.extend_from_slice(value);
+}
+
+/// Appends what stands before a string, bytes or a message of a known length.
+pub(super) fn put_head(number: u32, length: usize, out: &mut Vec<u8>) {
+    encode_key(number, WireType::LengthDelimited, out);
+    encode_varint(length as u64, out);
 }
 
 /// Appends a field that is a message.
 pub(super) fn put_message(number: u32, message: &impl prost::Message, out: &mut Vec<u8>) {
-    encode_key(number, WireType::LengthDelimited, out);
-    encode_varint(message.encoded_len() as u64, out);
+    put_head(number, message.encoded_len(), out);
     message
         .encode(out)
         .expect("a vector takes as much as there is");
