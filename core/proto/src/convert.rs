@@ -22,10 +22,10 @@ use tepui_model::{
 };
 use thiserror::Error;
 
-use crate::v1;
 use crate::v1::resource::disk_info::source::Type as SourceType;
 use crate::v1::resource::reservation_info::Type as ReservationType;
 use crate::v1::value::Type as ValueType;
+use crate::{json, v1};
 
 /// A resource that Mesos would refuse; `reason` names the field.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -234,6 +234,37 @@ pub fn attributes(messages: &[v1::Attribute]) -> Result<Attributes, InvalidAttri
 /// All of these resources together; empty ones count for nothing.
 pub fn resources(messages: &[v1::Resource]) -> Result<Resources, InvalidResource> {
     messages.iter().map(Resource::try_from).collect()
+}
+
+/// Why the text of a flag is no resources.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ParseResourcesError {
+    /// Neither form.
+    #[error(transparent)]
+    Text(#[from] tepui_model::resources::ParseError),
+    /// JSON, but not of resources.
+    #[error(transparent)]
+    Json(#[from] crate::json::JsonError),
+    /// A resource that makes no sense.
+    #[error(transparent)]
+    Invalid(#[from] InvalidResource),
+}
+
+/// Reads the value of `--resources`: a JSON array of resources, or the short text form. What names
+/// no role is reserved to `default_role`, if that is not `*`.
+pub fn parse_resources(text: &str, default_role: &str) -> Result<Resources, ParseResourcesError> {
+    let Ok(json::Value::Array(items)) = json::parse(text.as_bytes()) else {
+        return Ok(Resources::parse(text, default_role)?);
+    };
+    let mut all = Resources::new();
+    for item in &items {
+        let mut message: v1::Resource = json::value_to_message(item)?;
+        if message.role.is_none() && message.reservations.is_empty() {
+            message.role = Some(default_role.into());
+        }
+        all.push(Resource::try_from(&message)?);
+    }
+    Ok(all)
 }
 
 /// The resources as we keep and send them, in [`Format::Post`].

@@ -1,8 +1,9 @@
 //! Resources as messages: every form is read, every mistake is named.
 
+use proptest::prelude::*;
 use tepui_model::{ContainerId, Resources};
 use tepui_proto::convert::{self, Format};
-use tepui_proto::v1;
+use tepui_proto::{json, v1};
 
 const TEXT: &str = "cpus:0.5; mem(allocated: r):128; ports(reservations: [(STATIC,r)]):[1-2, 4-5]; \
     disk(reservations: [(DYNAMIC,r,p,{k: v})])[PATH:/x,id:data]:64; \
@@ -19,6 +20,75 @@ fn every_form_is_read_back() {
         let messages = convert::to_proto_as(&all(), format);
         let back = convert::resources(&messages).expect("what we wrote");
         assert_eq!(back.to_string(), TEXT, "{format:?}");
+    }
+}
+
+/// Resources of every kind that text can say, put together at random.
+fn resources() -> impl Strategy<Value = Resources> {
+    use prop::sample::select;
+    let disk = [
+        "[PATH:/p]",
+        "[MOUNT(v,i,f):/m,id:to]",
+        "[RAW(,,f)]",
+        "[id:to]",
+        "[BLOCK(v,i,)]",
+    ];
+    let kind = prop_oneof![
+        3 => (select(vec!["cpus", "mem", "x"]), 1_u32..99_999)
+            .prop_map(|(name, n)| (name, "", (f64::from(n) / 1000.0).to_string())),
+        1 => (0_u64..99, 0_u64..9)
+            .prop_map(|(a, n)| ("ports", "", format!("[{a}-{}]", a + n))),
+        1 => select(vec!["{a}", "{a,b}"]).prop_map(|set| ("zones", "", set.into())),
+        1 => select(disk.to_vec()).prop_map(|disk| ("disk", disk, "64".into())),
+    ];
+    let stack = [
+        "",
+        "(reservations: [(STATIC,r)])",
+        "(reservations: [(DYNAMIC,r,p,{k: v})])",
+        "(reservations: [(STATIC,r),(DYNAMIC,r/s,p)])",
+    ];
+    let allocated = select(vec!["", "(allocated: q)"]);
+    let revocable = select(vec!["", "{REV}"]);
+    let one = (kind, select(stack.to_vec()), allocated, revocable);
+    let one = one.prop_map(|((name, disk, value), stack, allocated, revocable)| {
+        format!("{name}{allocated}{stack}{disk}{revocable}:{value}")
+    });
+    prop::collection::vec(one, 0..5)
+        .prop_map(|all| Resources::parse(&all.join(";"), "*").expect("resources"))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn json_and_back(all in resources()) {
+        for format in [Format::Post, Format::Pre, Format::Endpoint] {
+            let texts: Vec<String> = convert::to_proto_as(&all, format)
+                .iter()
+                .map(|message| String::from_utf8(json::from_message(message)).expect("UTF-8"))
+                .collect();
+            // The flag takes the same array.
+            let back = convert::parse_resources(&format!("[{}]", texts.join(",")), "*");
+            prop_assert_eq!(back.map(|b| b.to_string()), Ok(all.to_string()));
+        }
+    }
+}
+
+#[test]
+fn the_flag_is_json_or_text() {
+    let read = |text| convert::parse_resources(text, "r").map(|all| all.to_string());
+    let reserved = "cpus(reservations: [(STATIC,r)]):1; mem:2";
+    assert_eq!(read("cpus:1;mem(*):2"), Ok(reserved.into()));
+    let json = r#"[{"name":"cpus","type":"SCALAR","scalar":{"value":1}},
+        {"name":"mem","type":"SCALAR","scalar":{"value":2},"role":"*"}]"#;
+    assert_eq!(read(json), Ok(reserved.into()));
+    for bad in [
+        "[{}]",
+        "[1]",
+        "cpus",
+        r#"[{"name":"cpus","type":"SCALAR"}]"#,
+    ] {
+        assert!(read(bad).is_err(), "{bad}");
     }
 }
 

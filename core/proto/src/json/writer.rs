@@ -200,10 +200,22 @@ static ESCAPES: [u8; 256] = {
     table
 };
 
+/// Whether nothing has to be escaped. It looks at all bytes and does not stop early, so that the
+/// compiler can take many at once.
+fn is_clean(value: &[u8]) -> bool {
+    let dirty = |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
+    !value.iter().fold(false, |any, &byte| any | dirty(byte))
+}
+
 /// Appends a quoted string, escaped as RapidJSON does.
 pub(super) fn write_str(value: &[u8], out: &mut Vec<u8>) {
     out.reserve(value.len() + 2);
     out.push(b'"');
+    if is_clean(value) {
+        out.extend_from_slice(value);
+        out.push(b'"');
+        return;
+    }
     let mut clean = 0;
     for (place, &byte) in value.iter().enumerate() {
         let escape = ESCAPES[usize::from(byte)];
