@@ -563,6 +563,12 @@ impl<'a> Proposals<'a> {
         fits
     }
 
+    /// Offers without a look at what is free: the master refuses what does not hold. To test that it does.
+    #[doc(hidden)]
+    pub fn unchecked(&mut self, client: &Client, agent: AgentKey, resources: Resources) {
+        self.push(client, agent, resources);
+    }
+
     /// The proposals made so far.
     pub fn made(&self) -> &[Proposal] {
         &self.made
