@@ -1,0 +1,291 @@
+//! What differs between two runs of the same cluster, replaced by its kind.
+//!
+//! Rules look at a value's key and at its form, never at a whole body, and keep everything else
+//! byte for byte: the order of keys, white space, whether a number has a decimal point.
+
+/// Keys whose numbers are points in time.
+const TIMES: &[&str] = &[
+    "timestamp",
+    "mtime",
+    "nanoseconds",
+    "start_time",
+    "build_time",
+];
+
+/// Keys whose values belong to the release that was built.
+const RELEASE: &[&str] = &["version", "build_date", "build_user", "git_sha", "git_tag"];
+
+/// Keys whose numbers belong to the machine.
+const MACHINE: &[&str] = &["mem_total_bytes", "mem_free_bytes", "executor_pid"];
+
+/// Masks a JSON body. `path` is the request's: all numbers of a metrics snapshot are figures.
+/// Text that is not JSON comes back masked as text.
+pub fn json(body: &str, path: &str) -> String {
+    let all_numbers = path.contains("/metrics/snapshot") || path.contains("/system/stats.json");
+    let mut walker = Walker {
+        text: body,
+        place: 0,
+        out: String::new(),
+        all_numbers,
+    };
+    let is_json = walker.value(&[]).is_some();
+    if is_json && walker.place == body.len() {
+        walker.out
+    } else {
+        text(body)
+    }
+}
+
+/// Masks ids, addresses and dates in a text.
+pub fn text(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    'next: while let Some(first) = rest.chars().next() {
+        for (length_of, mask) in PATTERNS {
+            if let Some(length) = length_of(rest) {
+                out.push_str(mask);
+                rest = &rest[length..];
+                continue 'next;
+            }
+        }
+        out.push(first);
+        rest = &rest[first.len_utf8()..];
+    }
+    out
+}
+
+/// Says how long a pattern is at the start of a text; `None` when it is not there.
+type LengthOf = fn(&str) -> Option<usize>;
+
+const PATTERNS: &[(LengthOf, &str)] = &[
+    (id, "<id>"),
+    (uuid, "<uuid>"),
+    (|text| numbered(text, "127.0.0.1:"), "<address>"),
+    (|text| numbered(text, "localhost:"), "<address>"),
+    (
+        |text| numbered(text, "slave(").filter(|&n| text[n..].starts_with(')')),
+        "slave(<n>",
+    ),
+    (date, "<date>"),
+];
+
+/// `UUID-S1`, `UUID-O12`, `UUID-0003`: agent, offer, framework.
+fn id(text: &str) -> Option<usize> {
+    let start = uuid(text)?;
+    ["-S", "-O", "-"]
+        .iter()
+        .find_map(|mark| Some(start + numbered(&text[start..], mark)?))
+}
+
+fn uuid(text: &str) -> Option<usize> {
+    let form = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
+    let is_uuid = text.len() >= form.len()
+        && form
+            .bytes()
+            .zip(text.bytes())
+            .all(|(form, byte)| match form {
+                b'-' => byte == b'-',
+                _ => byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte),
+            });
+    is_uuid.then_some(form.len())
+}
+
+fn numbered(text: &str, prefix: &str) -> Option<usize> {
+    let digits = text
+        .strip_prefix(prefix)?
+        .bytes()
+        .take_while(u8::is_ascii_digit)
+        .count();
+    (digits > 0).then_some(prefix.len() + digits)
+}
+
+/// `Sun, 22 Nov 2026 12:18:44 GMT`
+fn date(text: &str) -> Option<usize> {
+    let form = "Aaa, 00 Aaa 0000 00:00:00 GMT";
+    let is_date = text.len() >= form.len()
+        && form
+            .bytes()
+            .zip(text.bytes())
+            .all(|(form, byte)| match form {
+                b'A' => byte.is_ascii_uppercase(),
+                b'a' => byte.is_ascii_lowercase(),
+                b'0' => byte.is_ascii_digit(),
+                other => byte == other,
+            });
+    is_date.then_some(form.len())
+}
+
+/// Copies JSON and replaces scalars. Functions return `None` where the text is not JSON.
+struct Walker<'a> {
+    text: &'a str,
+    place: usize,
+    out: String,
+    all_numbers: bool,
+}
+
+impl<'a> Walker<'a> {
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.place).copied()
+    }
+
+    fn copy_white_space(&mut self) {
+        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+            self.copy(1);
+        }
+    }
+
+    fn copy(&mut self, length: usize) {
+        self.out
+            .push_str(&self.text[self.place..self.place + length]);
+        self.place += length;
+    }
+
+    fn value(&mut self, keys: &[&'a str]) -> Option<()> {
+        self.copy_white_space();
+        match self.peek()? {
+            b'{' => self.list(b'}', |walker| {
+                let key = walker.string()?;
+                walker.out.push_str(&text(key));
+                walker.copy_white_space();
+                if walker.peek()? != b':' {
+                    return None;
+                }
+                walker.copy(1);
+                walker.value(&[keys, &[&key[1..key.len() - 1]]].concat())
+            })?,
+            b'[' => self.list(b']', |walker| walker.value(keys))?,
+            b'"' => {
+                let token = self.string()?;
+                let masked = mask_string(&token[1..token.len() - 1], keys);
+                self.out.push('"');
+                self.out.push_str(&masked);
+                self.out.push('"');
+            }
+            _ => {
+                let rest = &self.text[self.place..];
+                let length = rest.find([',', '}', ']', ' ', '\n', '\r', '\t']);
+                let token = &rest[..length.unwrap_or(rest.len())];
+                serde_json::from_str::<serde_json::Value>(token).ok()?;
+                self.place += token.len();
+                self.out
+                    .push_str(&mask_number(token, keys, self.all_numbers));
+            }
+        }
+        self.copy_white_space();
+        Some(())
+    }
+
+    fn list(&mut self, end: u8, mut element: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
+        self.copy(1);
+        self.copy_white_space();
+        if self.peek()? == end {
+            self.copy(1);
+            return Some(());
+        }
+        loop {
+            self.copy_white_space();
+            element(self)?;
+            let next = self.peek()?;
+            if next != b',' && next != end {
+                return None;
+            }
+            self.copy(1);
+            if next == end {
+                return Some(());
+            }
+        }
+    }
+
+    /// Takes a string token with its quotes.
+    fn string(&mut self) -> Option<&'a str> {
+        let rest = &self.text[self.place..];
+        let mut escaped = false;
+        if !rest.starts_with('"') {
+            return None;
+        }
+        for (place, byte) in rest.bytes().enumerate().skip(1) {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'"' => {
+                    self.place += place + 1;
+                    return Some(&rest[..=place]);
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+}
+
+fn mask_string(value: &str, keys: &[&str]) -> String {
+    let key = keys.last().copied().unwrap_or_default();
+    let is_flag = keys.contains(&"flags") || keys.contains(&"get_flags");
+    if RELEASE.contains(&key) && !is_flag {
+        "<release>".to_owned()
+    } else if key == "uuid" || key.ends_with("_uuid") {
+        "<uuid>".to_owned()
+    } else if is_flag && value.starts_with('/') {
+        "<path>".to_owned()
+    } else {
+        text(value)
+    }
+}
+
+fn mask_number(token: &str, keys: &[&str], all_numbers: bool) -> String {
+    let key = keys.last().copied().unwrap_or_default();
+    let is_number = token.starts_with(|c: char| c == '-' || c.is_ascii_digit());
+    // The form stays: a time that is written as an integer once and as a double now differs.
+    let form = if token.contains(['.', 'e', 'E']) {
+        ".0"
+    } else {
+        ""
+    };
+    if !is_number {
+        token.to_owned()
+    } else if TIMES.contains(&key) || key.ends_with("_time") {
+        format!("<time>{form}")
+    } else if key == "port" {
+        format!("<port>{form}")
+    } else if all_numbers || MACHINE.contains(&key) {
+        format!("<figure>{form}")
+    } else {
+        token.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_lose_ids_addresses_and_dates() {
+        let uuid = "2bb699ce-5753-4d4d-ad59-74064e38038a";
+        for (from, to) in [
+            (format!("slave {uuid}-S1 of {uuid}"), "slave <id> of <uuid>"),
+            (format!("{uuid}-0017/{uuid}-O3"), "<id>/<id>"),
+            ("master@127.0.0.1:15050".to_owned(), "master@<address>"),
+            ("//localhost:15050".to_owned(), "//<address>"),
+            ("slave(2)@x".to_owned(), "slave(<n>)@x"),
+            ("Sun, 22 Nov 2026 12:18:44 GMT".to_owned(), "<date>"),
+            ("é 2bb699ce-5753".to_owned(), "é 2bb699ce-5753"),
+        ] {
+            assert_eq!(text(&from), to);
+        }
+    }
+
+    #[test]
+    fn json_keeps_order_form_and_white_space() {
+        let body = r#"{"b" : 1, "a":[1.50,{"start_time":12.25,"mtime":3}], "version":"1.11.0",
+            "port":5050,"flags":{"work_dir":"/tmp/x","port":"5050","version":"false"},"uuid":"AAA="}"#;
+        let masked = r#"{"b" : 1, "a":[1.50,{"start_time":<time>.0,"mtime":<time>}], "version":"<release>",
+            "port":<port>,"flags":{"work_dir":"<path>","port":"5050","version":"false"},"uuid":"<uuid>"}"#;
+        assert_eq!(json(body, "/state"), masked);
+        assert_eq!(
+            json(r#"{"a/b":1.5}"#, "/metrics/snapshot"),
+            r#"{"a/b":<figure>.0}"#
+        );
+        assert_eq!(json("{not json", "/state"), "{not json");
+        assert_eq!(json(r#"{"a":1}x"#, "/state"), r#"{"a":1}x"#);
+    }
+}
