@@ -3,6 +3,8 @@
 //! Nothing here does I/O, reads a clock or draws randomness from the system. Data is plain and
 //! serializable, so that events and effects of the state machines can be recorded and replayed.
 
+#![deny(clippy::disallowed_types)]
+
 pub mod allocation;
 pub mod attributes;
 pub mod authorization;

@@ -8,10 +8,7 @@ use tepui_proto::v1::scheduler::attribute_constraint::selector::{Pseudoattribute
 
 /// Offer constraints of a framework.
 pub fn offer_constraints(constraints: &OfferConstraints) -> Checked {
-    // In a fixed order, so that the same message is always refused with the same words.
-    let mut roles: Vec<_> = constraints.role_constraints.iter().collect();
-    roles.sort_by_key(|(role, _)| *role);
-    for (role, of_role) in roles {
+    for (role, of_role) in &constraints.role_constraints {
         if of_role.groups.is_empty() {
             return Err(format!(
                 "A role {role} has an empty set of constraint groups"
