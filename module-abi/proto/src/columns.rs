@@ -2,7 +2,7 @@
 //!
 //! Each end of an instance keeps one [`Columns`]: the host's packs facts and unpacks proposals, the library's the
 //! other way round. Roles and resource kinds are numbered by their first appearance, and what is numbered is
-//! sent once; so a fact about an offer costs a few bytes, and no `Resource` message is made of it.
+//! sent once, until a reset; so a fact about an offer costs a few bytes, and no `Resource` message is made of it.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -66,9 +66,12 @@ pub struct Columns {
 }
 
 impl Columns {
-    /// Packs facts. Those before the last [`Fact::Reset`] are void and left out.
+    /// Packs facts. Those before the last [`Fact::Reset`] are void and left out, and numbers begin anew.
     pub fn pack_facts(&mut self, facts: &[Fact]) -> messages::Facts {
         let reset = facts.iter().rposition(|fact| matches!(fact, Fact::Reset));
+        if reset.is_some() {
+            *self = Self::default();
+        }
         let mut out = messages::Facts {
             reset: reset.is_some(),
             ..Default::default()
@@ -92,6 +95,9 @@ impl Columns {
 
     /// Reads facts, and learns the roles and kinds they define.
     pub fn unpack_facts(&mut self, facts: messages::Facts) -> Result<Vec<Fact>> {
+        if facts.reset {
+            *self = Self::default();
+        }
         for role in &facts.roles {
             self.define_role(Role::from(role.as_str()));
         }
