@@ -1,1 +1,236 @@
-//! Isolators cgroups/cpu and cgroups/mem.
+//! Isolators `cgroups/cpu` and `cgroups/mem`: one instance for all of them, as in Mesos.
+//!
+//! A container has a cgroup `<hierarchy>/<cgroups_root>/<container id>` in each hierarchy of the subsystems in use. It
+//! is made and limited before the container exists, and the container's first process puts itself there before
+//! it runs anything. Nested containers are in the cgroup of the outermost one. Nothing but these cgroups, and the root
+//! of all of them, is ever touched.
+//!
+//! Values and files are those of Mesos: `src/slave/containerizer/mesos/isolators/cgroups/`. The subsystems ([`cpu`],
+//! [`mem`]) know files and values only; a v2 implementation of them stands beside them, chosen by
+//! [`tepui_isolators_linux::Mounted`].
+
+mod config;
+mod cpu;
+mod groups;
+mod mem;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tepui_isolators_linux::Hierarchies;
+use tepui_module_sdk::mesos::{ContainerStatus, ResourceStatistics};
+use tepui_module_sdk::prelude::*;
+
+pub use config::Config;
+use groups::Groups;
+use mem::Watched;
+
+/// See the crate.
+pub struct Cgroups {
+    config: Config,
+    groups: Groups,
+    cpu: bool,
+    mem: bool,
+    /// Outermost containers with cgroups of their own.
+    containers: Mutex<BTreeMap<ContainerId, Arc<Watched>>>,
+}
+
+/// What a container asks for, at the launch or later.
+struct Share {
+    cpus: f64,
+    cpus_limit: Option<f64>,
+    revocable_cpus: bool,
+    mem: f64,
+    mem_limit: Option<f64>,
+}
+
+impl Module for Cgroups {
+    type Config = Config;
+    const NAME: &'static str = "cgroups";
+    const ALIASES: &'static [&'static str] = &["cgroups/all", "cgroups/cpu", "cgroups/mem"];
+    const DESCRIPTION: &'static str = "limits and accounts for CPU and memory by cgroups";
+
+    fn create(config: Config, context: Context) -> Result<Self> {
+        config.validate()?;
+        let selected = |name: &str| {
+            context.selected().iter().any(|selected| {
+                selected == name || selected == "cgroups/all" || selected == "cgroups"
+            })
+        };
+        let (cpu, mem) = (selected("cgroups/cpu"), selected("cgroups/mem"));
+        let hierarchies = Hierarchies::detect().map_err(|error| {
+            Failure::unavailable(format!("the cgroup mounts cannot be read: {error}"))
+        })?;
+        let mut subsystems = Vec::new();
+        if cpu {
+            subsystems.extend(cpu::SUBSYSTEMS);
+        }
+        if mem {
+            subsystems.extend(mem::SUBSYSTEMS);
+        }
+        let groups = Groups::find(&hierarchies, &subsystems, &config.cgroups_root)?;
+        Ok(Self {
+            config,
+            groups,
+            cpu,
+            mem,
+            containers: Mutex::default(),
+        })
+    }
+}
+
+impl Isolator for Cgroups {
+    const NESTING: bool = true;
+    const STANDALONE: bool = true;
+    const NEEDS: &'static [&'static str] = &["root"];
+
+    async fn recover(&self, running: Vec<Container>, orphans: Vec<ContainerId>) -> Result<()> {
+        self.groups.create_roots()?;
+        for container in running {
+            if container.id.parent().is_some() {
+                continue;
+            }
+            // A container of an earlier configuration may have no cgroups.
+            if !self.groups.exist(&container.id) {
+                warn!(container = %container.id, "has no cgroups: it is neither limited nor accounted for");
+                continue;
+            }
+            self.watch(&container.id)?;
+        }
+        for orphan in orphans {
+            self.cleanup(&orphan).await?;
+        }
+        Ok(())
+    }
+
+    async fn prepare(&self, container: Container) -> Result<LaunchPlan> {
+        let root = container.id.root();
+        let mut plan = LaunchPlan::none();
+        if container.id == root {
+            let share = Share::of(&container);
+            self.groups.create(&root)?;
+            self.apply(&root, &share, true)?;
+            self.watch(&root)?;
+            if self.mem && container.config.command_task {
+                plan.oom_score_adj = mem::oom_score_adj(share.mem, share.mem_limit);
+            }
+        } else if !container.config.share_cgroups {
+            return Err(Failure::invalid(
+                "cgroups of their own for nested containers are not supported yet",
+            ));
+        }
+        for (subsystem, cgroup) in self.groups.of_each_hierarchy(&root) {
+            plan = plan.cgroup(cgroup.path().to_string_lossy(), subsystem);
+        }
+        Ok(plan)
+    }
+
+    async fn update(&self, id: &ContainerId, update: Update) -> Result<()> {
+        // Only the outermost container of a cgroup is updated.
+        if id.parent().is_some() || !self.containers().contains_key(id) {
+            return Ok(());
+        }
+        self.apply(id, &Share::updated(&update), false)
+    }
+
+    async fn limited(&self, id: &ContainerId) -> Limitation {
+        let watched = self.containers().get(id).cloned();
+        match watched {
+            Some(watched) if self.mem => watched.out_of_memory().await,
+            _ => std::future::pending().await,
+        }
+    }
+
+    async fn exceeded(&self, id: &ContainerId) -> Option<Limitation> {
+        let watched = self.containers().get(id).cloned();
+        watched
+            .filter(|_| self.mem)
+            .and_then(|watched| watched.was_out_of_memory())
+    }
+
+    async fn usage(&self, id: &ContainerId) -> Result<ResourceStatistics> {
+        let mut statistics = ResourceStatistics::default();
+        let watched = self.containers().get(id).cloned();
+        let Some(watched) = watched else {
+            return Ok(statistics);
+        };
+        if self.cpu {
+            cpu::usage(&self.groups, id, &self.config, &mut statistics)?;
+        }
+        if self.mem {
+            watched.usage(self.config.cgroups_limit_swap, &mut statistics)?;
+        }
+        Ok(statistics)
+    }
+
+    async fn status(&self, _: &ContainerId) -> Result<ContainerStatus> {
+        Ok(ContainerStatus::default())
+    }
+
+    async fn cleanup(&self, id: &ContainerId) -> Result<()> {
+        self.containers().remove(id);
+        if id.parent().is_some() {
+            return Ok(());
+        }
+        self.groups
+            .destroy(id, self.config.cgroups_destroy_timeout())
+            .await
+    }
+}
+
+impl Cgroups {
+    fn containers(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Arc<Watched>>> {
+        self.containers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn apply(&self, id: &ContainerId, share: &Share, first: bool) -> Result<()> {
+        if self.cpu {
+            cpu::limit(&self.groups, id, share, &self.config)?;
+        }
+        if self.mem {
+            mem::limit(
+                &self.groups.of("memory", id),
+                share,
+                self.config.cgroups_limit_swap,
+                first,
+            )?;
+        }
+        Ok(())
+    }
+
+    fn watch(&self, id: &ContainerId) -> Result<()> {
+        let watched = Watched::new(self.mem.then(|| self.groups.of("memory", id)))?;
+        self.containers().insert(id.clone(), Arc::new(watched));
+        Ok(())
+    }
+}
+
+impl Share {
+    fn of(container: &Container) -> Self {
+        Self {
+            cpus: container.requested("cpus"),
+            cpus_limit: container.limit("cpus"),
+            revocable_cpus: has_revocable_cpus(&container.resources),
+            mem: container.requested("mem"),
+            mem_limit: container.limit("mem"),
+        }
+    }
+
+    fn updated(update: &Update) -> Self {
+        Self {
+            cpus: update.requested("cpus"),
+            cpus_limit: update.limit("cpus"),
+            revocable_cpus: has_revocable_cpus(&update.resources),
+            mem: update.requested("mem"),
+            mem_limit: update.limit("mem"),
+        }
+    }
+}
+
+fn has_revocable_cpus(resources: &[mesos::Resource]) -> bool {
+    resources
+        .iter()
+        .any(|resource| resource.name == "cpus" && resource.revocable.is_some())
+}

@@ -1,0 +1,60 @@
+//! Settings, named as Mesos' flags.
+
+use tepui_module_sdk::prelude::*;
+
+/// Settings of all `cgroups/*` isolators.
+#[config]
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Cgroup below which the containers' own are, relative to each hierarchy.
+    #[serde(default = "mesos")]
+    pub cgroups_root: String,
+    /// Limit CPU to what a container asked for, instead of sharing what is left by weight.
+    #[serde(default)]
+    pub cgroups_enable_cfs: bool,
+    /// Limit memory and swap together, instead of memory alone.
+    #[serde(default)]
+    pub cgroups_limit_swap: bool,
+    /// Give revocable CPU a hundredth of the weight of other CPU.
+    #[serde(default = "yes")]
+    pub revocable_cpu_low_priority: bool,
+    /// Count processes and threads in each container's statistics.
+    #[serde(default)]
+    pub cgroups_cpu_enable_pids_and_tids_count: bool,
+    /// Seconds to wait for the last processes of a cgroup that is removed.
+    #[serde(default = "minute")]
+    pub cgroups_destroy_timeout_secs: u64,
+}
+
+fn mesos() -> String {
+    "mesos".to_owned()
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn minute() -> u64 {
+    60
+}
+
+impl Config {
+    /// The root is a relative path that stays below the hierarchy.
+    pub(crate) fn validate(&self) -> Result<()> {
+        let root = self.cgroups_root.trim_matches('/');
+        let parts = std::path::Path::new(root).components();
+        let mut plain = parts.map(|part| matches!(part, std::path::Component::Normal(_)));
+        if root.is_empty() || !plain.all(|plain| plain) {
+            return Err(Failure::invalid(format!(
+                "'{}' is not the name of a cgroup",
+                self.cgroups_root
+            ))
+            .setting("cgroups_root"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn cgroups_destroy_timeout(&self) -> Duration {
+        Duration::from_secs(self.cgroups_destroy_timeout_secs)
+    }
+}
