@@ -24,6 +24,9 @@ pub struct Settings {
     pub switch_user: bool,
     /// How long a supervisor may take to hold its container at the gate, and to open it.
     pub start_timeout: Duration,
+    /// For tests of recovery: this process kills itself instead of performing its n-th effect, counted from zero.
+    #[doc(hidden)]
+    pub crash_at_effect: Option<u64>,
 }
 
 impl Settings {
@@ -39,6 +42,7 @@ impl Settings {
             init: init.into(),
             switch_user: nix::unistd::geteuid().is_root(),
             start_timeout: Duration::from_secs(60),
+            crash_at_effect: None,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -80,6 +80,7 @@ impl Containerizer {
             settings,
             image,
             boot_id,
+            effects: AtomicU64::new(0),
         });
         let inner = Arc::new(Inner {
             context,

@@ -3,7 +3,15 @@
 //! One step is under way at a time (an isolator's call, the start of the supervisor); signals, limits and the
 //! supervisor's end come in beside it. The machine's clock is the one that goes on when the agent restarts.
 
-use std::{fs::File, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs::File,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::{FutureExt, future::BoxFuture};
 use tepui_init::{Answer, LaunchSpec, Request};
@@ -46,6 +54,19 @@ pub(crate) struct Context {
     pub(crate) settings: Settings,
     pub(crate) image: Image,
     pub(crate) boot_id: String,
+    pub(crate) effects: AtomicU64,
+}
+
+impl Context {
+    /// Ends this process here when a test has asked for it.
+    fn crash_point(&self) {
+        if let Some(at) = self.settings.crash_at_effect
+            && self.effects.fetch_add(1, Ordering::Relaxed) == at
+        {
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL);
+        }
+    }
 }
 
 /// The result of a step.
@@ -69,6 +90,8 @@ pub(crate) struct Driver {
     supervisor: Option<Box<Supervisor>>,
     /// The supervisor has closed the conversation and is about to be gone.
     leaving: bool,
+    /// The containerizer was dropped: what this container does next is for a later agent process to see.
+    abandoned: bool,
     /// Keeps a supervisor from beginning where one was found dead.
     _lock: Option<File>,
     step: Option<BoxFuture<'static, Done>>,
@@ -101,6 +124,7 @@ impl Driver {
             directory: parts.directory,
             supervisor: None,
             leaving: false,
+            abandoned: false,
             _lock: None,
             step: None,
             update: None,
@@ -167,7 +191,7 @@ impl Driver {
     }
 
     async fn run(mut self) {
-        while !self.state.is_ended() {
+        while !self.state.is_ended() && !self.abandoned {
             let event = self.next().await;
             if let Some(event) = event {
                 self.apply(event).await;
@@ -205,7 +229,13 @@ impl Driver {
                 self.update = None;
                 None
             }
-            Some(command) = commands.recv() => self.obey(command),
+            command = commands.recv() => match command {
+                Some(command) => self.obey(command),
+                None => {
+                    self.abandoned = true;
+                    None
+                }
+            },
             () = sleep_until(deadline) => Some(Event::Tick),
         }
     }
@@ -327,6 +357,7 @@ impl Driver {
     }
 
     async fn perform(&mut self, effect: Effect) -> Option<Event> {
+        self.context.crash_point();
         match effect {
             Effect::Persist => {
                 let failed = self.records.persist(&self.launch).err()?;

@@ -2,7 +2,9 @@
 
 use std::{fmt, sync::Arc};
 
-use futures::future::BoxFuture;
+use futures::{FutureExt, TryFutureExt, future::BoxFuture};
+use tepui_host::{CallError, kinds::isolator::IsolatorClient};
+use tepui_module_proto::common::IsolatorManifest;
 use tepui_module_proto::isolator::{
     CleanupReply, ContainerConfig, IsolateRequest, LaunchPlan, LimitedReply, PrepareRequest,
     RecoverRequest, StatusReply, UpdateRequest, UsageReply,
@@ -37,6 +39,62 @@ pub trait Isolator: fmt::Debug + Send + Sync {
     fn status(&self, containers: Vec<String>) -> Called<'_, StatusReply>;
     /// Answers once the revision differs from the one seen.
     fn limited(&self, seen: u64) -> Called<'_, LimitedReply>;
+}
+
+/// An isolator that the module host has loaded.
+#[derive(Debug)]
+struct Loaded {
+    client: IsolatorClient,
+    manifest: IsolatorManifest,
+}
+
+/// The isolator behind a client of the module host.
+pub fn loaded(client: IsolatorClient) -> Arc<dyn Isolator> {
+    let manifest = client.manifest();
+    Arc::new(Loaded { client, manifest })
+}
+
+impl Isolator for Loaded {
+    fn name(&self) -> &str {
+        self.client.instance().name()
+    }
+    fn nesting(&self) -> bool {
+        self.manifest.nesting
+    }
+    fn standalone(&self) -> bool {
+        self.manifest.standalone
+    }
+    fn limits(&self) -> bool {
+        self.manifest.limits
+    }
+    fn recover(&self, request: RecoverRequest) -> Called<'_, ()> {
+        text(self.client.recover(request))
+    }
+    fn prepare(&self, request: PrepareRequest) -> Called<'_, LaunchPlan> {
+        text(self.client.prepare(request))
+    }
+    fn isolate(&self, request: IsolateRequest) -> Called<'_, ()> {
+        text(self.client.isolate(request))
+    }
+    fn update(&self, request: UpdateRequest) -> Called<'_, ()> {
+        text(self.client.update(request))
+    }
+    fn cleanup(&self, container: String) -> Called<'_, CleanupReply> {
+        text(async move { self.client.cleanup(&container).await })
+    }
+    fn usage(&self, containers: Vec<String>) -> Called<'_, UsageReply> {
+        text(self.client.usage(containers))
+    }
+    fn status(&self, containers: Vec<String>) -> Called<'_, StatusReply> {
+        text(self.client.status(containers))
+    }
+    fn limited(&self, seen: u64) -> Called<'_, LimitedReply> {
+        text(self.client.limited(seen))
+    }
+}
+
+fn text<'a, T: 'a>(call: impl Future<Output = Result<T, CallError>> + Send + 'a) -> Called<'a, T> {
+    call.map_err(|error| error.to_string()).boxed()
 }
 
 /// Mesos' order of preparation; what is not named here comes after, in configured order.

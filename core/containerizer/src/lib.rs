@@ -12,6 +12,7 @@ mod containerizer;
 mod driver;
 mod error;
 mod isolation;
+pub mod leaks;
 mod os;
 mod records;
 mod recovery;
@@ -24,5 +25,5 @@ pub use config::{
 };
 pub use containerizer::Containerizer;
 pub use error::{Error, LaunchError};
-pub use isolation::{Called, Isolator};
+pub use isolation::{Called, Isolator, loaded};
 pub use tepui_state_container::{Exit, Limitation, Termination};

@@ -1,5 +1,11 @@
 //! What the tests share: directories of their own, configurations, an isolator that remembers.
-#![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test program uses a part of it"
+)]
+
+pub mod kernel;
 
 use std::{
     collections::BTreeMap,

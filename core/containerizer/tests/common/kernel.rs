@@ -1,0 +1,70 @@
+//! The real isolators, linked into the test, below a cgroup of its own.
+
+use std::sync::Arc;
+
+use tepui_containerizer::{Isolator, leaks, loaded};
+use tepui_host::{HostSettings, ModuleHost, config::ModuleConfig, kinds::isolator::IsolatorClient};
+
+/// The cgroup root of a test; removed at its end, when nothing is in it.
+pub struct Root(pub String);
+
+impl Root {
+    pub fn new(test: &str) -> Self {
+        Self(format!("tepui-test-{test}-{}", std::process::id()))
+    }
+
+    pub fn cgroup(&self, subsystem: &str, id: &str) -> std::path::PathBuf {
+        std::path::Path::new("/sys/fs/cgroup")
+            .join(subsystem)
+            .join(&self.0)
+            .join(id)
+    }
+
+    pub fn file(&self, subsystem: &str, id: &str, file: &str) -> String {
+        let path = self.cgroup(subsystem, id).join(file);
+        std::fs::read_to_string(&path)
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+            .trim()
+            .to_owned()
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        for cgroup in leaks::cgroups(&self.0) {
+            let _ = std::fs::remove_dir(cgroup);
+        }
+        for subsystem in ["cpu", "cpuacct", "memory"] {
+            let _ = std::fs::remove_dir(self.cgroup(subsystem, ""));
+        }
+    }
+}
+
+/// Root, and cgroups v1: what these tests need. Says what is missing.
+pub fn available() -> bool {
+    let there = nix::unistd::geteuid().is_root()
+        && std::path::Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists()
+        && std::path::Path::new("/sys/fs/cgroup/cpu/cpu.shares").exists();
+    if !there {
+        eprintln!("not run: needs root and cgroups v1 for cpu and memory at /sys/fs/cgroup");
+    }
+    there
+}
+
+pub fn isolators(root: &str, settings: serde_json::Value) -> Vec<Arc<dyn Isolator>> {
+    let mut config = ModuleConfig::default();
+    let mut table = settings.as_object().cloned().unwrap_or_default();
+    table.insert("cgroups_root".to_owned(), root.into());
+    config.settings.insert("cgroups".to_owned(), table);
+    let host = ModuleHost::new(HostSettings::new("agent", config));
+    host.link(tepui_module_sdk::linked!(
+        isolator: tepui_isolator_cgroups::Cgroups,
+        isolator: tepui_isolator_namespaces::PidNamespaces,
+    ));
+    let names = ["namespaces/pid", "cgroups/cpu", "cgroups/mem"].map(str::to_owned);
+    let instances = host.load_all("isolator", &names).unwrap();
+    instances
+        .into_iter()
+        .map(|instance| loaded(IsolatorClient::new(instance)))
+        .collect()
+}
