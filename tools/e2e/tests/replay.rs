@@ -8,8 +8,11 @@ use tepui_e2e::replay::{
     Answer, Exchange, Target, expected_differences, load, recordings, replay, verdict,
 };
 
+/// Changes a recorded answer before it is sent.
+type Change = fn(&Exchange, &mut Answer);
+
 /// Answers each recorded request with what `change` makes of its recorded answer.
-fn canned(exchanges: &[Exchange], change: fn(&Exchange, &mut Answer)) -> SocketAddr {
+fn canned(exchanges: &[Exchange], change: Change) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let exchanges: Arc<[Exchange]> = exchanges.into();
@@ -70,7 +73,7 @@ fn target(address: SocketAddr) -> Target {
 }
 
 /// How many of the recordings differ once `change` was made to their answers.
-fn differing(exchanges: &[Exchange], change: fn(&Exchange, &mut Answer)) -> Vec<String> {
+fn differing(exchanges: &[Exchange], change: Change) -> Vec<String> {
     let outcome = replay(exchanges, &target(canned(exchanges, change)));
     outcome
         .into_iter()
@@ -117,7 +120,7 @@ fn every_kind_of_change_is_noticed() {
             .map(|exchange| exchange.name.clone())
             .collect()
     };
-    let changes: [(&str, fn(&Exchange, &mut Answer)); 4] = [
+    let changes: [(&str, Change); 4] = [
         ("status", |_, answer| answer.status += 1),
         ("reason", |_, answer| answer.reason.push('!')),
         ("header value", |_, answer| {

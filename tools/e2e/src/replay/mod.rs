@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 pub use compare::compare;
 pub use exchange::{Answer, Exchange, Request, load};
-pub use raw::{ReplayError, ask};
+pub use raw::{ReplayError, ask, open};
 
 /// The folder of the recordings that come with the tests.
 pub fn recordings() -> PathBuf {
@@ -62,6 +62,18 @@ impl Target {
     }
 }
 
+impl Target {
+    /// Puts the recorded texts back where they were replaced in the request.
+    fn as_recorded(&self, answer: &mut Answer) {
+        if let Ok(mut text) = String::from_utf8(answer.body.clone()) {
+            for (recorded, current) in &self.substitutions {
+                text = text.replace(current, recorded);
+            }
+            answer.body = text.into_bytes();
+        }
+    }
+}
+
 /// What came of a replay: for each exchange `None` when it was equal, or what differed.
 pub type Outcome = BTreeMap<String, Option<String>>;
 
@@ -70,7 +82,10 @@ pub fn replay(exchanges: &[Exchange], target: &Target) -> Outcome {
     let replay_one = |exchange: &Exchange| {
         let (address, request) = target.address(&exchange.request);
         match ask(address, &request, exchange.answer.is_stream) {
-            Ok(answer) => compare(exchange, &answer).err(),
+            Ok(mut answer) => {
+                target.as_recorded(&mut answer);
+                compare(exchange, &answer).err()
+            }
             Err(error) => Some(format!("no answer: {error}")),
         }
     };

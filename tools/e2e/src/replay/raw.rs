@@ -31,12 +31,25 @@ const MAX_BODY: u64 = 64 << 20;
 /// # Errors
 /// No connection, no answer in time, or none that is HTTP.
 pub fn ask(address: SocketAddr, request: &Request, is_stream: bool) -> Result<Answer, ReplayError> {
+    open(address, request, is_stream).map(|(answer, _)| answer)
+}
+
+/// As [`ask`], and gives the connection, which keeps a stream open as long as it is held.
+///
+/// # Errors
+/// No connection, no answer in time, or none that is HTTP.
+pub fn open(
+    address: SocketAddr,
+    request: &Request,
+    is_stream: bool,
+) -> Result<(Answer, TcpStream), ReplayError> {
     let mut connection = TcpStream::connect_timeout(&address, PATIENCE)?;
     connection.set_read_timeout(Some(PATIENCE))?;
     connection.set_write_timeout(Some(PATIENCE))?;
     connection.write_all(&on_the_wire(address, request))?;
     let mut reader = BufReader::new(connection);
-    read_answer(&mut reader, request.method == "HEAD", is_stream)
+    let answer = read_answer(&mut reader, request.method == "HEAD", is_stream)?;
+    Ok((answer, reader.into_inner()))
 }
 
 fn on_the_wire(address: SocketAddr, request: &Request) -> Vec<u8> {

@@ -1,0 +1,140 @@
+//! Recorded exchanges of Mesos 1.11, replayed against a master and two agents.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use tepui_e2e::replay::{
+    Exchange, Outcome, Request, Target, expected_differences, load, open, recordings, replay,
+    verdict,
+};
+use tepui_e2e::{Daemon, Scheduler, Scratch, scheduler, wait_for};
+
+/// The framework whose calls are in the group `errors`, and its stream.
+const RECORDED_FRAMEWORK: &str = "2bb699ce-5753-4d4d-ad59-74064e38038a-0017";
+const RECORDED_STREAM: &str = "b44912fe-c6d6-4048-99c4-4bfb69b13355";
+
+/// The folder of the sandboxes in the group `files`, and the one sandbox.
+const RECORDED_RUNS: &str = "/var/lib/mesos1/work/agents/0/work/slaves/\
+    2bb699ce-5753-4d4d-ad59-74064e38038a-S1/frameworks/2bb699ce-5753-4d4d-ad59-74064e38038a-0000/\
+    executors/peer-executor/runs";
+const RECORDED_RUN: &str = "a3e5581a-4b88-42c3-9945-8bded0ea625c";
+
+/// What the recorded agents had.
+const RESOURCES: &str = "--resources=cpus:4;mem:4096;disk:10240;ports:[31000-32000]";
+
+fn of_groups(all: &[Exchange], groups: &[&str]) -> Vec<Exchange> {
+    let is_in = |exchange: &&Exchange| groups.iter().any(|g| exchange.name.starts_with(g));
+    all.iter().filter(is_in).cloned().collect()
+}
+
+#[test]
+fn answers_are_those_of_mesos() {
+    let scratch = Scratch::new();
+    let master = Daemon::master(scratch.path(), &[]);
+    let agents =
+        ["a1", "a2"].map(|name| Daemon::agent(scratch.path(), name, master.address, &[RESOURCES]));
+    wait_for("two agents", || {
+        let agents = master.get("/slaves");
+        match agents["slaves"].as_array().map_or(0, Vec::len) {
+            2 => Ok(()),
+            n => Err(format!("{n} agents")),
+        }
+    });
+    let all = load(&recordings()).expect("recordings");
+    let mut target = Target {
+        master: master.address,
+        agents: agents.iter().map(|agent| agent.address).collect(),
+        substitutions: Vec::new(),
+    };
+
+    // The idle groups first: later ones leave completed frameworks behind.
+    let idle = [
+        "http-idle/",
+        "http-headers/",
+        "operator-master-idle/",
+        "operator-agent-idle/",
+    ];
+    let mut outcome: Outcome = replay(&of_groups(&all, &idle), &target);
+
+    let (subscribed, _stream) = open(master.address, &subscription(), true).expect("SUBSCRIBE");
+    let event: Value = first_event(&subscribed.body);
+    let id = event["subscribed"]["framework_id"]["value"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    let stream_id = subscribed
+        .header("Mesos-Stream-Id")
+        .expect("a stream id")
+        .to_owned();
+    target.substitutions = vec![
+        (RECORDED_FRAMEWORK.to_owned(), id),
+        (RECORDED_STREAM.to_owned(), stream_id),
+    ];
+    outcome.extend(replay(&of_groups(&all, &["errors/"]), &target));
+
+    let mut framework = Scheduler::subscribe(master.address, scheduler::framework("files", false));
+    framework.launch(vec![scheduler::task("sleeps", "sleep 1000", 0.1, 32.0)]);
+    framework.wait_state("sleeps", tepui_proto::v1::TaskState::TaskRunning);
+    let (agent, directory) = agents
+        .iter()
+        .find_map(|agent| Some((agent, sandbox(&agent.get("/state"))?)))
+        .expect("an agent has the sandbox");
+    target.agents = vec![agent.address];
+    let runs = Path::new(&directory)
+        .parent()
+        .expect("runs")
+        .display()
+        .to_string();
+    target.substitutions = vec![
+        (format!("{RECORDED_RUNS}/{RECORDED_RUN}"), directory),
+        (RECORDED_RUNS.to_owned(), runs),
+    ];
+    outcome.extend(replay(&of_groups(&all, &["files/"]), &target));
+    framework.kill("sleeps");
+
+    assert_eq!(outcome.len(), all.len(), "a group was not replayed");
+    let list = std::fs::read_to_string(recordings().join("differences.txt")).expect("the list");
+    let listed = expected_differences(&list).expect("a readable list");
+    let equal = outcome
+        .values()
+        .filter(|difference| difference.is_none())
+        .count();
+    println!("{equal} of {} exchanges are equal", outcome.len());
+    verdict(&outcome, &listed).unwrap_or_else(|report| panic!("\n{report}"));
+}
+
+/// A framework of the role that the recorded calls name.
+fn subscription() -> Request {
+    let call = json!({
+        "type": "SUBSCRIBE",
+        "subscribe": { "framework_info": {
+            "user": "root", "name": "err", "roles": ["err"], "capabilities": [{ "type": "MULTI_ROLE" }],
+        } },
+    });
+    let json_type = "application/json".to_owned();
+    Request {
+        method: "POST".to_owned(),
+        path: "/api/v1/scheduler".to_owned(),
+        headers: vec![
+            ("Content-Type".to_owned(), json_type.clone()),
+            ("Accept".to_owned(), json_type),
+        ],
+        body: Some(call.to_string().into_bytes()),
+    }
+}
+
+fn first_event(stream: &[u8]) -> Value {
+    let mut decoder = tepui_proto::recordio::Decoder::new(1 << 20);
+    decoder.push(stream);
+    let record = decoder
+        .next_record()
+        .expect("RecordIO")
+        .expect("a whole record");
+    serde_json::from_slice(&record).expect("an event in JSON")
+}
+
+/// The directory of the only executor in an agent's state.
+fn sandbox(state: &Value) -> Option<String> {
+    let directory = &state["frameworks"][0]["executors"][0]["directory"];
+    directory.as_str().map(str::to_owned)
+}
