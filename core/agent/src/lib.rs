@@ -1,1 +1,39 @@
-//! Owner of the agent state: sandboxes, updates, endpoints.
+//! Owner of the agent's state: sandboxes, records, the link to the master, the agent's endpoints.
+//!
+//! [`Agent::start`] takes a work directory, finds what an earlier process left there, and serves.
+//! One thread owns the state ([`tepui_state_agent`]) and performs its effects; containers and the
+//! connection to the master are tasks that answer with events; endpoints read snapshots.
+//!
+//! What it deliberately does not know: flags (the daemon does), how containers are made
+//! ([`tepui_containerizer`] does), which master leads (it is told an address).
+
+mod agent;
+mod clock;
+mod connection;
+mod containers;
+mod environment;
+mod http;
+mod log;
+mod machine;
+mod owner;
+mod paths;
+mod settings;
+mod store;
+
+pub use agent::{Agent, Ended, Modules, StartError, attach_endpoints};
+pub use containers::Containers;
+pub use machine::resources;
+pub use settings::Settings;
+pub use store::StoreError;
+
+/// An error with all its causes, for logs.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,260 @@
+//! Starting, recovering and ending an agent.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tepui_containerizer::{Exit, Recovered};
+use tepui_executor::Record as PlayedRecord;
+use tepui_http::Router;
+use tepui_http::shared::Shared;
+use tepui_model::id::{AgentId, ContainerId, ExecutorId, FrameworkId};
+use tepui_proto::Wire;
+use tepui_state_agent::{
+    AgentSettings, AgentState, Event, Found, RecordBody, RecoveredAgent, RecoveredExecutor,
+    RecoveredFramework,
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::connection::Connection;
+use crate::containers::Containers;
+use crate::http::Endpoints;
+pub use crate::owner::Ended;
+use crate::owner::{Handle, Input, Owner, attach};
+use crate::paths::Paths;
+use crate::store::{Recorded, Store, StoreError};
+use crate::{Settings, machine};
+
+/// Inputs that wait for the owner before whoever has more must wait.
+const INPUTS: usize = 4096;
+
+/// Why an agent did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// Its records.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Its containers.
+    #[error("containers cannot be recovered")]
+    Containers(#[from] tepui_containerizer::Error),
+    /// Its thread.
+    #[error("the owner's thread cannot be started")]
+    Thread(#[from] std::io::Error),
+}
+
+/// A running agent.
+#[derive(Debug)]
+pub struct Agent {
+    handle: Handle,
+    ended: mpsc::Receiver<Ended>,
+    stop: CancellationToken,
+    thread: Option<JoinHandle<()>>,
+    containers: Arc<dyn Containers>,
+    settings: Arc<Settings>,
+}
+
+impl std::fmt::Debug for dyn Containers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Containers")
+    }
+}
+
+impl Agent {
+    /// Takes over a work directory and starts to look for the master. `None` when all that was to
+    /// be done was the clean-up of what an earlier process left.
+    pub async fn start(
+        settings: Settings,
+        containers: Arc<dyn Containers>,
+        shared: &Shared,
+    ) -> Result<Option<Self>, StartError> {
+        let settings = Arc::new(settings);
+        let paths = Paths::new(settings.work_dir.clone());
+        let mut store = Store::open(paths.clone())?;
+        if store.rebooted(&machine::boot_id())? {
+            tracing::warn!("the machine was started anew: no task has survived");
+        }
+        let agent = store.agent()?;
+        let recorded = store.load()?;
+        if settings.cleanup {
+            containers.recover(BTreeSet::new()).await?;
+            store.forget_agent()?;
+            tracing::info!("cleaned up");
+            return Ok(None);
+        }
+        let live = recorded.iter().filter(|one| !one.retired);
+        let known: BTreeSet<ContainerId> = live.map(|one| one.container.clone()).collect();
+        let found = containers.recover(known).await?;
+        tracing::info!(
+            running = found.running.len(),
+            ended = found.ended.len(),
+            missing = found.missing.len(),
+            orphans = found.orphans.len(),
+            "containers recovered"
+        );
+
+        let id = Some(agent.agent_id).filter(|id| !id.is_empty());
+        if let Some(id) = &id {
+            show(&paths, &AgentId::from(&**id), &recorded, shared);
+        }
+        let mut resumable = BTreeMap::new();
+        let recovered = RecoveredAgent {
+            agent_id: id,
+            cluster_id: agent.cluster_id,
+            epoch: agent.epoch,
+            frameworks: frameworks(recorded, &found, &mut resumable),
+        };
+        let (inputs, received) = crossbeam_channel::bounded(INPUTS);
+        let handle = Handle::new(inputs);
+        let (ended_sender, ended) = mpsc::channel(1);
+        let owner = Owner {
+            state: AgentState::new(state_settings(&settings)),
+            store,
+            paths,
+            settings: settings.clone(),
+            containers: containers.clone(),
+            files: shared.files.clone(),
+            runtime: tokio::runtime::Handle::current(),
+            handle: handle.clone(),
+            ended: ended_sender,
+            played: BTreeMap::new(),
+            resumable,
+            session: None,
+            events: VecDeque::from([Event::Recovered(recovered)]),
+            over: false,
+        };
+        let thread = std::thread::Builder::new()
+            .name("agent-owner".to_owned())
+            .spawn(move || owner.run(&received))?;
+
+        let stop = CancellationToken::new();
+        let connection = Connection {
+            settings: settings.clone(),
+            handle: handle.clone(),
+            stop: stop.clone(),
+        };
+        tokio::spawn(connection.run());
+        Ok(Some(Self {
+            handle,
+            ended,
+            stop,
+            thread: Some(thread),
+            containers,
+            settings,
+        }))
+    }
+
+    /// Answers when the agent is over.
+    pub async fn ended(&mut self) -> Ended {
+        let ended = self.ended.recv().await;
+        ended.unwrap_or_else(|| Ended::Failed("the owner's thread is gone".to_owned()))
+    }
+
+    /// Unregisters and ends all executors; [`Self::ended`] answers when that is done.
+    pub fn unregister(&self) {
+        self.handle.tell(Input::Event(Event::Unregister));
+    }
+
+    /// Leaves, and leaves everything as it is for the next process.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        self.handle.tell(Input::Stop);
+        if let Some(thread) = self.thread.take() {
+            let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+            if !matches!(joined, Ok(Ok(()))) {
+                tracing::error!("the owner's thread panicked");
+            }
+        }
+    }
+}
+
+/// Adds the agent's own endpoints to a router whose delegate is `slave(1)`.
+pub fn attach_endpoints(agent: &Agent, shared: &Shared, modules: Modules, router: &mut Router) {
+    shared.register(router, "slave(1)");
+    let endpoints = Endpoints {
+        handle: agent.handle.clone(),
+        containers: agent.containers.clone(),
+        settings: agent.settings.clone(),
+        shared: shared.clone(),
+        modules,
+        started: crate::clock::now().wall,
+    };
+    crate::http::register(Arc::new(endpoints), router);
+}
+
+/// Writes the loaded modules as JSON, for `/tepui/v1/modules`.
+pub type Modules = Arc<dyn Fn() -> Vec<u8> + Send + Sync>;
+
+fn state_settings(settings: &Settings) -> AgentSettings {
+    let seed = fastrand::u64(..);
+    let state = AgentSettings::new(seed, settings.info(), settings.ip.to_string());
+    AgentSettings {
+        shutdown_grace: settings.executor_shutdown_grace_period,
+        executor_command: settings.executor_command.clone(),
+        max_completed_executors: settings.max_completed_executors_per_framework,
+        ..state
+    }
+}
+
+/// Makes the sandboxes of recorded executors visible.
+fn show(paths: &Paths, agent: &AgentId, recorded: &[Recorded], shared: &Shared) {
+    for one in recorded {
+        if let Some(RecordBody::Launch { executor, .. }) = one.records.first() {
+            let framework = Store::framework_of(one);
+            let executor = ExecutorId::from(&*executor.executor_id.value);
+            let runs = paths.runs(agent, &framework, &executor);
+            attach(&shared.files, &runs, &framework, &executor, &one.container);
+        }
+    }
+}
+
+/// Brings records and containers together, framework by framework.
+fn frameworks(
+    recorded: Vec<Recorded>,
+    found: &Recovered,
+    resumable: &mut BTreeMap<ContainerId, PlayedRecord>,
+) -> Vec<RecoveredFramework> {
+    let mut frameworks: Vec<(FrameworkId, RecoveredFramework)> = Vec::new();
+    for one in recorded {
+        let id = Store::framework_of(&one);
+        let Some(RecordBody::Launch { framework, .. }) = one.records.first() else {
+            continue;
+        };
+        let info = Wire(framework.0.clone());
+        let executor = RecoveredExecutor {
+            found: fate(&one.container, found),
+            container: one.container.clone(),
+            records: one.records,
+        };
+        resumable.insert(one.container, one.played);
+        match frameworks.iter_mut().find(|(known, _)| *known == id) {
+            Some((_, framework)) => {
+                // The newest launch knows the newest info.
+                framework.info = info;
+                framework.executors.push(executor);
+            }
+            None => frameworks.push((
+                id,
+                RecoveredFramework {
+                    info,
+                    executors: vec![executor],
+                },
+            )),
+        }
+    }
+    frameworks
+        .into_iter()
+        .map(|(_, framework)| framework)
+        .collect()
+}
+
+fn fate(container: &ContainerId, found: &Recovered) -> Found {
+    if let Some(running) = found.running.iter().find(|one| one.id == *container) {
+        return Found::Running { pid: running.pid };
+    }
+    match found.ended.iter().find(|(id, _)| id == container) {
+        Some((_, termination)) if termination.exit != Exit::NeverStarted => Found::Ended,
+        _ => Found::Missing,
+    }
+}

@@ -1,0 +1,184 @@
+//! The way to the master: find it, ask to be taken, pass on what it says, begin again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tepui_http::Client;
+use tepui_link::{AgentEnd, AgentEvent, AgentSession, AgentSettings, AgentUpdate, CloseReason};
+use tepui_proto::Wire;
+use tepui_proto::link::refuse::Code;
+use tepui_proto::link::{Hello, LinkFrame, Refuse};
+use tepui_proto::v1::agent_info::Capability;
+use tepui_state_agent::Event;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::owner::{Handle, Input};
+use crate::settings::CAPABILITIES;
+use crate::{Settings, machine};
+
+/// Longest wait between two attempts.
+const BACKOFF_MAX: Duration = Duration::from_mins(1);
+
+/// Events that wait for the owner before the connection is not read any more.
+const INBOX: usize = 256;
+
+/// Keeps the agent connected until it is told to stop.
+pub(crate) struct Connection {
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) handle: Handle,
+    pub(crate) stop: CancellationToken,
+}
+
+/// How an attempt ended.
+enum Attempt {
+    /// The master took the agent, and the session is over.
+    Served(CloseReason),
+    /// There was no session; the reason is said.
+    Failed(String),
+    /// The master asks to come back after this time.
+    Later(Duration),
+    /// The master does not want the agent any more.
+    Over,
+}
+
+impl Connection {
+    pub(crate) async fn run(self) {
+        let boot_id = machine::boot_id();
+        let factor = self.settings.registration_backoff_factor;
+        let mut window = factor;
+        let mut attempts = 0;
+        loop {
+            let wait = window.mul_f64(fastrand::f64());
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(wait) => {}
+            }
+            attempts += 1;
+            let attempt = tokio::select! {
+                () = self.stop.cancelled() => return,
+                attempt = self.attempt(attempts, &boot_id) => attempt,
+            };
+            match attempt {
+                Attempt::Served(reason) => {
+                    tracing::warn!(%reason, "disconnected from the master");
+                    window = factor;
+                }
+                Attempt::Failed(reason) => {
+                    tracing::warn!(master = %self.settings.master, %reason, "not registered");
+                    window = (window * 2).min(BACKOFF_MAX);
+                }
+                Attempt::Later(wait) => window = wait.max(factor),
+                Attempt::Over => return,
+            }
+        }
+    }
+
+    async fn attempt(&self, number: u64, boot_id: &str) -> Attempt {
+        let client = match Client::new(&self.settings.master) {
+            Ok(client) => client,
+            Err(error) => return Attempt::Failed(crate::chain(&error)),
+        };
+        let upgrade = client.upgrade(tepui_link::PATH, tepui_link::UPGRADE, &[]);
+        let stream = match upgrade.await {
+            Ok(stream) => stream,
+            Err(error) => return Attempt::Failed(crate::chain(&error)),
+        };
+        let Some(hello) = self.handle.ask(Input::Hello).await else {
+            return Attempt::Over;
+        };
+        let (inbox, mut events) = mpsc::channel(INBOX);
+        let (end, run) = AgentEnd::start(stream, AgentSettings::default(), inbox);
+        let session = end.open(self.complete(hello, number, boot_id));
+        let serve = async {
+            let mut outcome = Attempt::Failed("no answer".to_owned());
+            while let Some(event) = events.recv().await {
+                outcome = self.event(number, &session, event, outcome);
+            }
+            outcome
+        };
+        // The connection ends with its only session; its last events are read before that.
+        let run = async {
+            tokio::pin!(run);
+            run.await;
+            std::future::pending::<()>().await;
+        };
+        let outcome = tokio::select! {
+            outcome = serve => outcome,
+            () = run => unreachable!("it is pending after its end"),
+        };
+        drop(end);
+        outcome
+    }
+
+    fn complete(&self, hello: Hello, run_number: u64, boot_id: &str) -> Hello {
+        let capability = |kind| Capability {
+            r#type: Some(i32::from(kind)),
+        };
+        Hello {
+            version: tepui_http::shared::version::MESOS_VERSION.to_owned(),
+            run_number,
+            boot_id: boot_id.to_owned(),
+            address: format!("{}:{}", self.settings.ip, self.settings.port),
+            capabilities: CAPABILITIES.into_iter().map(capability).collect(),
+            ..hello
+        }
+    }
+
+    /// Passes an event on; what it makes of the attempt.
+    fn event(
+        &self,
+        number: u64,
+        session: &AgentSession,
+        event: AgentEvent,
+        outcome: Attempt,
+    ) -> Attempt {
+        match event.event {
+            AgentUpdate::Welcome(welcome) => {
+                let id = welcome.agent_id.as_ref().map_or("", |id| &id.value);
+                tracing::info!(master = %self.settings.master, agent = id, "registered");
+                self.handle.tell(Input::Session(number, session.clone()));
+                self.handle.tell(Input::Event(Event::Connected {
+                    session: number,
+                    welcome: Wire(*welcome),
+                }));
+                Attempt::Served(CloseReason::Disconnected)
+            }
+            AgentUpdate::Refused(refuse) => self.refused(refuse),
+            AgentUpdate::Command(body) => {
+                let frame = LinkFrame {
+                    session: event.session,
+                    must_understand: false,
+                    body: Some(*body),
+                };
+                self.handle.tell(Input::Event(Event::FromMaster {
+                    session: number,
+                    frame: Wire(frame),
+                }));
+                outcome
+            }
+            AgentUpdate::Closed(reason) => match outcome {
+                Attempt::Served(_) => {
+                    self.handle
+                        .tell(Input::Event(Event::Disconnected { session: number }));
+                    Attempt::Served(reason)
+                }
+                Attempt::Failed(_) => Attempt::Failed(reason.to_string()),
+                other => other,
+            },
+        }
+    }
+
+    fn refused(&self, refuse: Refuse) -> Attempt {
+        let reason = refuse.reason.clone();
+        match refuse.code() {
+            Code::Gone | Code::Denied => {
+                tracing::error!(%reason, "the master refuses this agent");
+                self.handle.tell(Input::Event(Event::Gone { reason }));
+                Attempt::Over
+            }
+            Code::Busy => Attempt::Later(Duration::from_millis(refuse.retry_ms.into())),
+            code => Attempt::Failed(format!("refused ({}): {reason}", code.as_str_name())),
+        }
+    }
+}

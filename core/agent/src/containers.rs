@@ -1,0 +1,84 @@
+//! What the owner needs of a containerizer. The built-in one has it; so has one that pretends.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tepui_containerizer::{
+    ContainerConfig, Containerizer, Error, LaunchError, Launched, Recovered, Termination,
+};
+use tepui_model::id::ContainerId;
+use tepui_proto::v1;
+
+/// Launches, watches and ends containers. See [`Containerizer`] for what each call means.
+pub trait Containers: Send + Sync + 'static {
+    /// Finds what an earlier process left; what is not `known` is destroyed.
+    fn recover(&self, known: BTreeSet<ContainerId>) -> BoxFuture<'_, Result<Recovered, Error>>;
+
+    /// Launches a container.
+    fn launch(&self, config: ContainerConfig) -> BoxFuture<'_, Result<Launched, LaunchError>>;
+
+    /// Answers when a container is over.
+    fn wait<'a>(&'a self, id: &'a ContainerId) -> BoxFuture<'a, Result<Termination, Error>>;
+
+    /// Ends a command with a grace period.
+    fn stop(&self, id: &ContainerId, grace: Duration) -> Result<(), Error>;
+
+    /// Ends a container at once.
+    fn destroy<'a>(&'a self, id: &'a ContainerId) -> BoxFuture<'a, Result<Termination, Error>>;
+
+    /// What a container uses.
+    fn usage<'a>(
+        &'a self,
+        id: &'a ContainerId,
+    ) -> BoxFuture<'a, Result<v1::ResourceStatistics, Error>>;
+
+    /// Id, pid and what isolators add.
+    fn status<'a>(
+        &'a self,
+        id: &'a ContainerId,
+    ) -> BoxFuture<'a, Result<v1::ContainerStatus, Error>>;
+
+    /// Forgets a container that is over.
+    fn forget(&self, id: &ContainerId) -> Result<(), Error>;
+}
+
+impl Containers for Containerizer {
+    fn recover(&self, known: BTreeSet<ContainerId>) -> BoxFuture<'_, Result<Recovered, Error>> {
+        Box::pin(Self::recover(self, known))
+    }
+
+    fn launch(&self, config: ContainerConfig) -> BoxFuture<'_, Result<Launched, LaunchError>> {
+        Box::pin(Self::launch(self, config))
+    }
+
+    fn wait<'a>(&'a self, id: &'a ContainerId) -> BoxFuture<'a, Result<Termination, Error>> {
+        Box::pin(Self::wait(self, id))
+    }
+
+    fn stop(&self, id: &ContainerId, grace: Duration) -> Result<(), Error> {
+        Self::stop(self, id, grace)
+    }
+
+    fn destroy<'a>(&'a self, id: &'a ContainerId) -> BoxFuture<'a, Result<Termination, Error>> {
+        Box::pin(Self::destroy(self, id))
+    }
+
+    fn usage<'a>(
+        &'a self,
+        id: &'a ContainerId,
+    ) -> BoxFuture<'a, Result<v1::ResourceStatistics, Error>> {
+        Box::pin(Self::usage(self, id))
+    }
+
+    fn status<'a>(
+        &'a self,
+        id: &'a ContainerId,
+    ) -> BoxFuture<'a, Result<v1::ContainerStatus, Error>> {
+        Box::pin(Self::status(self, id))
+    }
+
+    fn forget(&self, id: &ContainerId) -> Result<(), Error> {
+        Self::forget(self, id)
+    }
+}

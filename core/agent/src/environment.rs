@@ -1,0 +1,116 @@
+//! The environment of a command task (`executorEnvironment` of Mesos, and what its command executor adds).
+
+use std::path::Path;
+use std::time::Duration;
+
+use tepui_proto::v1;
+use tepui_state_agent::Launch;
+
+use crate::Settings;
+
+/// All variables in order; of two with one name the later wins.
+pub(crate) fn environment(
+    settings: &Settings,
+    agent_id: &str,
+    launch: &Launch,
+    sandbox: &Path,
+) -> Vec<(String, String)> {
+    let mut all = settings.executor_environment.clone();
+    let mut set = |name: &str, value: String| all.push((name.to_owned(), value));
+    let framework = launch.framework.id.as_ref();
+    let sandbox = sandbox.display().to_string();
+    let address = format!("{}:{}", settings.ip, settings.port);
+    set("LIBPROCESS_PORT", "0".to_owned());
+    if let Ok(ip) = std::env::var("LIBPROCESS_IP") {
+        set("LIBPROCESS_IP", ip);
+    }
+    set(
+        "MESOS_FRAMEWORK_ID",
+        framework.map_or_else(String::new, |id| id.value.clone()),
+    );
+    set(
+        "MESOS_EXECUTOR_ID",
+        launch.executor.executor_id.value.clone(),
+    );
+    set("MESOS_DIRECTORY", sandbox.clone());
+    set("MESOS_SANDBOX", sandbox);
+    set("MESOS_SLAVE_ID", agent_id.to_owned());
+    set("MESOS_SLAVE_PID", format!("slave(1)@{address}"));
+    set("MESOS_AGENT_ENDPOINT", address);
+    set("MESOS_CHECKPOINT", flag(launch.framework.checkpoint()));
+    set("MESOS_HTTP_COMMAND_EXECUTOR", flag(false));
+    let grace = launch.executor.shutdown_grace_period.as_ref();
+    let grace = grace.map(|d| Duration::from_nanos(d.nanoseconds.max(0).unsigned_abs()));
+    set(
+        "MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD",
+        duration(grace.unwrap_or(settings.executor_shutdown_grace_period)),
+    );
+    if launch.framework.checkpoint() {
+        set(
+            "MESOS_RECOVERY_TIMEOUT",
+            duration(settings.recovery_timeout),
+        );
+        set(
+            "MESOS_SUBSCRIPTION_BACKOFF_MAX",
+            duration(Duration::from_secs(2)),
+        );
+    }
+    if let Some(role) = allocation_role(launch) {
+        set("MESOS_ALLOCATION_ROLE", role);
+    }
+    let command = launch.task.as_ref().and_then(|task| task.command.as_ref());
+    let own = command.and_then(|command| command.environment.as_ref());
+    for variable in own.iter().flat_map(|environment| &environment.variables) {
+        set(&variable.name, variable.value().to_owned());
+    }
+    all
+}
+
+fn flag(value: bool) -> String {
+    if value { "1" } else { "0" }.to_owned()
+}
+
+fn allocation_role(launch: &Launch) -> Option<String> {
+    let resources: &[v1::Resource] = launch.task.as_ref().map_or(&[], |task| &task.resources);
+    let role = |r: &v1::Resource| {
+        r.allocation_info
+            .as_ref()
+            .and_then(|info| info.role.clone())
+    };
+    resources.iter().find_map(role)
+}
+
+/// A duration as Mesos writes it: in the largest unit that it is a whole number of.
+pub(crate) fn duration(duration: Duration) -> String {
+    const UNITS: [(u128, &str); 8] = [
+        (604_800_000_000_000, "weeks"),
+        (86_400_000_000_000, "days"),
+        (3_600_000_000_000, "hrs"),
+        (60_000_000_000, "mins"),
+        (1_000_000_000, "secs"),
+        (1_000_000, "ms"),
+        (1_000, "us"),
+        (1, "ns"),
+    ];
+    let nanos = duration.as_nanos();
+    let whole = |(unit, _): &&(u128, &str)| nanos >= *unit && nanos.is_multiple_of(*unit);
+    match UNITS.iter().find(whole) {
+        Some((unit, name)) => format!("{}{name}", nanos / unit),
+        None => "0ns".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::duration;
+
+    #[test]
+    fn durations_are_written_as_mesos_does() {
+        assert_eq!(duration(Duration::from_secs(5)), "5secs");
+        assert_eq!(duration(Duration::from_millis(3500)), "3500ms");
+        assert_eq!(duration(Duration::from_mins(15)), "15mins");
+        assert_eq!(duration(Duration::from_secs(0)), "0ns");
+    }
+}

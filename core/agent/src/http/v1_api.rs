@@ -1,0 +1,532 @@
+//! `/api/v1`: the agent's operator API.
+
+use std::time::Duration;
+
+use tepui_http::shared::FileError;
+use tepui_http::{HeaderMap, Media, Method, Request, Response, StatusCode, header, media};
+use tepui_proto::json::{self, Writer};
+use tepui_proto::v1::agent::{Call, Response as Answer, call, response};
+use tepui_proto::v1::executor;
+use tepui_proto::{Message as _, decode, v1};
+use tepui_state_agent::Framework;
+
+use super::Endpoints;
+use super::read;
+use crate::owner::Snapshot;
+
+const RECORDIO: &str = "application/recordio";
+const ACCEPT: &str = "Expecting 'Accept' to allow application/json or application/x-protobuf or \
+                      application/recordio";
+
+/// Answers one call.
+pub(crate) async fn call(endpoints: &Endpoints, request: Request) -> Response {
+    match answer(endpoints, &request).await {
+        Ok(response) | Err(response) => response,
+    }
+}
+
+async fn answer(endpoints: &Endpoints, request: &Request) -> Result<Response, Response> {
+    let call = read_call(request)?;
+    let media = acceptable(&request.headers)?;
+    let kind = call.r#type();
+    if media.is_none() && !streams(kind) {
+        let name = kind.as_str_name();
+        let text = format!("Streaming response is not supported for {name} call");
+        return Err(Response::text(StatusCode::NOT_ACCEPTABLE, text));
+    }
+    let media = media.unwrap_or(Media::Json);
+    match kind {
+        call::Type::GetState
+        | call::Type::GetTasks
+        | call::Type::GetExecutors
+        | call::Type::GetFrameworks => {
+            let snapshot = endpoints.snapshot().await?;
+            Ok(rows(kind, &snapshot, media))
+        }
+        call::Type::SetLoggingLevel => set_logging_level(endpoints, &call),
+        call::Type::PruneImages => Ok(Response::empty(StatusCode::OK)),
+        _ => {
+            let answer = simple(endpoints, &call).await?;
+            Ok(write(&answer, media))
+        }
+    }
+}
+
+/// Calls that can be answered with a stream.
+fn streams(kind: call::Type) -> bool {
+    matches!(
+        kind,
+        call::Type::AttachContainerOutput | call::Type::LaunchNestedContainerSession
+    )
+}
+
+fn read_call(request: &Request) -> Result<Call, Response> {
+    if request.method != Method::POST {
+        let allowed = [Method::POST];
+        return Err(Response::method_not_allowed(&allowed, &request.method));
+    }
+    let Some(content_type) = request.header(header::CONTENT_TYPE.as_str()) else {
+        return Err(Response::bad_request(
+            "Expecting 'Content-Type' to be present",
+        ));
+    };
+    let call: Call = match Media::of_content_type(content_type) {
+        Some(Media::Json) => json::to_message(&request.body).map_err(|error| {
+            let text = match error {
+                json::JsonError::Syntax(text) => format!("Failed to parse body into JSON: {text}"),
+                json::JsonError::Convert(text) => text,
+            };
+            Response::bad_request(text)
+        })?,
+        Some(_) => decode(&request.body)
+            .map_err(|_| Response::bad_request("Failed to parse body into a protobuf object"))?,
+        None if content_type == RECORDIO => {
+            // No call that is streamed in is served here.
+            let text = "Received EOF while reading request body";
+            return Err(Response::bad_request(text));
+        }
+        None => {
+            let text = "Expecting 'Content-Type' of application/json or application/x-protobuf or \
+                        application/recordio";
+            return Err(Response::text(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
+        }
+    };
+    validate(&call).map_err(|what| {
+        let text = format!("Failed to validate agent::Call: {what}");
+        Response::bad_request(text)
+    })?;
+    Ok(call)
+}
+
+/// `validation::agent::call::validate`: the type, and the part that it needs.
+#[expect(deprecated, reason = "deprecated calls are checked all the same")]
+fn validate(call: &Call) -> Result<(), String> {
+    use call::Type;
+    if call.r#type.is_none() {
+        return Err("Expecting 'type' to be present".to_owned());
+    }
+    let (part, present) = match call.r#type() {
+        Type::GetMetrics => ("get_metrics", call.get_metrics.is_some()),
+        Type::SetLoggingLevel => ("set_logging_level", call.set_logging_level.is_some()),
+        Type::ListFiles => ("list_files", call.list_files.is_some()),
+        Type::ReadFile => ("read_file", call.read_file.is_some()),
+        Type::LaunchNestedContainer => (
+            "launch_nested_container",
+            call.launch_nested_container.is_some(),
+        ),
+        Type::WaitNestedContainer => (
+            "wait_nested_container",
+            call.wait_nested_container.is_some(),
+        ),
+        Type::KillNestedContainer => (
+            "kill_nested_container",
+            call.kill_nested_container.is_some(),
+        ),
+        Type::RemoveNestedContainer => (
+            "remove_nested_container",
+            call.remove_nested_container.is_some(),
+        ),
+        Type::LaunchNestedContainerSession => (
+            "launch_nested_container_session",
+            call.launch_nested_container_session.is_some(),
+        ),
+        Type::AttachContainerInput => (
+            "attach_container_input",
+            call.attach_container_input.is_some(),
+        ),
+        Type::AttachContainerOutput => (
+            "attach_container_output",
+            call.attach_container_output.is_some(),
+        ),
+        Type::LaunchContainer => ("launch_container", call.launch_container.is_some()),
+        Type::WaitContainer => ("wait_container", call.wait_container.is_some()),
+        Type::KillContainer => ("kill_container", call.kill_container.is_some()),
+        Type::RemoveContainer => ("remove_container", call.remove_container.is_some()),
+        Type::AddResourceProviderConfig => (
+            "add_resource_provider_config",
+            call.add_resource_provider_config.is_some(),
+        ),
+        Type::UpdateResourceProviderConfig => (
+            "update_resource_provider_config",
+            call.update_resource_provider_config.is_some(),
+        ),
+        Type::RemoveResourceProviderConfig => (
+            "remove_resource_provider_config",
+            call.remove_resource_provider_config.is_some(),
+        ),
+        Type::MarkResourceProviderGone => (
+            "mark_resource_provider_gone",
+            call.mark_resource_provider_gone.is_some(),
+        ),
+        _ => return Ok(()),
+    };
+    if present {
+        return Ok(());
+    }
+    Err(format!("Expecting '{part}' to be present"))
+}
+
+/// The form of the answer; `None` where only a stream is wanted.
+fn acceptable(headers: &HeaderMap) -> Result<Option<Media>, Response> {
+    if let Some(media) = Media::acceptable(headers) {
+        return Ok(Some(media));
+    }
+    if media::accepts(headers, RECORDIO) {
+        return Ok(None);
+    }
+    Err(Response::text(StatusCode::NOT_ACCEPTABLE, ACCEPT))
+}
+
+fn write(answer: &Answer, media: Media) -> Response {
+    let body = match media {
+        Media::Json => json::from_message(answer),
+        _ => answer.encode_to_vec(),
+    };
+    Response::full(StatusCode::OK, media.content_type(), body)
+}
+
+/// Calls whose answer is one message.
+async fn simple(endpoints: &Endpoints, call: &Call) -> Result<Answer, Response> {
+    use call::Type;
+    let mut answer = Answer::default();
+    let kind = match call.r#type() {
+        Type::GetHealth => {
+            answer.get_health = Some(response::GetHealth { healthy: true });
+            response::Type::GetHealth
+        }
+        Type::GetFlags => {
+            let flags = endpoints
+                .settings
+                .flags
+                .iter()
+                .map(|(name, value)| v1::Flag {
+                    name: name.clone(),
+                    value: Some(value.clone()),
+                });
+            answer.get_flags = Some(response::GetFlags {
+                flags: flags.collect(),
+            });
+            response::Type::GetFlags
+        }
+        Type::GetVersion => {
+            answer.get_version = Some(response::GetVersion {
+                version_info: version(endpoints),
+            });
+            response::Type::GetVersion
+        }
+        Type::GetMetrics => {
+            let metrics = endpoints.shared.metrics.snapshot().into_iter();
+            let metrics = metrics.map(|(name, value)| v1::Metric {
+                name,
+                value: Some(value),
+            });
+            answer.get_metrics = Some(response::GetMetrics {
+                metrics: metrics.collect(),
+            });
+            response::Type::GetMetrics
+        }
+        Type::GetLoggingLevel => {
+            answer.get_logging_level = Some(response::GetLoggingLevel {
+                level: endpoints.shared.logging.level(),
+            });
+            response::Type::GetLoggingLevel
+        }
+        Type::ListFiles => {
+            answer.list_files = Some(list_files(endpoints, call).await?);
+            response::Type::ListFiles
+        }
+        Type::ReadFile => {
+            answer.read_file = Some(read_file(endpoints, call).await?);
+            response::Type::ReadFile
+        }
+        Type::GetContainers => {
+            answer.get_containers = get_containers(endpoints).await?;
+            response::Type::GetContainers
+        }
+        Type::GetOperations => {
+            answer.get_operations = Some(response::GetOperations::default());
+            response::Type::GetOperations
+        }
+        Type::GetAgent => {
+            let snapshot = endpoints.snapshot().await?;
+            answer.get_agent = Some(response::GetAgent {
+                agent_info: Some(snapshot.info),
+                ..response::GetAgent::default()
+            });
+            response::Type::GetAgent
+        }
+        Type::GetResourceProviders => {
+            answer.get_resource_providers = Some(response::GetResourceProviders::default());
+            response::Type::GetResourceProviders
+        }
+        // Calls on containers and providers are not there yet.
+        _ => return Err(Response::standard(StatusCode::NOT_IMPLEMENTED)),
+    };
+    answer.r#type = Some(kind.into());
+    Ok(answer)
+}
+
+fn version(endpoints: &Endpoints) -> v1::VersionInfo {
+    let version = &endpoints.shared.version;
+    v1::VersionInfo {
+        version: version.version.clone(),
+        build_date: Some(version.build_date.clone()),
+        build_time: Some(version.build_time),
+        build_user: Some(version.build_user.clone()),
+        git_sha: version.git_sha.clone(),
+        git_tag: version.git_tag.clone(),
+        ..v1::VersionInfo::default()
+    }
+}
+
+fn set_logging_level(endpoints: &Endpoints, call: &Call) -> Result<Response, Response> {
+    let set = call.set_logging_level.unwrap_or_default();
+    let duration = Duration::from_nanos(set.duration.nanoseconds.max(0).unsigned_abs());
+    let changed = endpoints.shared.logging.set(set.level, duration);
+    changed.map_err(Response::bad_request)?;
+    Ok(Response::empty(StatusCode::OK))
+}
+
+/// The answers that are written row by row: their lists are there even when they are empty.
+fn rows(kind: call::Type, snapshot: &Snapshot, media: Media) -> Response {
+    let mut answer = Answer::default();
+    match kind {
+        call::Type::GetTasks => {
+            answer.r#type = Some(response::Type::GetTasks.into());
+            answer.get_tasks = Some(tasks(snapshot));
+        }
+        call::Type::GetExecutors => {
+            answer.r#type = Some(response::Type::GetExecutors.into());
+            answer.get_executors = Some(executors(snapshot));
+        }
+        call::Type::GetFrameworks => {
+            answer.r#type = Some(response::Type::GetFrameworks.into());
+            answer.get_frameworks = Some(frameworks(snapshot));
+        }
+        _ => {
+            answer.r#type = Some(response::Type::GetState.into());
+            answer.get_state = Some(response::GetState {
+                get_tasks: Some(tasks(snapshot)),
+                get_executors: Some(executors(snapshot)),
+                get_frameworks: Some(frameworks(snapshot)),
+            });
+        }
+    }
+    if media != Media::Json {
+        return write(&answer, media);
+    }
+    let mut body = Vec::new();
+    Writer::new(&mut body).object(|w| {
+        w.key("type").str(answer.r#type().as_str_name());
+        if let Some(tasks) = &answer.get_tasks {
+            write_tasks(w, tasks);
+        }
+        if let Some(executors) = &answer.get_executors {
+            write_executors(w, executors);
+        }
+        if let Some(frameworks) = &answer.get_frameworks {
+            write_frameworks(w, frameworks);
+        }
+        if let Some(state) = &answer.get_state {
+            w.key("get_state").object(|w| {
+                write_tasks(w, &state.get_tasks.clone().unwrap_or_default());
+                write_executors(w, &state.get_executors.clone().unwrap_or_default());
+                write_frameworks(w, &state.get_frameworks.clone().unwrap_or_default());
+            });
+        }
+    });
+    Response::full(StatusCode::OK, media.content_type(), body)
+}
+
+fn every(snapshot: &Snapshot) -> impl Iterator<Item = &Framework> {
+    let completed = snapshot.completed.iter().map(AsRef::as_ref);
+    snapshot.frameworks.iter().chain(completed)
+}
+
+fn tasks(snapshot: &Snapshot) -> response::GetTasks {
+    let mut all = response::GetTasks::default();
+    for framework in every(snapshot) {
+        for executor in &framework.executors {
+            let queued = executor.queued.iter();
+            let queued = queued.map(|info| read::queued_task(info, framework, executor));
+            all.queued_tasks.extend(queued);
+            let live = read::live_tasks(executor).map(|task| task.task.0.clone());
+            all.launched_tasks.extend(live);
+            let ended = read::unacknowledged_tasks(executor).map(|task| task.task.0.clone());
+            all.terminated_tasks.extend(ended);
+        }
+        let executors = framework.executors.iter();
+        for executor in executors.chain(&framework.completed_executors) {
+            let completed = executor.completed_tasks.iter().map(|task| task.0.clone());
+            all.completed_tasks.extend(completed);
+        }
+    }
+    all
+}
+
+fn executors(snapshot: &Snapshot) -> response::GetExecutors {
+    let mut all = response::GetExecutors::default();
+    let entry = |info: &v1::ExecutorInfo| response::get_executors::Executor {
+        executor_info: info.clone(),
+    };
+    for framework in every(snapshot) {
+        all.executors
+            .extend(framework.executors.iter().map(|e| entry(&e.info)));
+        let completed = framework.completed_executors.iter();
+        all.completed_executors
+            .extend(completed.map(|e| entry(&e.info)));
+    }
+    all
+}
+
+fn frameworks(snapshot: &Snapshot) -> response::GetFrameworks {
+    let entry = |info: &v1::FrameworkInfo| response::get_frameworks::Framework {
+        framework_info: info.clone(),
+    };
+    response::GetFrameworks {
+        frameworks: snapshot.frameworks.iter().map(|f| entry(&f.info)).collect(),
+        completed_frameworks: snapshot.completed.iter().map(|f| entry(&f.info)).collect(),
+    }
+}
+
+fn write_tasks(w: &mut Writer<'_>, tasks: &response::GetTasks) {
+    let lists = [
+        ("pending_tasks", &tasks.pending_tasks),
+        ("queued_tasks", &tasks.queued_tasks),
+        ("launched_tasks", &tasks.launched_tasks),
+        ("terminated_tasks", &tasks.terminated_tasks),
+        ("completed_tasks", &tasks.completed_tasks),
+    ];
+    w.key("get_tasks").object(|w| {
+        for (name, list) in lists {
+            w.key(name)
+                .array(|w| list.iter().for_each(|task| w.message(task)));
+        }
+    });
+}
+
+fn write_executors(w: &mut Writer<'_>, all: &response::GetExecutors) {
+    w.key("get_executors").object(|w| {
+        w.key("executors")
+            .array(|w| all.executors.iter().for_each(|one| w.message(one)));
+        w.key("completed_executors").array(|w| {
+            all.completed_executors
+                .iter()
+                .for_each(|one| w.message(one))
+        });
+    });
+}
+
+fn write_frameworks(w: &mut Writer<'_>, all: &response::GetFrameworks) {
+    w.key("get_frameworks").object(|w| {
+        w.key("frameworks")
+            .array(|w| all.frameworks.iter().for_each(|one| w.message(one)));
+        w.key("completed_frameworks").array(|w| {
+            all.completed_frameworks
+                .iter()
+                .for_each(|one| w.message(one))
+        });
+    });
+}
+
+async fn get_containers(
+    endpoints: &Endpoints,
+) -> Result<Option<response::GetContainers>, Response> {
+    let snapshot = endpoints.snapshot().await?;
+    let seen = read::containers(endpoints, &snapshot).await;
+    if seen.is_empty() {
+        return Ok(None);
+    }
+    let containers = seen
+        .into_iter()
+        .map(|one| response::get_containers::Container {
+            framework_id: Some(v1::FrameworkId {
+                value: one.framework,
+            }),
+            executor_id: Some(v1::ExecutorId {
+                value: one.executor,
+            }),
+            executor_name: Some(one.name),
+            container_id: (&one.container).into(),
+            container_status: one.status,
+            resource_statistics: one.statistics,
+        });
+    Ok(Some(response::GetContainers {
+        containers: containers.collect(),
+    }))
+}
+
+async fn list_files(endpoints: &Endpoints, call: &Call) -> Result<response::ListFiles, Response> {
+    let path = call.list_files.clone().unwrap_or_default().path;
+    let files = endpoints.shared.files.clone();
+    let listed = blocking(move || files.browse(&path)).await?;
+    let file_infos = listed.into_iter().map(|info| v1::FileInfo {
+        path: info.path,
+        nlink: Some(info.nlink.try_into().unwrap_or(i32::MAX)),
+        size: Some(info.size),
+        mtime: Some(v1::TimeInfo {
+            nanoseconds: info.mtime.as_nanos().try_into().unwrap_or(i64::MAX),
+        }),
+        mode: Some(info.mode),
+        uid: Some(info.uid),
+        gid: Some(info.gid),
+    });
+    Ok(response::ListFiles {
+        file_infos: file_infos.collect(),
+    })
+}
+
+async fn read_file(endpoints: &Endpoints, call: &Call) -> Result<response::ReadFile, Response> {
+    let read = call.read_file.clone().unwrap_or_default();
+    let files = endpoints.shared.files.clone();
+    let (size, data) =
+        blocking(move || files.read(&read.path, Some(read.offset), read.length)).await?;
+    Ok(response::ReadFile { size, data })
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, FileError> + Send + 'static,
+) -> Result<T, Response> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Response::text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?
+        .map_err(|error| error.response())
+}
+
+/// The executor API. Executors with a process of their own come later: nobody is known here.
+pub(crate) fn executor(request: &Request) -> Response {
+    match check_executor(request) {
+        Ok(response) | Err(response) => response,
+    }
+}
+
+fn check_executor(request: &Request) -> Result<Response, Response> {
+    if request.method != Method::POST {
+        let allowed = [Method::POST];
+        return Err(Response::method_not_allowed(&allowed, &request.method));
+    }
+    let Some(content_type) = request.header(header::CONTENT_TYPE.as_str()) else {
+        return Err(Response::bad_request(
+            "Expecting 'Content-Type' to be present",
+        ));
+    };
+    match Media::of_content_type(content_type) {
+        Some(Media::Json) => {
+            json::to_message::<executor::Call>(&request.body).map_err(|error| {
+                let (what, text) = match error {
+                    json::JsonError::Syntax(text) => ("parse body into JSON", text),
+                    json::JsonError::Convert(text) => ("convert JSON into Call protobuf", text),
+                };
+                Response::bad_request(format!("Failed to {what}: {text}"))
+            })?;
+        }
+        Some(_) => {
+            decode::<executor::Call>(&request.body)
+                .map_err(|_| Response::bad_request("Failed to parse body into Call protobuf"))?;
+        }
+        None => {
+            let text = "Expecting 'Content-Type' of application/json or application/x-protobuf";
+            return Err(Response::text(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
+        }
+    }
+    Ok(Response::bad_request("Framework cannot be found"))
+}

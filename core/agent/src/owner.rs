@@ -1,0 +1,593 @@
+//! The owner thread: runs the agent's state and the executors that are played here, and hands
+//! their effects on.
+//!
+//! It writes records itself (they are short and not synced), and never waits for anything else:
+//! containers and the master are served by tasks that answer with events.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use tepui_containerizer::{
+    Command, ContainerConfig, Exit, LaunchError, Limit, Limits, Termination,
+};
+use tepui_executor::{CommandExecutor, Identity, Input as ExecutorInput, Output};
+use tepui_http::shared::Files;
+use tepui_link::{AgentSession, Synced};
+use tepui_model::id::{AgentId, ContainerId, ExecutorId, FrameworkId};
+use tepui_model::time::Mono;
+use tepui_model::{Resources, Scalar};
+use tepui_proto::disk::AgentRecord;
+use tepui_proto::link::Hello;
+use tepui_proto::v1::{self, TaskState};
+use tepui_proto::{Wire, convert};
+use tepui_state_agent::{
+    AgentState, ContainerEnd, Effect, Event, Framework, Launch, Limitation, Record, Resumed,
+};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::containers::Containers;
+use crate::environment::environment;
+use crate::paths::{Paths, relink};
+use crate::store::Store;
+use crate::{Settings, clock};
+
+/// What the owner is told.
+pub(crate) enum Input {
+    /// Something happened to the agent.
+    Event(Event),
+    /// A session was welcomed; its `Connected` follows.
+    Session(u64, AgentSession),
+    /// A container is over.
+    Ended(ContainerId, Termination),
+    /// What the next `Hello` says of the state.
+    Hello(oneshot::Sender<Hello>),
+    /// A reader wants to know everything.
+    Read(oneshot::Sender<Snapshot>),
+    /// Leave without ending anything.
+    Stop,
+}
+
+/// What readers see: rows are shared with the state, which copies those that it changes.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) info: v1::AgentInfo,
+    pub(crate) master: Option<v1::MasterInfo>,
+    pub(crate) frameworks: Vec<Framework>,
+    pub(crate) completed: Vec<Arc<Framework>>,
+}
+
+/// Why the agent ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to, and left everything as it was.
+    Stopped,
+    /// It is not wanted any more, or unregistered; its executors are gone.
+    Left(String),
+    /// It cannot go on.
+    Failed(String),
+}
+
+/// The way to the owner.
+#[derive(Clone, Debug)]
+pub(crate) struct Handle {
+    inputs: Sender<Input>,
+}
+
+impl Handle {
+    pub(crate) fn new(inputs: Sender<Input>) -> Self {
+        Self { inputs }
+    }
+
+    /// Tells the owner; nothing happens once it is gone.
+    pub(crate) fn tell(&self, input: Input) {
+        let _ = self.inputs.send(input);
+    }
+
+    /// Asks the owner; `None` once it is gone.
+    pub(crate) async fn ask<T>(
+        &self,
+        input: impl FnOnce(oneshot::Sender<T>) -> Input,
+    ) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        self.tell(input(answer));
+        answered.await.ok()
+    }
+}
+
+/// What the owner works with.
+pub(crate) struct Owner {
+    pub(crate) state: AgentState,
+    pub(crate) store: Store,
+    pub(crate) paths: Paths,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) containers: Arc<dyn Containers>,
+    pub(crate) files: Files,
+    pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) handle: Handle,
+    pub(crate) ended: mpsc::Sender<Ended>,
+    pub(crate) played: BTreeMap<ContainerId, CommandExecutor>,
+    /// Records of executors that an earlier process played.
+    pub(crate) resumable: BTreeMap<ContainerId, tepui_executor::Record>,
+    pub(crate) session: Option<(u64, AgentSession)>,
+    pub(crate) events: VecDeque<Event>,
+    /// Ends that came before the executor that is played was told of its task.
+    pub(crate) over: bool,
+}
+
+impl Owner {
+    /// Runs until the agent stops or leaves.
+    pub(crate) fn run(mut self, inputs: &Receiver<Input>) {
+        self.work();
+        while !self.over {
+            let input = match self.wait() {
+                Some(wait) => inputs.recv_timeout(wait),
+                None => inputs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match input {
+                Ok(Input::Stop) => {
+                    let _ = self.ended.try_send(Ended::Stopped);
+                    return;
+                }
+                Ok(input) => self.input(input),
+                Err(RecvTimeoutError::Timeout) => self.tick(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            self.work();
+        }
+    }
+
+    /// Time until the next deadline.
+    fn wait(&self) -> Option<Duration> {
+        let played = self
+            .played
+            .values()
+            .filter_map(CommandExecutor::next_deadline);
+        let next: Option<Mono> = played.chain(self.state.next_deadline()).min();
+        next.map(|at| at.since(clock::now().mono))
+    }
+
+    fn tick(&mut self) {
+        let now = clock::now();
+        self.events.push_back(Event::Tick);
+        let due = self
+            .played
+            .iter()
+            .filter(|(_, executor)| executor.next_deadline().is_some_and(|at| at <= now.mono));
+        let due: Vec<ContainerId> = due.map(|(container, _)| container.clone()).collect();
+        for container in due {
+            self.play(&container, ExecutorInput::Tick);
+        }
+    }
+
+    fn input(&mut self, input: Input) {
+        match input {
+            Input::Event(event) => {
+                if let Event::Disconnected { session } = &event
+                    && self.session.as_ref().is_some_and(|(s, _)| s == session)
+                {
+                    self.session = None;
+                }
+                self.events.push_back(event);
+            }
+            Input::Session(number, session) => self.session = Some((number, session)),
+            Input::Ended(container, termination) => self.container_over(container, termination),
+            Input::Hello(answer) => {
+                // Whoever asked may be gone.
+                let _ = answer.send(self.hello());
+            }
+            Input::Read(answer) => {
+                let _ = answer.send(self.snapshot());
+            }
+            Input::Stop => self.over = true,
+        }
+    }
+
+    fn hello(&self) -> Hello {
+        let (cluster_id, epoch_seen) = self.state.leadership();
+        Hello {
+            info: Some(self.state.info()),
+            resource_version: self.state.resource_version().to_vec().into(),
+            cluster_id: cluster_id.to_owned(),
+            epoch_seen,
+            has_state: self.state.has_state(),
+            ..Hello::default()
+        }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            info: self.state.info(),
+            master: self.state.master().cloned(),
+            frameworks: self.state.frameworks().to_vec(),
+            completed: self.state.completed_frameworks().cloned().collect(),
+        }
+    }
+
+    /// Applies events until there is none, each with all its effects.
+    fn work(&mut self) {
+        while let Some(event) = self.events.pop_front() {
+            let mut effects = Vec::new();
+            self.state.apply(event, clock::now(), &mut effects);
+            debug_assert_eq!(self.state.check(), Ok(()));
+            let mut unrecorded = false;
+            for effect in effects {
+                let needs_record = matches!(effect, Effect::Launch(_) | Effect::ToMaster { .. });
+                if unrecorded && needs_record {
+                    continue;
+                }
+                unrecorded |= !self.perform(effect);
+            }
+        }
+    }
+
+    /// Performs an effect; false if it is a record that was not written.
+    fn perform(&mut self, effect: Effect) -> bool {
+        match effect {
+            Effect::Checkpoint(record) => return self.checkpoint(&record),
+            Effect::CheckpointAgent {
+                agent_id,
+                cluster_id,
+                epoch,
+            } => self.checkpoint_agent(agent_id, cluster_id, epoch),
+            Effect::Sync {
+                session,
+                frameworks,
+                executors,
+                tasks,
+                total,
+                resource_version,
+            } => {
+                let all = Synced {
+                    frameworks: frameworks.into_iter().map(|f| f.0).collect(),
+                    executors: executors.into_iter().map(|e| e.0).collect(),
+                    tasks: tasks.into_iter().map(|t| t.0).collect(),
+                    total: total.into_iter().map(|r| r.0).collect(),
+                    operations: Vec::new(),
+                    resource_version: resource_version.into(),
+                };
+                self.with_session(session, |s| s.sync(all));
+            }
+            Effect::ToMaster { session, frame } => {
+                if let Some(body) = frame.0.body {
+                    self.with_session(session, |s| s.send(body));
+                }
+            }
+            Effect::CloseSession { session, reason } => {
+                tracing::error!(%reason, "the master's session is refused");
+                self.with_session(session, |s| {
+                    s.close(reason);
+                    Ok(())
+                });
+            }
+            Effect::Launch(launch) => self.launch(*launch),
+            Effect::Watch { container } => self.watch(container),
+            Effect::Destroy { container } => self.destroy(container),
+            // Only what executors with tasks that come and go have; there are none yet.
+            Effect::UpdateContainer { .. } => {}
+            Effect::Play {
+                container,
+                framework,
+                executor,
+                seed,
+                resumed,
+            } => self.begin(container, framework, executor, seed, resumed),
+            Effect::ToExecutor { container, event } => {
+                self.play(&container, ExecutorInput::Event(event));
+            }
+            Effect::Retire { container, .. } => {
+                self.played.remove(&container);
+                if let Err(error) = self.containers.forget(&container) {
+                    tracing::debug!(%container, %error, "nothing to forget");
+                }
+            }
+            Effect::RetireFramework { framework } => {
+                tracing::info!(%framework, "nothing of the framework is left here");
+            }
+            Effect::Exit { reason, forget } => self.leave(reason, forget),
+        }
+        true
+    }
+
+    fn with_session(
+        &self,
+        number: u64,
+        send: impl FnOnce(&AgentSession) -> Result<(), tepui_link::SendError>,
+    ) {
+        if let Some((current, session)) = &self.session
+            && *current == number
+            && let Err(error) = send(session)
+        {
+            // Its end is reported as an event, and the next Sync repairs what was lost.
+            tracing::debug!(%error, "not sent to the master");
+        }
+    }
+
+    fn checkpoint(&mut self, record: &Record) -> bool {
+        let Err(error) = self.store.record(&record.container, &record.body) else {
+            return true;
+        };
+        let message = crate::chain(&error);
+        tracing::error!(container = %record.container, error = %message, "not recorded");
+        self.events.push_back(Event::CheckpointFailed {
+            container: record.container.clone(),
+            message,
+        });
+        false
+    }
+
+    fn checkpoint_agent(&mut self, agent_id: String, cluster_id: String, epoch: u64) {
+        let id = AgentId::from(&*agent_id);
+        let record = AgentRecord {
+            agent_id,
+            cluster_id,
+            epoch,
+            ..AgentRecord::default()
+        };
+        if let Err(error) = self.store.set_agent(record) {
+            self.fail(&format!(
+                "the agent's id is not recorded: {}",
+                crate::chain(&error)
+            ));
+            return;
+        }
+        let slaves = self.paths.slaves();
+        let linked = std::fs::create_dir_all(slaves.join(id.as_str()))
+            .and_then(|()| relink(id.as_str().as_ref(), &slaves.join("latest")));
+        if let Err(error) = linked {
+            tracing::warn!(%error, "slaves/latest not set");
+        }
+    }
+
+    fn launch(&mut self, launch: Launch) {
+        let container = launch.container.clone();
+        let config = match self.config(&launch) {
+            Ok(config) => config,
+            Err(message) => {
+                self.events
+                    .push_back(Event::LaunchFailed { container, message });
+                return;
+            }
+        };
+        tracing::info!(%container, task = %launch.executor.executor_id.value, "launching");
+        let (containers, handle) = (self.containers.clone(), self.handle.clone());
+        self.runtime.spawn(async move {
+            match containers.launch(config).await {
+                Ok(launched) => {
+                    handle.tell(Input::Event(Event::Launched {
+                        container: container.clone(),
+                        pid: launched.pid,
+                    }));
+                    report_end(&*containers, &handle, container).await;
+                }
+                Err(error) => {
+                    tracing::warn!(%container, %error, "not launched");
+                    let event = match &error {
+                        LaunchError::Failed { termination, .. }
+                            if termination.limitation.is_some() =>
+                        {
+                            let end = end_of(termination);
+                            Event::ContainerEnded { container, end }
+                        }
+                        _ => Event::LaunchFailed {
+                            container,
+                            message: error.to_string(),
+                        },
+                    };
+                    handle.tell(Input::Event(event));
+                }
+            }
+        });
+    }
+
+    /// The container of a command task; also makes its sandbox visible.
+    fn config(&self, launch: &Launch) -> Result<ContainerConfig, String> {
+        let agent = self.state.agent_id().ok_or("the agent is not registered")?;
+        let framework = launch.framework.id.as_ref().map_or("", |id| &id.value);
+        let framework = FrameworkId::from(framework);
+        let executor = ExecutorId::from(&*launch.executor.executor_id.value);
+        let container = &launch.container;
+        let sandbox = self.paths.sandbox(agent, &framework, &executor, container);
+        let runs = self.paths.runs(agent, &framework, &executor);
+        std::fs::create_dir_all(&runs)
+            .and_then(|()| relink(container.value.as_ref().as_ref(), &runs.join("latest")))
+            .map_err(|error| format!("cannot make '{}': {error}", runs.display()))?;
+        attach(&self.files, &runs, &framework, &executor, container);
+        let task = launch.task.as_ref().ok_or("it has no task")?;
+        let command = task.command.clone().unwrap_or_default();
+        let resources: Vec<v1::Resource> = launch.resources.iter().map(|r| r.0.clone()).collect();
+        let resources: Resources =
+            convert::resources(&resources).map_err(|error| error.to_string())?;
+        Ok(ContainerConfig {
+            id: container.clone(),
+            user: launch.user.clone(),
+            environment: environment(&self.settings, agent.as_str(), launch, &sandbox),
+            sandbox,
+            command: Command {
+                shell: command.shell(),
+                value: command.value().to_owned(),
+                arguments: command.arguments,
+            },
+            resources,
+            limits: limits(task),
+            container: task.container.clone(),
+            is_command_task: true,
+            checkpoint: launch.checkpoint,
+        })
+    }
+
+    fn watch(&self, container: ContainerId) {
+        let (containers, handle) = (self.containers.clone(), self.handle.clone());
+        self.runtime.spawn(async move {
+            report_end(&*containers, &handle, container).await;
+        });
+    }
+
+    fn destroy(&self, container: ContainerId) {
+        let containers = self.containers.clone();
+        self.runtime.spawn(async move {
+            // Its end is reported by whoever launched or watches it.
+            if let Err(error) = containers.destroy(&container).await {
+                tracing::debug!(%container, %error, "not destroyed");
+            }
+        });
+    }
+
+    /// Begins to play an executor.
+    fn begin(
+        &mut self,
+        container: ContainerId,
+        framework: FrameworkId,
+        executor: ExecutorId,
+        seed: u64,
+        resumed: Option<Resumed>,
+    ) {
+        let identity = Identity {
+            framework,
+            executor,
+        };
+        let mut outputs = Vec::new();
+        let machine = match resumed {
+            None => CommandExecutor::start(identity, seed, &mut outputs),
+            Some(resumed) => {
+                let record = self.resumable.remove(&container).unwrap_or_default();
+                let state = TaskState::try_from(resumed.state).unwrap_or(TaskState::TaskStaging);
+                let task = resumed.task.0;
+                CommandExecutor::resume(identity, seed, record, task, state, &mut outputs)
+            }
+        };
+        self.played.insert(container.clone(), machine);
+        self.outputs(&container, outputs);
+    }
+
+    fn play(&mut self, container: &ContainerId, input: ExecutorInput) {
+        let Some(executor) = self.played.get_mut(container) else {
+            return;
+        };
+        let mut outputs = Vec::new();
+        executor.apply(input, clock::now(), &mut outputs);
+        self.outputs(container, outputs);
+    }
+
+    fn outputs(&mut self, container: &ContainerId, outputs: Vec<Output>) {
+        for output in outputs {
+            match output {
+                Output::Call(call) => self.events.push_back(Event::ExecutorCall {
+                    container: container.clone(),
+                    call,
+                }),
+                Output::Record(record) => {
+                    // Frameworks without checkpoint have no records.
+                    if let Err(error) = self.store.played(container, &record) {
+                        tracing::debug!(%container, error = %crate::chain(&error), "not recorded");
+                    }
+                }
+                Output::Stop { grace } => {
+                    if let Err(error) = self.containers.stop(container, grace) {
+                        tracing::debug!(%container, %error, "nothing to stop");
+                    }
+                }
+            }
+        }
+    }
+
+    fn container_over(&mut self, container: ContainerId, termination: Termination) {
+        tracing::info!(%container, exit = ?termination.exit, "container is over");
+        for failure in &termination.cleanup_failures {
+            tracing::error!(%container, %failure, "container not cleaned up");
+        }
+        let end = end_of(&termination);
+        let input = ExecutorInput::Ended {
+            status: end.status,
+            limited: end.limitation.is_some() || end.never_started,
+        };
+        self.play(&container, input);
+        self.events
+            .push_back(Event::ContainerEnded { container, end });
+    }
+
+    fn leave(&mut self, reason: String, forget: bool) {
+        if forget && let Err(error) = self.store.forget_agent() {
+            tracing::error!(error = %crate::chain(&error), "the agent's id is not forgotten");
+        }
+        self.over = true;
+        // A second end changes nothing.
+        let _ = self.ended.try_send(Ended::Left(reason));
+    }
+
+    fn fail(&mut self, reason: &str) {
+        tracing::error!(%reason, "the agent cannot go on");
+        self.over = true;
+        let _ = self.ended.try_send(Ended::Failed(reason.to_owned()));
+    }
+}
+
+async fn report_end(containers: &dyn Containers, handle: &Handle, container: ContainerId) {
+    match containers.wait(&container).await {
+        Ok(termination) => handle.tell(Input::Ended(container, termination)),
+        Err(error) => {
+            tracing::error!(%container, %error, "container is lost");
+            let termination = Termination {
+                exit: Exit::Vanished,
+                limitation: None,
+                stopped: false,
+                destroyed: false,
+                launch_failure: None,
+                cleanup_failures: Vec::new(),
+            };
+            handle.tell(Input::Ended(container, termination));
+        }
+    }
+}
+
+pub(crate) fn end_of(termination: &Termination) -> ContainerEnd {
+    ContainerEnd {
+        status: termination.status(),
+        never_started: termination.exit == Exit::NeverStarted,
+        limitation: termination
+            .limitation
+            .as_ref()
+            .map(|limitation| Limitation {
+                reason: limitation.reason,
+                message: limitation.message.clone(),
+                resources: limitation
+                    .resources
+                    .iter()
+                    .map(|r| Wire(r.0.clone()))
+                    .collect(),
+            }),
+    }
+}
+
+fn limits(task: &v1::TaskInfo) -> Limits {
+    let limits = task.limits.iter();
+    limits
+        .map(|(name, limit)| {
+            let limit = if limit.value.is_infinite() {
+                Limit::Infinite
+            } else {
+                Limit::Amount(Scalar::from_f64(limit.value))
+            };
+            (name.clone(), limit)
+        })
+        .collect()
+}
+
+/// Makes a sandbox visible under the paths that Mesos gives it.
+pub(crate) fn attach(
+    files: &Files,
+    runs: &std::path::Path,
+    framework: &FrameworkId,
+    executor: &ExecutorId,
+    container: &ContainerId,
+) {
+    let sandbox = runs.join(&*container.value);
+    files.attach(&sandbox.display().to_string(), &sandbox);
+    let latest = runs.join("latest");
+    files.attach(&latest.display().to_string(), &sandbox);
+    let short = format!("/frameworks/{framework}/executors/{executor}/runs/latest");
+    files.attach(&short, &sandbox);
+    let alias = format!("/framework/{framework}/executor/{executor}/latest");
+    files.attach(&alias, &sandbox);
+}

@@ -1,0 +1,93 @@
+//! Where things are below the work directory.
+//!
+//! Sandboxes lie exactly where Mesos has them, because clients see and use their paths. What lies
+//! below `meta/` is ours: `version`, `boot_id`, `lock`, `agent.pb`, `executors/<container>/`, and
+//! `containers/` of the containerizer.
+
+use std::path::{Path, PathBuf};
+
+use tepui_model::id::{AgentId, ContainerId, ExecutorId, FrameworkId};
+
+/// The layout of one work directory.
+#[derive(Clone, Debug)]
+pub(crate) struct Paths {
+    work_dir: PathBuf,
+}
+
+impl Paths {
+    pub(crate) fn new(work_dir: PathBuf) -> Self {
+        Self { work_dir }
+    }
+
+    pub(crate) fn meta(&self) -> PathBuf {
+        self.work_dir.join("meta")
+    }
+
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.meta().join("lock")
+    }
+
+    pub(crate) fn version(&self) -> PathBuf {
+        self.meta().join("version")
+    }
+
+    pub(crate) fn boot_id(&self) -> PathBuf {
+        self.meta().join("boot_id")
+    }
+
+    pub(crate) fn agent(&self) -> PathBuf {
+        self.meta().join("agent.pb")
+    }
+
+    pub(crate) fn executors(&self) -> PathBuf {
+        self.meta().join("executors")
+    }
+
+    pub(crate) fn executor(&self, container: &ContainerId) -> PathBuf {
+        self.executors().join(container.to_string())
+    }
+
+    pub(crate) fn slaves(&self) -> PathBuf {
+        self.work_dir.join("slaves")
+    }
+
+    /// `slaves/<agent>/frameworks/<framework>/executors/<executor>/runs`
+    pub(crate) fn runs(
+        &self,
+        agent: &AgentId,
+        framework: &FrameworkId,
+        executor: &ExecutorId,
+    ) -> PathBuf {
+        let mut path = self.slaves();
+        path.push(agent.as_str());
+        path.push("frameworks");
+        path.push(framework.as_str());
+        path.push("executors");
+        path.push(executor.as_str());
+        path.push("runs");
+        path
+    }
+
+    /// The sandbox of an executor's container.
+    pub(crate) fn sandbox(
+        &self,
+        agent: &AgentId,
+        framework: &FrameworkId,
+        executor: &ExecutorId,
+        container: &ContainerId,
+    ) -> PathBuf {
+        self.runs(agent, framework, executor)
+            .join(&*container.value)
+    }
+}
+
+/// Points `link` at `target`, whatever it was before.
+pub(crate) fn relink(target: &Path, link: &Path) -> std::io::Result<()> {
+    let fresh = link.with_extension("new");
+    match std::fs::remove_file(&fresh) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    std::os::unix::fs::symlink(target, &fresh)?;
+    std::fs::rename(&fresh, link)
+}

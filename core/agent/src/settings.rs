@@ -1,0 +1,103 @@
+//! What an agent is started with.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tepui_model::{Attributes, Resources};
+use tepui_proto::v1;
+
+/// Settings of an agent; flags have been parsed and defaults filled in.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Sandboxes and records.
+    pub work_dir: PathBuf,
+    /// Address that others reach the agent at.
+    pub ip: IpAddr,
+    /// Port that others reach the agent at.
+    pub port: u16,
+    /// Name that the agent gives itself.
+    pub hostname: String,
+    /// `host:port` of the master.
+    pub master: String,
+    /// Everything that it offers.
+    pub resources: Resources,
+    /// What distinguishes it.
+    pub attributes: Attributes,
+    /// Where it stands.
+    pub domain: Option<v1::DomainInfo>,
+    /// What every executor's environment begins with.
+    pub executor_environment: Vec<(String, String)>,
+    /// What executors are given to end.
+    pub executor_shutdown_grace_period: Duration,
+    /// Told to executors.
+    pub recovery_timeout: Duration,
+    /// Upper bound of the first wait before the agent registers; doubled with each attempt.
+    pub registration_backoff_factor: Duration,
+    /// End everything that an earlier process left, forget it, and exit.
+    pub cleanup: bool,
+    /// Ended executors that are remembered, of each framework.
+    pub max_completed_executors_per_framework: usize,
+    /// What generated executors appear to run.
+    pub executor_command: String,
+    /// Flags in effect, as `/flags` shows them.
+    pub flags: Vec<(String, String)>,
+    /// What the agent says of itself beside its state.
+    pub log_dir: Option<String>,
+    /// File that something else logs to.
+    pub external_log_file: Option<String>,
+}
+
+impl Settings {
+    /// Settings with the defaults of Mesos.
+    #[must_use]
+    pub fn new(work_dir: PathBuf, master: String) -> Self {
+        Self {
+            work_dir,
+            ip: IpAddr::from([127, 0, 0, 1]),
+            port: 5051,
+            hostname: "localhost".to_owned(),
+            master,
+            resources: Resources::new(),
+            attributes: Attributes::default(),
+            domain: None,
+            executor_environment: Vec::new(),
+            executor_shutdown_grace_period: Duration::from_secs(5),
+            recovery_timeout: Duration::from_mins(15),
+            registration_backoff_factor: Duration::from_secs(1),
+            cleanup: false,
+            max_completed_executors_per_framework: 150,
+            executor_command: "mesos-executor".to_owned(),
+            flags: Vec::new(),
+            log_dir: None,
+            external_log_file: None,
+        }
+    }
+
+    pub(crate) fn info(&self) -> v1::AgentInfo {
+        v1::AgentInfo {
+            hostname: self.hostname.clone(),
+            port: Some(self.port.into()),
+            resources: tepui_proto::convert::to_proto(&self.resources),
+            attributes: self.attributes.0.iter().map(Into::into).collect(),
+            domain: self.domain.clone(),
+            ..v1::AgentInfo::default()
+        }
+    }
+}
+
+/// Capabilities that this agent has, in the order of their numbers. RESOURCE_PROVIDER is told because Mesos' agents
+/// always do; there are no providers.
+pub(crate) const CAPABILITIES: [v1::agent_info::capability::Type; 8] = {
+    use v1::agent_info::capability::Type;
+    [
+        Type::MultiRole,
+        Type::HierarchicalRole,
+        Type::ReservationRefinement,
+        Type::ResourceProvider,
+        Type::ResizeVolume,
+        Type::AgentOperationFeedback,
+        Type::AgentDraining,
+        Type::TaskResourceLimits,
+    ]
+};

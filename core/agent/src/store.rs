@@ -1,0 +1,500 @@
+//! The records of an agent below `meta/`.
+//!
+//! Who the agent is is synced to the disk; records of executors survive the agent process only.
+//! The directory belongs to one agent process at a time.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use tepui_executor::{Intent, Record as PlayedRecord};
+use tepui_model::id::{ContainerId, FrameworkId};
+use tepui_model::time::Mono;
+use tepui_proto::disk::{
+    AgentRecord, ExecutorEvent, ExecutorRecord, ExecutorRetired, PlayedExecutor, TaskKill,
+    UpdateAcknowledged, executor_event, executor_record, played_executor,
+};
+use tepui_proto::{Message, Wire};
+use tepui_state_agent::{ExecutorKind, RecordBody};
+
+use crate::log::Log;
+use crate::paths::Paths;
+
+/// Version of everything below `meta/` that this release writes and reads.
+const VERSION: u32 = 1;
+
+/// Retired executors whose records are kept, for the history in `/state`.
+const RETIRED_KEPT: usize = 1000;
+
+/// The work directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another agent process has it.
+    #[error("the work directory '{path}' belongs to another agent process")]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A later release wrote it.
+    #[error("'{path}' has version {found}, this release knows {VERSION}")]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        found: String,
+    },
+    /// A file cannot be read or written.
+    #[error("cannot {what} '{path}'")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file is damaged.
+    #[error("'{path}' is damaged")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: prost::DecodeError,
+    },
+}
+
+impl StoreError {
+    fn io<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
+        move |source| Self::Io {
+            what,
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
+/// One executor as it was recorded.
+#[derive(Debug)]
+pub(crate) struct Recorded {
+    pub(crate) container: ContainerId,
+    pub(crate) records: Vec<RecordBody>,
+    pub(crate) played: PlayedRecord,
+    pub(crate) retired: bool,
+}
+
+/// The records.
+#[derive(Debug)]
+pub(crate) struct Store {
+    paths: Paths,
+    logs: BTreeMap<ContainerId, Log>,
+    sequence: u64,
+    _lock: Flock<File>,
+}
+
+impl Store {
+    /// Takes the work directory; it is made if it is missing.
+    pub(crate) fn open(paths: Paths) -> Result<Self, StoreError> {
+        let meta = paths.meta();
+        fs::create_dir_all(paths.executors())
+            .map_err(StoreError::io("make", &paths.executors()))?;
+        let path = paths.lock();
+        let file = File::create(&path).map_err(StoreError::io("open", &path))?;
+        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
+            .map_err(|_| StoreError::Locked { path: meta })?;
+        check_version(&paths.version())?;
+        Ok(Self {
+            paths,
+            logs: BTreeMap::new(),
+            sequence: 0,
+            _lock: lock,
+        })
+    }
+
+    /// Notes the boot of the machine; true if it is another than before.
+    pub(crate) fn rebooted(&self, boot_id: &str) -> Result<bool, StoreError> {
+        let path = self.paths.boot_id();
+        let before = read(&path)?.unwrap_or_default();
+        if before == boot_id.as_bytes() {
+            return Ok(false);
+        }
+        write_synced(&path, boot_id.as_bytes())?;
+        Ok(!before.is_empty())
+    }
+
+    pub(crate) fn agent(&self) -> Result<AgentRecord, StoreError> {
+        let path = self.paths.agent();
+        let Some(bytes) = read(&path)? else {
+            return Ok(AgentRecord::default());
+        };
+        let record = AgentRecord::decode(&*bytes).map_err(|source| StoreError::Damaged {
+            path: path.clone(),
+            source,
+        })?;
+        if record.version > VERSION {
+            let found = record.version.to_string();
+            return Err(StoreError::Newer { path, found });
+        }
+        Ok(record)
+    }
+
+    pub(crate) fn set_agent(&self, record: AgentRecord) -> Result<(), StoreError> {
+        let record = AgentRecord {
+            version: VERSION,
+            ..record
+        };
+        write_synced(&self.paths.agent(), &record.encode_to_vec())
+    }
+
+    /// Forgets who the agent was: the next process registers anew.
+    pub(crate) fn forget_agent(&self) -> Result<(), StoreError> {
+        let path = self.paths.agent();
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(StoreError::io("remove", &path)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Everything recorded, oldest first. What cannot be read is said and left out; old history is
+    /// removed.
+    pub(crate) fn load(&mut self) -> Result<Vec<Recorded>, StoreError> {
+        let path = self.paths.executors();
+        let entries = fs::read_dir(&path).map_err(StoreError::io("read", &path))?;
+        let mut found = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(StoreError::io("read", &path))?;
+            match self.load_one(&entry.path()) {
+                Ok(Some(one)) => found.push(one),
+                // Its launch was not recorded, so nothing was launched.
+                Ok(None) => self.remove(&entry.path()),
+                Err(error) => {
+                    let path = entry.path();
+                    tracing::error!(path = %path.display(), %error, "executor not recovered");
+                }
+            }
+        }
+        found.sort_by_key(|(sequence, _)| *sequence);
+        self.sequence = found.last().map_or(0, |(sequence, _)| *sequence);
+        let retired = found.iter().filter(|(_, one)| one.retired).count();
+        let mut excess = retired.saturating_sub(RETIRED_KEPT);
+        found.retain(|(_, one)| {
+            let old = one.retired && excess > 0;
+            if old {
+                excess -= 1;
+                let _ = fs::remove_dir_all(self.paths.executor(&one.container));
+            }
+            !old
+        });
+        Ok(found.into_iter().map(|(_, one)| one).collect())
+    }
+
+    fn remove(&self, path: &Path) {
+        if let Err(error) = fs::remove_dir_all(path) {
+            tracing::warn!(path = %path.display(), %error, "records not removed");
+        }
+    }
+
+    fn load_one(&mut self, path: &Path) -> Result<Option<(u64, Recorded)>, StoreError> {
+        let file = path.join("executor.pb");
+        let Some(bytes) = read(&file)? else {
+            return Ok(None);
+        };
+        let record = ExecutorRecord::decode(&*bytes).map_err(|source| StoreError::Damaged {
+            path: file.clone(),
+            source,
+        })?;
+        if record.version > VERSION {
+            let found = record.version.to_string();
+            return Err(StoreError::Newer { path: file, found });
+        }
+        let kind = match record.kind() {
+            executor_record::Kind::Generated => ExecutorKind::Generated,
+            executor_record::Kind::Default => ExecutorKind::Default,
+            executor_record::Kind::Custom => ExecutorKind::Custom,
+        };
+        let container = ContainerId::new(record.container_id);
+        let mut one = Recorded {
+            container: container.clone(),
+            records: vec![RecordBody::Launch {
+                framework: Wire(record.framework.unwrap_or_default()),
+                executor: Wire(record.executor.unwrap_or_default()),
+                kind,
+            }],
+            played: PlayedRecord::default(),
+            retired: false,
+        };
+        let path = path.join("events.log");
+        let (log, events) = Log::open(&path).map_err(StoreError::io("read", &path))?;
+        for event in events {
+            let event = ExecutorEvent::decode(&*event).map_err(|source| StoreError::Damaged {
+                path: path.clone(),
+                source,
+            })?;
+            one.take(event);
+        }
+        if !one.retired {
+            self.logs.insert(container, log);
+        }
+        Ok(Some((record.sequence, one)))
+    }
+
+    /// Records something of a container's executor.
+    pub(crate) fn record(
+        &mut self,
+        container: &ContainerId,
+        body: &RecordBody,
+    ) -> Result<(), StoreError> {
+        let event = match body {
+            RecordBody::Launch {
+                framework,
+                executor,
+                kind,
+            } => {
+                self.sequence += 1;
+                let record = ExecutorRecord {
+                    version: VERSION,
+                    sequence: self.sequence,
+                    framework: Some(framework.0.clone()),
+                    executor: Some(executor.0.clone()),
+                    kind: match kind {
+                        ExecutorKind::Generated => executor_record::Kind::Generated,
+                        ExecutorKind::Default => executor_record::Kind::Default,
+                        ExecutorKind::Custom => executor_record::Kind::Custom,
+                    }
+                    .into(),
+                    container_id: container.to_string(),
+                };
+                return self.launch(container, &record);
+            }
+            RecordBody::Task(task) => executor_event::Event::Task(task.0.clone()),
+            RecordBody::Kill {
+                task,
+                reason,
+                grace,
+            } => executor_event::Event::Kill(TaskKill {
+                task_id: task.to_string(),
+                reason: *reason,
+                grace: *grace,
+            }),
+            RecordBody::Update(status) => executor_event::Event::Update(status.0.clone()),
+            RecordBody::Acknowledged { task, uuid } => {
+                executor_event::Event::Acknowledged(UpdateAcknowledged {
+                    task_id: task.to_string(),
+                    uuid: uuid.clone().into(),
+                })
+            }
+            RecordBody::Retired => executor_event::Event::Retired(ExecutorRetired {}),
+        };
+        self.append(container, event)?;
+        if matches!(body, RecordBody::Retired) {
+            self.logs.remove(container);
+        }
+        Ok(())
+    }
+
+    /// Records what a played executor goes on with.
+    pub(crate) fn played(
+        &mut self,
+        container: &ContainerId,
+        played: &PlayedRecord,
+    ) -> Result<(), StoreError> {
+        let event = executor_event::Event::Played(PlayedExecutor {
+            deadline: played.deadline.map(|at| at.0),
+            intent: match played.intent {
+                None => played_executor::Intent::None,
+                Some(Intent::Killed) => played_executor::Intent::Killed,
+                Some(Intent::OutOfTime) => played_executor::Intent::OutOfTime,
+            }
+            .into(),
+        });
+        self.append(container, event)
+    }
+
+    fn launch(
+        &mut self,
+        container: &ContainerId,
+        record: &ExecutorRecord,
+    ) -> Result<(), StoreError> {
+        let dir = self.paths.executor(container);
+        fs::create_dir(&dir).map_err(StoreError::io("make", &dir))?;
+        write(&dir.join("executor.pb"), &record.encode_to_vec())?;
+        let path = dir.join("events.log");
+        let (log, _) = Log::open(&path).map_err(StoreError::io("make", &path))?;
+        self.logs.insert(container.clone(), log);
+        Ok(())
+    }
+
+    fn append(
+        &mut self,
+        container: &ContainerId,
+        event: executor_event::Event,
+    ) -> Result<(), StoreError> {
+        let path = self.paths.executor(container).join("events.log");
+        let Some(log) = self.logs.get_mut(container) else {
+            let gone = io::Error::new(io::ErrorKind::NotFound, "its launch is not recorded");
+            return Err(StoreError::io("append to", &path)(gone));
+        };
+        let event = ExecutorEvent { event: Some(event) };
+        log.append(&event.encode_to_vec())
+            .map_err(StoreError::io("append to", &path))
+    }
+
+    /// Ids of the frameworks that have records, in the order in which they came.
+    pub(crate) fn framework_of(recorded: &Recorded) -> FrameworkId {
+        match recorded.records.first() {
+            Some(RecordBody::Launch { framework, .. }) => {
+                FrameworkId::from(framework.id.as_ref().map_or("", |id| &id.value))
+            }
+            _ => FrameworkId::from(""),
+        }
+    }
+}
+
+impl Recorded {
+    fn take(&mut self, event: ExecutorEvent) {
+        use executor_event::Event;
+        let body = match event.event {
+            Some(Event::Task(task)) => RecordBody::Task(Wire(task)),
+            Some(Event::Kill(kill)) => RecordBody::Kill {
+                task: kill.task_id.into(),
+                reason: kill.reason,
+                grace: kill.grace,
+            },
+            Some(Event::Update(status)) => RecordBody::Update(Wire(status)),
+            Some(Event::Acknowledged(acknowledged)) => RecordBody::Acknowledged {
+                task: acknowledged.task_id.into(),
+                uuid: acknowledged.uuid.to_vec(),
+            },
+            Some(Event::Retired(_)) => {
+                self.retired = true;
+                RecordBody::Retired
+            }
+            Some(Event::Played(played)) => {
+                self.played = PlayedRecord {
+                    deadline: played.deadline.map(Mono),
+                    intent: match played.intent() {
+                        played_executor::Intent::None => None,
+                        played_executor::Intent::Killed => Some(Intent::Killed),
+                        played_executor::Intent::OutOfTime => Some(Intent::OutOfTime),
+                    },
+                };
+                return;
+            }
+            // Of a later release; what this one does not know it cannot act upon.
+            None => return,
+        };
+        self.records.push(body);
+    }
+}
+
+fn check_version(path: &Path) -> Result<(), StoreError> {
+    match read(path)? {
+        None => write_synced(path, VERSION.to_string().as_bytes()),
+        Some(bytes) => {
+            let found = String::from_utf8_lossy(&bytes).trim().to_owned();
+            match found.parse::<u32>() {
+                Ok(version) if version <= VERSION => Ok(()),
+                _ => Err(StoreError::Newer {
+                    path: path.to_owned(),
+                    found,
+                }),
+            }
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(StoreError::io("read", path)(error)),
+    }
+}
+
+/// Replaces a file as a whole.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let fresh = path.with_extension("new");
+    fs::write(&fresh, bytes).map_err(StoreError::io("write", &fresh))?;
+    fs::rename(&fresh, path).map_err(StoreError::io("write", path))
+}
+
+/// The same, so that it survives the machine.
+fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let fresh = path.with_extension("new");
+    let parent = path.parent().expect("files have a directory");
+    let replace = || -> io::Result<()> {
+        let mut file = File::create(&fresh)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&fresh, path)?;
+        File::open(parent)?.sync_all()
+    };
+    replace().map_err(StoreError::io("write", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use tepui_model::id::ContainerId;
+    use tepui_proto::disk::AgentRecord;
+    use tepui_proto::{Wire, v1};
+    use tepui_state_agent::{ExecutorKind, RecordBody};
+
+    use super::{Store, StoreError};
+    use crate::paths::Paths;
+
+    fn open(dir: &std::path::Path) -> Result<Store, StoreError> {
+        Store::open(Paths::new(dir.to_owned()))
+    }
+
+    #[test]
+    fn records_are_read_as_they_were_written() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut store = open(dir.path()).expect("a store");
+        assert!(matches!(open(dir.path()), Err(StoreError::Locked { .. })));
+        assert!(!store.rebooted("one").expect("space"));
+        assert!(!store.rebooted("one").expect("space"));
+        let agent = AgentRecord {
+            agent_id: "S1".into(),
+            epoch: 3,
+            ..AgentRecord::default()
+        };
+        store.set_agent(agent).expect("space");
+        let launch = RecordBody::Launch {
+            framework: Wire(v1::FrameworkInfo::default()),
+            executor: Wire(v1::ExecutorInfo::default()),
+            kind: ExecutorKind::Generated,
+        };
+        let bodies = [
+            launch,
+            RecordBody::Task(Wire(v1::TaskInfo::default())),
+            RecordBody::Update(Wire(v1::TaskStatus::default())),
+            RecordBody::Acknowledged {
+                task: "t".into(),
+                uuid: vec![7; 16],
+            },
+            RecordBody::Retired,
+        ];
+        for name in ["b", "a"] {
+            for body in &bodies {
+                let container = ContainerId::new(name);
+                store.record(&container, body).expect("space");
+            }
+        }
+        drop(store);
+
+        let mut store = open(dir.path()).expect("a store");
+        assert!(store.rebooted("two").expect("space"));
+        assert_eq!(store.agent().expect("it was written").agent_id, "S1");
+        let found = store.load().expect("a store");
+        let names: Vec<&str> = found.iter().map(|one| &*one.container.value).collect();
+        assert_eq!(names, ["b", "a"]);
+        assert_eq!(found[0].records, bodies);
+        drop(store);
+        std::fs::write(dir.path().join("meta/version"), "9").expect("space");
+        let error = open(dir.path()).expect_err("a later version").to_string();
+        assert!(error.contains("version 9"), "{error}");
+    }
+}
