@@ -21,6 +21,9 @@ use crate::stop::StopSignals;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// First words of the line with which a daemon says where it listens.
 const LISTENING: &str = "listening on http://";
+/// The parts of --config, in the work folder.
+const MASTER_CONFIG: &str = "master.toml";
+const AGENT_CONFIG: &str = "agent.toml";
 
 /// Start a master and agents on 127.0.0.1, until Ctrl-C
 ///
@@ -40,7 +43,8 @@ pub(crate) struct Args {
     /// Keep state, sandboxes and logs here
     #[arg(long, value_name = "DIR")]
     work_dir: Option<PathBuf>,
-    /// Configuration file: its tables [master] and [agent] go to the daemons, other keys to both
+    /// Configuration file; a key goes to the daemons that know it, and what only one of them is to
+    /// have stands in [master] or [agent]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -53,6 +57,11 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 async fn local(args: Args) -> Result<ExitCode> {
     let mut stop = StopSignals::new()?;
     let (dir, _temporary) = work_dir(args.work_dir.as_deref())?;
+    if let Some(file) = &args.config {
+        let (master, agent) = crate::split::split(file)?;
+        fs::write(dir.join(MASTER_CONFIG), master.to_string())?;
+        fs::write(dir.join(AGENT_CONFIG), agent.to_string())?;
+    }
     let mut daemons = Vec::new();
     let outcome = tokio::select! {
         outcome = serve(&args, &dir, &mut daemons) => outcome,
@@ -205,8 +214,13 @@ impl Daemon {
             )),
             None => command.arg("--registry=replicated_log"),
         };
-        if let Some(config) = &args.config {
-            command.arg(format!("--config={}", config.display()));
+        if args.config.is_some() {
+            let config = if master.is_some() {
+                AGENT_CONFIG
+            } else {
+                MASTER_CONFIG
+            };
+            command.arg(format!("--config={}", dir.join(config).display()));
         }
         let child = command
             .stdin(Stdio::null())

@@ -7,6 +7,7 @@ mod logs;
 mod module;
 mod run;
 mod show;
+mod split;
 mod stop;
 mod table;
 
