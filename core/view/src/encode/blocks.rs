@@ -3,7 +3,6 @@
 //! The keys and their order mirror Mesos' `common/http.cpp`. Field numbers are those of
 //! `mesos/v1/mesos.proto`.
 
-use prost::Name as _;
 use tepui_proto::descriptor::Described;
 use tepui_proto::json::Writer;
 use tepui_proto::v1;
@@ -283,18 +282,4 @@ pub(super) fn executor_type(number: i64) -> &'static str {
         .ok()
         .and_then(|n| Type::try_from(n).ok());
     known.unwrap_or(Type::Unknown).as_str_name()
-}
-
-/// Writes the JSON of an agent's info, which in Mesos ends with a field that v1 no longer names.
-pub(super) fn agent_info(w: &mut Writer<'_>, info: &[u8], scratch: &mut Vec<u8>) {
-    scratch.clear();
-    Writer::new(scratch).wire(v1::AgentInfo::DESCRIPTOR, info);
-    debug_assert!(
-        scratch.len() > 2,
-        "{} has required fields",
-        v1::AgentInfo::NAME
-    );
-    scratch.pop();
-    scratch.extend_from_slice(b",\"checkpoint\":true}");
-    w.raw(scratch);
 }

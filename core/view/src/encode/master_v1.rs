@@ -9,16 +9,15 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use tepui_model::allocation::FrameworkKey;
 use tepui_model::time::Wall;
-use tepui_proto::descriptor::{Described, MessageDescriptor};
+use tepui_proto::descriptor::{self, Described, MessageDescriptor};
 use tepui_proto::json::Writer;
 use tepui_proto::v1;
 use tepui_proto::v1::master::response::Type;
-use tepui_proto::v1::master::response::get_agents::Agent;
 use tepui_proto::v1::master::response::get_executors::Executor;
 use tepui_proto::v1::master::response::get_frameworks::Framework;
 
-use super::wire::{Fields, framed_len, put_bytes, put_head, put_message, put_varint};
-use super::{Sink, Visibility, blocks, json, resources};
+use super::wire::{framed_len, put_bytes, put_head, put_message, put_varint};
+use super::{Sink, Visibility, json, resources};
 use crate::rows::{AgentRow, ExecutorRow, OfferRow, TaskRow};
 use crate::view::{FrameworkView, View};
 
@@ -39,7 +38,7 @@ struct List {
     number: u32,
     key: &'static str,
     /// How a row becomes JSON.
-    json: fn(&mut Writer<'_>, &[u8], &mut Vec<u8>),
+    json: fn(&mut Writer<'_>, &[u8]),
     rows: fn(&View, &Visibility, Rows<'_>),
 }
 
@@ -128,7 +127,7 @@ static AGENTS: Part = Part {
         List {
             number: 2,
             key: "recovered_agents",
-            json: blocks::agent_info,
+            json: agent_info_json,
             rows: recovered_agents,
         },
     ],
@@ -220,11 +219,10 @@ fn state_json(w: &mut Writer<'_>, view: &View, see: &Visibility) {
 }
 
 fn part_json(w: &mut Writer<'_>, part: &Part, view: &View, see: &Visibility) {
-    let mut scratch = Vec::new();
     w.object(|w| {
         for list in part.lists {
             w.key(list.key).array(|w| {
-                (list.rows)(view, see, &mut |row| (list.json)(w, row, &mut scratch));
+                (list.rows)(view, see, &mut |row| (list.json)(w, row));
             });
         }
     });
@@ -298,29 +296,19 @@ fn part_protobuf(
 }
 
 /// A row whose JSON is that of its message.
-fn plain<M: Described>(w: &mut Writer<'_>, row: &[u8], _: &mut Vec<u8>) {
+fn plain<M: Described>(w: &mut Writer<'_>, row: &[u8]) {
     let descriptor: &MessageDescriptor = M::DESCRIPTOR;
     w.wire(descriptor, row);
 }
 
-/// An agent: its info comes first in the row and has a form of its own.
-fn agent_json(w: &mut Writer<'_>, row: &[u8], scratch: &mut Vec<u8>) {
-    let mut fields = Fields(row);
-    let info = fields.next().map_or(&[][..], |(_, value)| value.bytes());
-    let rest = fields.0;
-    let mut members = Vec::with_capacity(1024);
-    Writer::new(&mut members).wire(Agent::DESCRIPTOR, rest);
-    scratch.clear();
-    let mut whole = Vec::with_capacity(members.len() + info.len() * 4);
-    let mut head = Writer::new(&mut whole);
-    head.object(|w| {
-        w.key("agent_info");
-        blocks::agent_info(w, info, scratch);
-    });
-    whole.pop();
-    whole.push(b',');
-    whole.extend_from_slice(&members[1..]);
-    w.raw(&whole);
+/// An agent: these answers show its info with a field that v1 no longer names.
+fn agent_json(w: &mut Writer<'_>, row: &[u8]) {
+    w.wire(descriptor::shown_agent(), row);
+}
+
+/// The info of an agent that has not come back yet.
+fn agent_info_json(w: &mut Writer<'_>, info: &[u8]) {
+    w.wire(descriptor::shown_agent_info(), info);
 }
 
 fn tasks(view: &View, see: &Visibility, rows: Rows<'_>) {
