@@ -185,6 +185,77 @@ async fn damaged_files_are_named_and_never_panic() {
     assert!(matches!(error, RegistryError::Damaged { .. }), "{error:?}");
 }
 
+/// Sets a value of the table that describes the file.
+fn describe(path: &Path, key: &str, value: Option<&str>) {
+    let meta = redb::TableDefinition::<&str, &str>::new("meta");
+    let database = redb::Database::open(path).unwrap();
+    let write = database.begin_write().unwrap();
+    {
+        let mut meta = write.open_table(meta).unwrap();
+        match value {
+            Some(value) => drop(meta.insert(key, value).unwrap()),
+            None => drop(meta.remove(key).unwrap()),
+        }
+    }
+    write.commit().unwrap();
+}
+
+#[tokio::test]
+async fn files_of_other_releases_are_read_or_refused_but_never_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("registry");
+    let registry = Registry::open(&path).unwrap();
+    let epoch = registry.begin_epoch().await.unwrap();
+    registry.store(epoch, vec![put("a", "b")]).await.unwrap();
+    registry.close().await;
+
+    // What a later release of the same format adds is left alone.
+    describe(&path, "added_later", Some("x"));
+    let registry = Registry::open(&path).unwrap();
+    assert_eq!(registry.load().await.unwrap().entries.len(), 1);
+    registry.close().await;
+
+    describe(&path, "format", Some("2"));
+    let error = Registry::open(&path).unwrap_err().to_string();
+    assert!(
+        error.ends_with("has format 2; this release reads up to format 1"),
+        "{error}"
+    );
+    describe(&path, "format", Some("1"));
+    assert_eq!(
+        Registry::open(&path)
+            .unwrap()
+            .load()
+            .await
+            .unwrap()
+            .entries
+            .len(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn a_file_without_its_epoch_is_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("registry");
+    Registry::open(&path).unwrap().close().await;
+    describe(&path, "epoch", None);
+    let registry = Registry::open(&path).unwrap();
+    for error in [
+        registry.load().await.unwrap_err(),
+        registry.store(1, vec![]).await.unwrap_err(),
+    ] {
+        assert!(
+            error
+                .to_string()
+                .contains("is damaged or not a registry (it has no epoch)")
+        );
+    }
+    // A failed write ends the registry.
+    let error = registry.load().await.unwrap_err();
+    assert!(matches!(error, RegistryError::Stopped { .. }), "{error:?}");
+}
+
 #[test]
 fn a_path_that_cannot_be_made_is_named() {
     let folder = tempfile::tempdir().unwrap();
