@@ -191,7 +191,15 @@ fn state_settings(settings: &Settings) -> AgentSettings {
     let state = AgentSettings::new(seed, settings.info(), settings.ip.to_string());
     AgentSettings {
         shutdown_grace: settings.executor_shutdown_grace_period,
-        executor_command: settings.executor_command.clone(),
+        executor_command: settings
+            .launcher_dir
+            .join("mesos-executor")
+            .display()
+            .to_string(),
+        executor_arguments: vec![
+            "mesos-executor".to_owned(),
+            format!("--launcher_dir={}", settings.launcher_dir.display()),
+        ],
         max_completed_executors: settings.max_completed_executors_per_framework,
         ..state
     }

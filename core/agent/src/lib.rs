@@ -13,6 +13,7 @@ mod connection;
 mod containers;
 mod environment;
 mod http;
+mod isolators;
 mod log;
 mod machine;
 mod owner;
@@ -22,6 +23,7 @@ mod store;
 
 pub use agent::{Agent, Ended, Modules, StartError, attach_endpoints};
 pub use containers::Containers;
+pub use isolators::isolator;
 pub use machine::resources;
 pub use settings::Settings;
 pub use store::StoreError;

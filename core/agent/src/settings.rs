@@ -38,8 +38,8 @@ pub struct Settings {
     pub cleanup: bool,
     /// Ended executors that are remembered, of each framework.
     pub max_completed_executors_per_framework: usize,
-    /// What generated executors appear to run.
-    pub executor_command: String,
+    /// Where generated executors appear to be.
+    pub launcher_dir: PathBuf,
     /// Flags in effect, as `/flags` shows them.
     pub flags: Vec<(String, String)>,
     /// What the agent says of itself beside its state.
@@ -67,7 +67,7 @@ impl Settings {
             registration_backoff_factor: Duration::from_secs(1),
             cleanup: false,
             max_completed_executors_per_framework: 150,
-            executor_command: "mesos-executor".to_owned(),
+            launcher_dir: "/usr/libexec/mesos".into(),
             flags: Vec::new(),
             log_dir: None,
             external_log_file: None,

@@ -1,5 +1,6 @@
 //! The daemons tepui-master and tepui-agent: flags and wiring.
 
+pub mod agent;
 pub mod flags;
 pub mod settings;
 pub mod start;

@@ -1,0 +1,256 @@
+//! `tepui-agent`: flags to settings, modules to isolators, signals to endings.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow};
+use tepui_containerizer::Containerizer;
+use tepui_core_agent::{Agent, Ended, Settings, attach_endpoints, isolator, resources};
+use tepui_host::kinds::isolator::IsolatorClient;
+use tepui_host::{HostSettings, ModuleHost};
+use tepui_http::shared::{Files, Logging, Metrics, Shared, VersionInfo};
+use tepui_http::{Listener, Router, ServerSettings};
+use tepui_model::Attributes;
+use tepui_proto::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::flags::{self, Daemon};
+use crate::settings::{AgentSettings, Recover};
+use crate::start;
+
+/// Runs the daemon; the answer is the process's exit code.
+pub fn main() -> ExitCode {
+    let read = flags::read(Daemon::Agent, std::env::args().skip(1), std::env::vars());
+    let settings = match read {
+        Ok(flags::Read::Help) => {
+            println!("{}", flags::help(Daemon::Agent));
+            return ExitCode::SUCCESS;
+        }
+        Ok(flags::Read::Version) => {
+            println!("mesos {}", VersionInfo::default().version);
+            return ExitCode::SUCCESS;
+        }
+        Ok(flags::Read::Run(values)) => AgentSettings::new(*values),
+        Err(error) => Err(error),
+    };
+    let settings = match settings {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("{error}\nSee `tepui-agent --help`");
+            return ExitCode::FAILURE;
+        }
+    };
+    start::tie_to_parent();
+    let run = || -> anyhow::Result<()> {
+        start::log(&settings.common.log, "tepui-agent")?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .context("cannot start the runtime")?;
+        let done = runtime.block_on(run(settings));
+        // A call of a module that does not end must not keep the process.
+        runtime.shutdown_background();
+        done
+    };
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tepui-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(settings: AgentSettings) -> anyhow::Result<()> {
+    for notice in &settings.common.notices {
+        tracing::warn!("{notice}");
+    }
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let mut leave = signal(SignalKind::user_defined1()).context("cannot wait for SIGUSR1")?;
+
+    std::fs::create_dir_all(&settings.work_dir)
+        .with_context(|| format!("--work_dir: cannot make {}", settings.work_dir.display()))?;
+    let host = module_host(&settings);
+    let containers = containerizer(&settings, &host).await?;
+    let address = settings.common.network.bind();
+    let listener = Listener::bind(ServerSettings::new(address)).await?;
+    let local = listener.local_addr();
+    let shared = shared(&settings);
+    let started = Agent::start(
+        agent_settings(&settings, local.port())?,
+        containers,
+        &shared,
+    );
+    let Some(mut agent) = started.await? else {
+        return Ok(());
+    };
+    let mut router = Router::with_delegate("slave(1)");
+    let modules =
+        Arc::new(move || serde_json::to_vec(&host.report()).expect("a report is plain data"));
+    attach_endpoints(&agent, &shared, modules, &mut router);
+    let server = listener.serve(Arc::new(router));
+    start::announce(local);
+
+    let ended = loop {
+        tokio::select! {
+            ended = agent.ended() => break ended,
+            _ = terminate.recv() => break Ended::Stopped,
+            _ = interrupt.recv() => break Ended::Stopped,
+            _ = leave.recv() => {
+                tracing::info!("SIGUSR1: ending all executors and unregistering");
+                agent.unregister();
+            }
+        }
+    };
+    agent.stop().await;
+    server.stop().await;
+    match ended {
+        Ended::Stopped => Ok(()),
+        Ended::Left(reason) => {
+            tracing::info!(%reason, "the agent has left the cluster");
+            Ok(())
+        }
+        Ended::Failed(reason) => Err(anyhow!(reason)),
+    }
+}
+
+fn module_host(settings: &AgentSettings) -> ModuleHost {
+    ModuleHost::new(HostSettings {
+        runtime_dir: Some(settings.runtime_dir.join("modules")),
+        work_dir: Some(settings.work_dir.clone()),
+        module_host: settings.common.module_host.clone(),
+        log_level: settings.common.log.level.to_lowercase(),
+        ..HostSettings::new("agent", settings.common.modules.clone())
+    })
+}
+
+/// The containerizer with the isolators that are configured, or with our choice for this user.
+async fn containerizer(
+    settings: &AgentSettings,
+    host: &ModuleHost,
+) -> anyhow::Result<Arc<Containerizer>> {
+    let names = settings.isolation.clone();
+    let shown = if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.join(",")
+    };
+    if settings.isolation_given {
+        tracing::info!("isolation: {shown}");
+    } else {
+        tracing::info!("isolation: {shown} (the default for this user; --isolation names another)");
+    }
+    let loading = host.clone();
+    let instances = tokio::task::spawn_blocking(move || loading.load_all("isolator", &names))
+        .await
+        .context("loading isolators panicked")??;
+    let isolators = instances
+        .into_iter()
+        .map(|instance| isolator(IsolatorClient::new(instance)))
+        .collect();
+    let mut own = tepui_containerizer::Settings::new(
+        settings.work_dir.join("meta").join("containers"),
+        settings.runtime_dir.join("containers"),
+        init(settings)?,
+    );
+    own.switch_user = settings.switch_user;
+    Ok(Arc::new(Containerizer::new(own, isolators)?))
+}
+
+/// `tepui-init`: what is configured, beside this program, or where it is installed.
+fn init(settings: &AgentSettings) -> anyhow::Result<PathBuf> {
+    if let Some(init) = &settings.init {
+        return Ok(init.clone());
+    }
+    let program = std::env::current_exe().context("cannot find this program")?;
+    let beside = program.parent().map(PathBuf::from).unwrap_or_default();
+    let mut places: Vec<PathBuf> = Vec::new();
+    places.extend(
+        settings
+            .launcher_dir
+            .as_ref()
+            .map(|dir| dir.join("tepui-init")),
+    );
+    places.push(beside.join("tepui-init"));
+    places.push(beside.join("../libexec/tepui/tepui-init"));
+    if let Some(found) = places.iter().find(|path| path.is_file()) {
+        return Ok(found.clone());
+    }
+    let looked: Vec<String> = places
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    Err(anyhow!(
+        "tepui-init was not found\n  looked in: {}\n  --init names another place",
+        looked.join(", ")
+    ))
+}
+
+fn shared(settings: &AgentSettings) -> Shared {
+    let files = Files::default();
+    if let Some(log) = &settings.common.log.external_file {
+        files.attach("/slave/log", log);
+    }
+    Shared {
+        version: VersionInfo::default(),
+        flags: Arc::new(settings.common.flags.iter().cloned().collect()),
+        files,
+        metrics: Metrics::default(),
+        logging: Logging::new(0, |_| {}),
+    }
+}
+
+fn agent_settings(settings: &AgentSettings, port: u16) -> anyhow::Result<Settings> {
+    let network = &settings.common.network;
+    let master = settings
+        .master
+        .clone()
+        .ok_or_else(|| anyhow!("missing required flag: --master"))?;
+    let total = resources(
+        settings.resources.as_deref(),
+        &settings.default_role,
+        &settings.work_dir,
+    )
+    .context("--resources")?;
+    tracing::info!("resources: {total}");
+    let attributes = Attributes::parse(settings.attributes.as_deref().unwrap_or_default())
+        .context("--attributes")?;
+    let domain = match &settings.common.domain {
+        Some(domain) => Some(json::to_message(domain.to_string().as_bytes()).context("--domain")?),
+        None => None,
+    };
+    let variables = settings.executor_environment_variables.iter().flatten();
+    let variables = variables.map(|(name, value)| {
+        let value = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
+        (name.clone(), value)
+    });
+    let log = &settings.common.log;
+    let text = |path: &PathBuf| path.display().to_string();
+    let own = Settings::new(settings.work_dir.clone(), master);
+    Ok(Settings {
+        ip: network.advertised_ip(),
+        port: network.advertise_port.unwrap_or(port),
+        hostname: network.advertised_hostname(),
+        resources: total,
+        attributes,
+        domain,
+        executor_environment: variables.collect(),
+        executor_shutdown_grace_period: settings.executor_shutdown_grace_period,
+        recovery_timeout: settings.recovery_timeout,
+        registration_backoff_factor: settings.registration_backoff_factor,
+        cleanup: settings.recover == Recover::Cleanup,
+        max_completed_executors_per_framework: settings.max_completed_executors_per_framework,
+        launcher_dir: settings
+            .launcher_dir
+            .clone()
+            .unwrap_or(own.launcher_dir.clone()),
+        flags: settings.common.flags.clone(),
+        log_dir: log.dir.as_ref().map(text),
+        external_log_file: log.external_file.as_ref().map(text),
+        ..own
+    })
+}
