@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value as Json;
+use tepui_host::HostSettings;
 use tepui_host::config::ModuleConfig;
 
 use crate::flags::{Daemon, FlagError, Source, Values};
@@ -150,6 +151,21 @@ pub enum Recover {
     Cleanup,
 }
 
+impl CommonSettings {
+    fn host(&self, daemon: &'static str) -> HostSettings {
+        let log_level = match self.log.level.as_str() {
+            "ERROR" => "error",
+            "WARNING" => "warn",
+            _ => "info",
+        };
+        HostSettings {
+            module_host: self.module_host.clone(),
+            log_level: log_level.into(),
+            ..HostSettings::new(daemon, self.modules.clone())
+        }
+    }
+}
+
 impl Network {
     /// The address that is told to others.
     pub fn advertised_ip(&self) -> IpAddr {
@@ -190,6 +206,24 @@ fn system_hostname() -> Option<String> {
 }
 
 impl MasterSettings {
+    /// For the module host.
+    pub fn host(&self) -> HostSettings {
+        HostSettings {
+            work_dir: self.work_dir.clone(),
+            ..self.common.host("master")
+        }
+    }
+
+    /// Kind and name of each module that is selected.
+    pub fn modules(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("allocator", self.allocator.clone()),
+            ("authorizer", self.common.authorizer.clone()),
+            ("leader-contender", self.master_contender.clone()),
+            ("leader-detector", self.master_detector.clone()),
+        ]
+    }
+
     /// Validates what was read.
     pub fn new(mut values: Values) -> Result<Self, FlagError> {
         debug_assert_eq!(values.daemon, Daemon::Master);
@@ -253,6 +287,26 @@ impl MasterSettings {
 }
 
 impl AgentSettings {
+    /// For the module host.
+    pub fn host(&self) -> HostSettings {
+        HostSettings {
+            work_dir: Some(self.work_dir.clone()),
+            runtime_dir: Some(self.runtime_dir.clone()),
+            ..self.common.host("agent")
+        }
+    }
+
+    /// Kind and name of each module that is selected.
+    pub fn modules(&self) -> Vec<(&'static str, String)> {
+        let isolators = self.isolation.iter().map(|name| ("isolator", name.clone()));
+        isolators
+            .chain([
+                ("authorizer", self.common.authorizer.clone()),
+                ("leader-detector", self.master_detector.clone()),
+            ])
+            .collect()
+    }
+
     /// Validates what was read.
     pub fn new(mut values: Values) -> Result<Self, FlagError> {
         debug_assert_eq!(values.daemon, Daemon::Agent);

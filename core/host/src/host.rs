@@ -191,6 +191,13 @@ impl ModuleHost {
         })
     }
 
+    /// What a library says of its modules, asked in a child process.
+    pub fn describe(&self, file: &Path) -> Result<LibraryManifest, LoadError> {
+        let verified = verify(file, None)?;
+        let copy = self.0.copy(&verified)?;
+        crate::trial::describe(&self.0.program(), &copy, file, self.0.settings.trial)
+    }
+
     /// Loads a module and starts its instance. Blocks: not for I/O threads.
     pub fn load(&self, kind: &str, name: &str) -> Result<Instance, LoadError> {
         self.load_selected(kind, &[name.into()])
@@ -199,6 +206,9 @@ impl ModuleHost {
     /// Loads the module that all these names select (`cgroups/cpu`, `cgroups/mem`) as one instance.
     pub fn load_selected(&self, kind: &str, names: &[String]) -> Result<Instance, LoadError> {
         let first = names.first().expect("at least one name");
+        if let Some(instance) = self.shared(kind, first) {
+            return Ok(instance);
+        }
         let linked = self.0.state().linked.clone();
         for linked in linked {
             if let Some(manifest) = module_of(&linked.manifest, kind, first) {
@@ -211,21 +221,49 @@ impl ModuleHost {
         self.begin(checked, names)
     }
 
+    /// A module that serves several kinds (contender and detector) is one instance for all of them.
+    fn shared(&self, kind: &str, name: &str) -> Option<Instance> {
+        let state = self.0.state();
+        let serves = |instance: &&Instance| {
+            let kinds = &instance.manifest().kinds;
+            kinds.len() > 1
+                && kinds.iter().any(|k| k == kind)
+                && instance.selected().iter().any(|selected| selected == name)
+        };
+        state.instances.iter().find(serves).cloned()
+    }
+
     /// Loads isolators in the configured order; names of one module are one instance, at the place of
-    /// the first.
+    /// the first. What `[load]` says is not required may be missing.
     pub fn load_all(&self, kind: &str, names: &[String]) -> Result<Vec<Instance>, LoadError> {
+        let required = |name: &String| self.0.settings.config.load(name).required;
+        let skip = |name: &String, error: &LoadError| {
+            tracing::warn!(module = %name, %error, "goes on without a module that is not required");
+        };
         let mut groups: Vec<(String, Vec<String>)> = Vec::new();
         for name in names {
-            let module = self.module_name(kind, name)?;
+            let module = match self.module_name(kind, name) {
+                Ok(module) => module,
+                Err(error) if !required(name) => {
+                    skip(name, &error);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             match groups.iter_mut().find(|(known, _)| *known == module) {
                 Some((_, selected)) => selected.push(name.clone()),
                 None => groups.push((module, vec![name.clone()])),
             }
         }
-        groups
-            .into_iter()
-            .map(|(_, selected)| self.load_selected(kind, &selected))
-            .collect()
+        let mut instances = Vec::new();
+        for (_, selected) in groups {
+            match self.load_selected(kind, &selected) {
+                Ok(instance) => instances.push(instance),
+                Err(error) if !selected.iter().any(required) => skip(&selected[0], &error),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(instances)
     }
 
     fn module_name(&self, kind: &str, name: &str) -> Result<String, LoadError> {

@@ -31,6 +31,30 @@ pub(crate) struct Trial<'a> {
     pub(crate) request: &'a mut dyn FnMut(&ModuleManifest) -> Result<CreateRequest, LoadError>,
 }
 
+/// Loads the library in a child for its manifest only.
+pub(crate) fn describe(
+    program: &Path,
+    copy: &PrivateCopy,
+    file: &Path,
+    limit: Duration,
+) -> Result<LibraryManifest, LoadError> {
+    let library = copy.path_for_child();
+    match Child::start(program, Mode::Check, library.clone(), limit) {
+        Ok((child, manifest)) => {
+            child.end("the trial is over");
+            Ok(manifest)
+        }
+        Err(ChildError::Spawn(error)) => Err(LoadError::ModuleHost {
+            program: program.into(),
+            message: error.to_string(),
+        }),
+        Err(error) => Err(LoadError::File {
+            file: file.into(),
+            message: without_path(&error.to_string(), &library),
+        }),
+    }
+}
+
 /// Loads the library in a child, creates the module, and provokes a panic.
 pub(crate) fn trial(trial: Trial<'_>) -> Result<(LibraryManifest, ModuleManifest), LoadError> {
     let library = trial.copy.path_for_child();
@@ -54,15 +78,7 @@ pub(crate) fn trial(trial: Trial<'_>) -> Result<(LibraryManifest, ModuleManifest
     let (child, manifest) = Child::start(trial.program, Mode::Check, library.clone(), trial.limit)
         .map_err(child_failed)?;
     let _end = EndOnDrop(&child);
-    agree(&manifest, trial.note).map_err(failed)?;
-    let module = manifest
-        .modules
-        .iter()
-        .find(|module| module.name == trial.module)
-        .cloned()
-        .ok_or_else(|| {
-            failed("its manifest does not have this module, though its note has".into())
-        })?;
+    let module = agree(&manifest, trial.note, trial.module).map_err(failed)?;
     let request = (trial.request)(&module)?;
     let instance = child
         .create(request.encode_to_vec(), Arc::new(Silent))
@@ -78,34 +94,19 @@ pub(crate) fn trial(trial: Trial<'_>) -> Result<(LibraryManifest, ModuleManifest
     }
 }
 
-/// The note promised what the library has.
-fn agree(manifest: &LibraryManifest, note: &Note) -> Result<(), String> {
-    let mut noted: Vec<_> = note
-        .modules
-        .iter()
-        .map(|m| (&m.name, m.kinds.join(",")))
-        .collect();
-    let mut has: Vec<_> = manifest
-        .modules
-        .iter()
-        .map(|m| (&m.name, m.kinds.join(",")))
-        .collect();
-    noted.sort();
-    has.sort();
-    if noted == has {
-        return Ok(());
+/// The note promised what the library has; the module, then.
+fn agree(manifest: &LibraryManifest, note: &Note, name: &str) -> Result<ModuleManifest, String> {
+    let module = manifest.modules.iter().find(|module| module.name == name);
+    let noted = note.modules.iter().find(|module| module.name == name);
+    match (module, noted) {
+        (Some(module), Some(noted)) if module.kinds == noted.kinds => Ok(module.clone()),
+        (Some(module), Some(noted)) => Err(format!(
+            "its note and its manifest differ: of kind {} and of kind {}",
+            noted.kinds.join(", "),
+            module.kinds.join(", ")
+        )),
+        _ => Err("its note promises this module, and its manifest does not have it".into()),
     }
-    let text = |list: &[(&String, String)]| {
-        list.iter()
-            .map(|(name, kinds)| format!("{kinds} {name}"))
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
-    Err(format!(
-        "its note and its manifest differ: {} and {}",
-        text(&noted),
-        text(&has)
-    ))
 }
 
 struct EndOnDrop<'a>(&'a Child);

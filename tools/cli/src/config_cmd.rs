@@ -1,12 +1,137 @@
 //! `tepui config`: check a configuration file.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Subcommand, ValueEnum};
+use tepui_daemon::flags::{Daemon, Source, Values};
+use tepui_daemon::settings::{AgentSettings, MasterSettings};
+use tepui_host::{HostSettings, LoadError, ModuleHost};
 
 /// Arguments of `tepui config`.
 #[derive(clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Check(CheckArgs),
+}
+
+/// Show what a daemon would make of a configuration file, and what it would load from where
+#[derive(clap::Args)]
+struct CheckArgs {
+    /// The file
+    file: PathBuf,
+    /// Whose file it is [default: that of the daemon whose keys it has]
+    #[arg(long)]
+    daemon: Option<DaemonArg>,
+    /// Flags that the daemon gets beside the file
+    #[arg(last = true, value_name = "FLAGS")]
+    flags: Vec<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum DaemonArg {
+    Master,
+    Agent,
+}
 
 /// Runs the command.
-pub(crate) fn run(_args: Args) -> anyhow::Result<ExitCode> {
-    Ok(ExitCode::SUCCESS)
+pub(crate) fn run(args: Args) -> Result<ExitCode> {
+    let Command::Check(args) = args.command;
+    let daemon = args.daemon.map(|daemon| match daemon {
+        DaemonArg::Master => Daemon::Master,
+        DaemonArg::Agent => Daemon::Agent,
+    });
+    let values = crate::module::read_config(&args.file, daemon, &args.flags)?;
+    println!("{}, for {}", args.file.display(), values.daemon.program());
+    print_values(&values);
+    let (settings, modules, notices) = match values.daemon {
+        Daemon::Master => {
+            let settings = MasterSettings::new(values)?;
+            (settings.host(), settings.modules(), settings.common.notices)
+        }
+        Daemon::Agent => {
+            let settings = AgentSettings::new(values)?;
+            (settings.host(), settings.modules(), settings.common.notices)
+        }
+    };
+    println!("\nModules");
+    let sound = print_modules(settings, &modules);
+    if !notices.is_empty() {
+        println!("\nNotices");
+        notices.iter().for_each(|notice| println!("  {notice}"));
+    }
+    Ok(if sound {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// What was given, and by what.
+fn print_values(values: &Values) {
+    println!("\nSettings that were given");
+    for flag in values.daemon.flags() {
+        if let Some(value) = values
+            .get(flag.name)
+            .filter(|value| value.source != Source::Default)
+        {
+            println!("  {} = {}    ({})", flag.name, value.shown, value.source);
+        }
+    }
+}
+
+/// What would be loaded. False if the daemon would not start.
+fn print_modules(settings: HostSettings, modules: &[(&'static str, String)]) -> bool {
+    // Nothing is written while it is only looked at: no runtime directory means copies in memory.
+    let host = ModuleHost::new(HostSettings {
+        runtime_dir: None,
+        ..settings
+    });
+    let mut sound = true;
+    for (kind, name) in modules {
+        let load = host.settings().config.load(name);
+        match host.check(kind, name) {
+            Ok(checked) => {
+                println!("  {kind} {name}: ok");
+                println!("    file      {}", checked.found.file.display());
+                println!("    sha256    {}", checked.sha256);
+                println!(
+                    "    runs in   {}",
+                    format!("{:?}", checked.run_in).to_lowercase()
+                );
+                let settings = serde_json::Value::Object(checked.settings);
+                println!("    settings  {settings}");
+            }
+            Err(error) => {
+                sound &= !load.required;
+                let refused = if load.required {
+                    "REFUSED"
+                } else {
+                    "refused, not required"
+                };
+                println!("  {kind} {name}: {refused}");
+                error
+                    .to_string()
+                    .lines()
+                    .for_each(|line| println!("    {line}"));
+                if let LoadError::NotFound { .. } = error {
+                    println!(
+                        "    put its library into one of these directories, or name one with module_dirs"
+                    );
+                }
+            }
+        }
+    }
+    for name in host.settings().config.settings.keys() {
+        if !modules.iter().any(|(_, selected)| selected == name) {
+            println!("  [modules.\"{name}\"] is for no module that is selected by this name");
+        }
+    }
+    sound
 }
