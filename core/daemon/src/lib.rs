@@ -2,5 +2,6 @@
 
 pub mod agent;
 pub mod flags;
+pub mod master;
 pub mod settings;
 pub mod start;

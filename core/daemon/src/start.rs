@@ -13,7 +13,7 @@ use nix::unistd::getppid;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing_subscriber::{EnvFilter, fmt, reload};
 
 use crate::settings::LogSettings;
 
@@ -25,15 +25,25 @@ pub const EXIT_WITH_PARENT: &str = "TEPUI_EXIT_WITH_PARENT";
 ///
 /// # Errors
 /// If the file in `log_dir` cannot be written.
-pub fn log(settings: &LogSettings, program: &str) -> anyhow::Result<()> {
+pub fn log(settings: &LogSettings, program: &str) -> anyhow::Result<LogLevel> {
     let level = match settings.level.as_str() {
         "ERROR" => LevelFilter::ERROR,
         "WARNING" => LevelFilter::WARN,
         _ => LevelFilter::INFO,
     };
-    let filter = EnvFilter::builder()
-        .with_default_directive(level.into())
-        .from_env_lossy();
+    let filter = |level: LevelFilter| {
+        EnvFilter::builder()
+            .with_default_directive(level.into())
+            .from_env_lossy()
+    };
+    let (filter, handle) = {
+        let (layer, handle) = reload::Layer::new(filter(level));
+        let set = move |level| {
+            // Fails only when the log is gone, at the very end.
+            let _ = handle.reload(filter(level));
+        };
+        (layer, set)
+    };
     let stderr =
         (!settings.quiet).then(|| fmt::layer().with_writer(std::io::stderr).with_target(false));
     let file = match &settings.dir {
@@ -59,7 +69,29 @@ pub fn log(settings: &LogSettings, program: &str) -> anyhow::Result<()> {
         .with(stderr)
         .with(file)
         .init();
-    Ok(())
+    Ok(LogLevel {
+        configured: level,
+        set: Arc::new(handle),
+    })
+}
+
+/// The level of the log, which may be raised while the daemon runs.
+#[derive(Clone)]
+pub struct LogLevel {
+    configured: LevelFilter,
+    set: Arc<dyn Fn(LevelFilter) + Send + Sync>,
+}
+
+impl LogLevel {
+    /// Sets glog's verbosity: 0 is the configured level, 1 and 2 show what helps to find errors,
+    /// more shows everything.
+    pub fn set_verbosity(&self, verbosity: u32) {
+        (self.set)(match verbosity {
+            0 => self.configured,
+            1 | 2 => LevelFilter::DEBUG,
+            _ => LevelFilter::TRACE,
+        });
+    }
 }
 
 /// Prints where the daemon listens, once its socket is open. With port 0 this is how others learn it:

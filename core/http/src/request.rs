@@ -28,8 +28,8 @@ pub struct Request {
     pub peer: SocketAddr,
     /// Address on which the connection was accepted.
     pub local: SocketAddr,
-    /// Who asks. Filled by the authentication chain; anonymous where none is configured.
-    pub subject: Subject,
+    /// Who asks, as the authentication chain found; nobody where none is configured.
+    pub subject: Option<Subject>,
     /// What follows the matched route in `path`, without slashes at its ends
     /// (`operator` for `/quota/operator` on the route `/quota`). Set by the router.
     pub rest: String,
@@ -50,7 +50,7 @@ impl Request {
             body: Bytes::new(),
             peer: nowhere,
             local: nowhere,
-            subject: Subject::default(),
+            subject: None,
             rest: String::new(),
             upgrade: None,
         }

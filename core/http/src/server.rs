@@ -26,7 +26,6 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::Subject;
 use crate::media::accepts_encoding;
 use crate::percent;
 use crate::request::{Query, Request};
@@ -258,7 +257,7 @@ impl Connection {
         request.body = body;
         request.peer = self.peer;
         request.local = self.local;
-        request.subject = Subject::default();
+        request.subject = None;
         Ok(request)
     }
 

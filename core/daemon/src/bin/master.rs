@@ -1,3 +1,8 @@
 //! The master daemon.
 
-fn main() {}
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> std::process::ExitCode {
+    tepui_daemon::master::main()
+}

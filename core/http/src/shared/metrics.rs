@@ -112,7 +112,8 @@ impl Metrics {
         });
     }
 
-    fn answer(&self, request: &Request) -> Response {
+    /// Answers `/metrics/snapshot`.
+    pub fn answer(&self, request: &Request) -> Response {
         if let Some(timeout) = request.query.get("timeout")
             && let Err(error) = parse_duration(timeout)
         {

@@ -1,0 +1,218 @@
+//! `tepui-master`: flags to settings, modules to parts, signals to endings.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow};
+use tepui_core_master::{
+    InMemory, Master, ModuleAuthorizer, ModuleLeadership, Parts, Settings, Store,
+};
+use tepui_host::kinds::allocator::AllocatorClient;
+use tepui_host::kinds::authorizer::AuthorizerClient;
+use tepui_host::kinds::leader::LeaderClient;
+use tepui_host::{HostSettings, Instance, ModuleHost};
+use tepui_http::shared::{Files, Logging, Metrics, VersionInfo};
+use tepui_model::resources::{Quantities, Resources};
+use tepui_proto::json;
+use tepui_registry::Registry;
+use tepui_state_master as state;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::flags::{self, Daemon};
+use crate::settings::{MasterSettings, Registry as RegistryPlace};
+use crate::start::{self, LogLevel};
+
+/// Runs the daemon; the answer is the process's exit code.
+pub fn main() -> ExitCode {
+    let read = flags::read(Daemon::Master, std::env::args().skip(1), std::env::vars());
+    let settings = match read {
+        Ok(flags::Read::Help) => {
+            println!("{}", flags::help(Daemon::Master));
+            return ExitCode::SUCCESS;
+        }
+        Ok(flags::Read::Version) => {
+            println!("mesos {}", VersionInfo::default().version);
+            return ExitCode::SUCCESS;
+        }
+        Ok(flags::Read::Run(values)) => MasterSettings::new(*values),
+        Err(error) => Err(error),
+    };
+    let settings = match settings {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("{error}\nSee `tepui-master --help`");
+            return ExitCode::FAILURE;
+        }
+    };
+    start::tie_to_parent();
+    let run = || -> anyhow::Result<()> {
+        let level = start::log(&settings.common.log, "tepui-master")?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .context("cannot start the runtime")?;
+        let done = runtime.block_on(run(settings, level));
+        // A call of a module that does not end must not keep the process.
+        runtime.shutdown_background();
+        done
+    };
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tepui-master: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(settings: MasterSettings, level: LogLevel) -> anyhow::Result<()> {
+    for notice in &settings.common.notices {
+        tracing::warn!("{notice}");
+    }
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let store = store(&settings)?;
+    let host = module_host(&settings);
+    let parts = parts(&settings, &host, store, level).await?;
+    let master = Master::start(master_settings(&settings)?, parts).await?;
+    start::announce(master.local_addr());
+
+    let ended = tokio::select! {
+        reason = master.stepped_down() => Err(anyhow!(reason)),
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    };
+    master.stop().await;
+    host.release();
+    ended
+}
+
+/// The registry, open: another master with the same work directory is found out here.
+fn store(settings: &MasterSettings) -> anyhow::Result<Arc<dyn Store>> {
+    let RegistryPlace::Embedded(work_dir) = &settings.registry else {
+        return Ok(Arc::new(InMemory::default()));
+    };
+    std::fs::create_dir_all(work_dir)
+        .with_context(|| format!("--work_dir: cannot make {}", work_dir.display()))?;
+    Ok(Arc::new(
+        Registry::open(work_dir.join("registry.redb")).context("--work_dir")?,
+    ))
+}
+
+fn module_host(settings: &MasterSettings) -> ModuleHost {
+    ModuleHost::new(HostSettings {
+        work_dir: settings.work_dir.clone(),
+        module_host: settings.common.module_host.clone(),
+        log_level: settings.common.log.level.to_lowercase(),
+        ..HostSettings::new("master", settings.common.modules.clone())
+    })
+}
+
+/// Loads the modules, all at once: each is tried in a child process first.
+async fn parts(
+    settings: &MasterSettings,
+    host: &ModuleHost,
+    store: Arc<dyn Store>,
+    level: LogLevel,
+) -> anyhow::Result<Parts> {
+    let load = |kind: &'static str, name: &str| {
+        let (host, name) = (host.clone(), name.to_owned());
+        tokio::task::spawn_blocking(move || host.load(kind, &name))
+    };
+    let allocator = load("allocator", &settings.allocator);
+    let authorizer = load("authorizer", &settings.common.authorizer);
+    let contender = load("leader-contender", &settings.master_contender);
+    let separate = settings.master_detector != settings.master_contender;
+    let detector = separate.then(|| load("leader-detector", &settings.master_detector));
+    // One module for both is one instance.
+    let contender = LeaderClient::new(loaded(contender).await?);
+    let detector = match detector {
+        Some(detector) => LeaderClient::new(loaded(detector).await?),
+        None => contender.clone(),
+    };
+    let report = host.clone();
+    Ok(Parts {
+        allocator: Box::new(AllocatorClient::new(loaded(allocator).await?)),
+        authorizer: Arc::new(ModuleAuthorizer::new(AuthorizerClient::new(
+            loaded(authorizer).await?,
+        ))),
+        leadership: Arc::new(ModuleLeadership::new(contender, detector)),
+        store,
+        modules: Arc::new(move || {
+            serde_json::to_value(report.report()).expect("a report is plain data")
+        }),
+        logging: Logging::new(0, move |verbosity| level.set_verbosity(verbosity)),
+        metrics: Metrics::default(),
+        files: files(settings),
+    })
+}
+
+async fn loaded(
+    loading: tokio::task::JoinHandle<Result<Instance, tepui_host::LoadError>>,
+) -> anyhow::Result<Instance> {
+    Ok(loading.await.context("loading a module panicked")??)
+}
+
+/// `/master/log` is a foreign log file, else the one in `log_dir`.
+fn files(settings: &MasterSettings) -> Files {
+    let files = Files::default();
+    let log = &settings.common.log;
+    let own = log.dir.as_ref().map(|dir| dir.join("tepui-master.log"));
+    if let Some(file) = log.external_file.clone().or(own) {
+        files.attach("/master/log", file);
+    }
+    files
+}
+
+fn master_settings(settings: &MasterSettings) -> anyhow::Result<Settings> {
+    let common = &settings.common;
+    let network = &common.network;
+    let domain = match &common.domain {
+        Some(domain) => Some(json::to_message(domain.to_string().as_bytes()).context("--domain")?),
+        None => None,
+    };
+    let text = |path: &PathBuf| path.display().to_string();
+    let own = Settings::new(network.bind());
+    Ok(Settings {
+        advertised: Some(SocketAddr::new(
+            network.advertised_ip(),
+            network.advertise_port.unwrap_or(0),
+        )),
+        hostname: network.advertised_hostname(),
+        cluster: settings.cluster.clone(),
+        domain,
+        flags: Arc::new(common.flags.iter().cloned().collect()),
+        log_dir: common.log.dir.as_ref().map(text),
+        external_log_file: common.log.external_file.as_ref().map(text),
+        state: state::Settings {
+            allocation_interval: settings.allocation_interval,
+            agent_reregister_timeout: settings.agent_reregister_timeout,
+            agent_ping_timeout: settings.agent_ping_timeout,
+            max_agent_ping_timeouts: settings.max_agent_ping_timeouts,
+            offer_timeout: settings.offer_timeout,
+            max_completed_frameworks: settings.max_completed_frameworks,
+            max_completed_tasks_per_framework: settings.max_completed_tasks_per_framework,
+            max_unreachable_tasks_per_framework: settings.max_unreachable_tasks_per_framework,
+            min_allocatable: min_allocatable(&settings.min_allocatable_resources)?,
+            ..own.state
+        },
+        registry_fetch_timeout: settings.registry_fetch_timeout,
+        registry_store_timeout: settings.registry_store_timeout,
+        max_operator_streams: settings.max_operator_event_stream_subscribers,
+        ..own
+    })
+}
+
+/// Alternatives, one of which must be covered for an offer: `cpus:0.01|mem:32`.
+fn min_allocatable(text: &str) -> anyhow::Result<Vec<Quantities>> {
+    let alternatives = text.split('|').filter(|part| !part.trim().is_empty());
+    let parse = |part: &str| {
+        let resources = Resources::parse(part, "*");
+        Ok(Quantities::of(
+            &resources.context("--min_allocatable_resources")?,
+        ))
+    };
+    alternatives.map(parse).collect()
+}

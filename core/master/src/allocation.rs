@@ -1,0 +1,104 @@
+//! The allocator's thread.
+//!
+//! Facts and rounds arrive in the state's order; proposals go back as an event. An allocator that
+//! fails loses what it knew: the state then tells everything anew, beginning with a reset.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tepui_http::shared::{Counter, Gauge, Metrics};
+use tepui_model::allocation::{Fact, Proposal, Round};
+use tepui_state_master::Event;
+
+use crate::owner::Owner;
+use crate::parts::Allocator;
+
+/// What the outbox hands on.
+pub(crate) enum Work {
+    Facts(Vec<Fact>),
+    Allocate { number: u64, round: Round },
+}
+
+/// Wait after a failure; doubled with each that follows, up to [`LONGEST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_millis(10);
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
+/// Starts the thread. It ends when the outbox does.
+pub(crate) fn start(
+    allocator: Box<dyn Allocator>,
+    owner: Owner,
+    metrics: &Metrics,
+    work: crossbeam_channel::Receiver<Work>,
+) -> std::io::Result<thread::JoinHandle<()>> {
+    let mut allocation = Allocation {
+        allocator,
+        owner,
+        runs: metrics.counter("allocator/mesos/allocation_runs"),
+        latency: metrics.gauge("allocator/mesos/allocation_run_ms"),
+        wait: None,
+    };
+    let run = move || work.into_iter().for_each(|item| allocation.take(item));
+    thread::Builder::new()
+        .name("allocator".to_owned())
+        .spawn(run)
+}
+
+struct Allocation {
+    allocator: Box<dyn Allocator>,
+    owner: Owner,
+    runs: Counter,
+    latency: Gauge,
+    /// Set while the allocator knows nothing: what is told counts only from a reset on. Holds how
+    /// long to wait before the next try.
+    wait: Option<Duration>,
+}
+
+impl Allocation {
+    fn take(&mut self, item: Work) {
+        match item {
+            Work::Facts(facts) => {
+                if self.wait.is_some() && !matches!(facts.first(), Some(Fact::Reset)) {
+                    return;
+                }
+                match self.allocator.apply(facts) {
+                    Ok(()) => self.wait = None,
+                    Err(error) => self.failed(&error),
+                }
+            }
+            // A round is always answered: the state opens no other before.
+            Work::Allocate { number, round } => {
+                let answer = match self.wait {
+                    Some(_) => Ok(Vec::new()),
+                    None => self.allocate(&round),
+                };
+                let (proposals, error) = match answer {
+                    Ok(proposals) => (proposals, None),
+                    Err(error) => (Vec::new(), Some(error)),
+                };
+                self.owner.blocking_event(Event::Proposals {
+                    round: number,
+                    proposals,
+                });
+                if let Some(error) = error {
+                    self.failed(&error);
+                }
+            }
+        }
+    }
+
+    fn allocate(&mut self, round: &Round) -> Result<Vec<Proposal>, String> {
+        let begin = Instant::now();
+        let answer = self.allocator.allocate(round);
+        self.latency.set(begin.elapsed().as_secs_f64() * 1e3);
+        self.runs.increment();
+        answer
+    }
+
+    fn failed(&mut self, error: &str) {
+        tracing::error!(%error, "the allocator failed; it is told everything again");
+        let wait = self.wait.unwrap_or(FIRST_WAIT);
+        thread::sleep(wait);
+        self.wait = Some((wait * 2).min(LONGEST_WAIT));
+        self.owner.blocking_event(Event::AllocatorRestarted);
+    }
+}

@@ -1,0 +1,359 @@
+//! `/api/v1` of the master: the operator API.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tepui_http::shared::{FileInfo, Shared};
+use tepui_http::{Media, Request, Response, StatusCode};
+use tepui_model::authorization::{Action, Subject};
+use tepui_proto::v1::master::call::Type;
+use tepui_proto::v1::master::{self, response};
+use tepui_proto::v1::{self, maintenance, quota};
+use tepui_proto::{Message as _, json};
+use tepui_state_master::OperatorCall;
+use tepui_view::View;
+use tepui_view::encode::{self, Form, Sink, Visibility};
+
+use crate::authorize::{Authorizer, Object};
+use crate::owner::Owner;
+use crate::refusal::Refusal;
+use crate::{calls, operators, roles, visibility};
+
+/// What the operator API needs of a leader.
+#[derive(Clone)]
+pub(crate) struct OperatorApi {
+    pub(crate) owner: Owner,
+    pub(crate) authorizer: Arc<dyn Authorizer>,
+    pub(crate) shared: Shared,
+}
+
+/// One of the large answers.
+type Encoder = fn(&View, &Visibility, Form, Sink<'_>);
+
+impl OperatorApi {
+    /// Answers a call. Leadership has been looked at before.
+    pub(crate) async fn answer(&self, request: Request) -> Response {
+        if let Some(refused) = calls::only_post(&request) {
+            return refused;
+        }
+        self.call(request).await.unwrap_or_else(Response::from)
+    }
+
+    async fn call(&self, request: Request) -> Result<Response, Refusal> {
+        let call: master::Call = calls::read(&request)?;
+        let kind = calls::operator(&call)?;
+        let media = calls::acceptable(&request)?;
+        let subject = request.subject.as_ref();
+        match kind {
+            Type::GetState => self.read(encode::get_state, subject, media).await,
+            Type::GetAgents => self.read(encode::get_agents, subject, media).await,
+            Type::GetFrameworks => self.read(encode::get_frameworks, subject, media).await,
+            Type::GetExecutors => self.read(encode::get_executors, subject, media).await,
+            Type::GetTasks => self.read(encode::get_tasks, subject, media).await,
+            Type::Subscribe => {
+                operators::subscribe(&self.owner, &self.authorizer, request.subject, media).await
+            }
+            Type::SetLoggingLevel | Type::Teardown => {
+                self.change(kind, call, request.subject).await
+            }
+            _ => Ok(message(&self.small(kind, &call, subject).await?, media)),
+        }
+    }
+
+    /// Writes a large answer, off the runtime.
+    async fn read(
+        &self,
+        encoder: Encoder,
+        subject: Option<&Subject>,
+        media: Media,
+    ) -> Result<Response, Refusal> {
+        let view = self.owner.view().await?;
+        let see = visibility::of(&*self.authorizer, subject, &view).await;
+        let pieces = pieces(move |sink| encoder(&view, &see, form(media), sink)).await;
+        Ok(Response::pieces(
+            StatusCode::OK,
+            media.content_type(),
+            pieces,
+        ))
+    }
+
+    /// Calls that are answered with a small message.
+    async fn small(
+        &self,
+        kind: Type,
+        call: &master::Call,
+        subject: Option<&Subject>,
+    ) -> Result<master::Response, Refusal> {
+        let mut answer = master::Response::default();
+        let answered = match kind {
+            Type::GetHealth => {
+                answer.get_health = Some(response::GetHealth { healthy: true });
+                response::Type::GetHealth
+            }
+            Type::GetFlags => {
+                self.require(subject, Action::ViewFlags).await?;
+                let flag = |(name, value): (&String, &String)| v1::Flag {
+                    name: name.clone(),
+                    value: Some(value.clone()),
+                };
+                let flags = self.shared.flags.iter().map(flag).collect();
+                answer.get_flags = Some(response::GetFlags { flags });
+                response::Type::GetFlags
+            }
+            Type::GetVersion => {
+                answer.get_version = Some(response::GetVersion {
+                    version_info: self.version(),
+                });
+                response::Type::GetVersion
+            }
+            Type::GetMetrics => {
+                let metric = |(name, value)| v1::Metric {
+                    name,
+                    value: Some(value),
+                };
+                // The gauges are taken from the newest view.
+                self.owner.view().await?;
+                let metrics = self
+                    .shared
+                    .metrics
+                    .snapshot()
+                    .into_iter()
+                    .map(metric)
+                    .collect();
+                answer.get_metrics = Some(response::GetMetrics { metrics });
+                response::Type::GetMetrics
+            }
+            Type::GetLoggingLevel => {
+                answer.get_logging_level = Some(response::GetLoggingLevel {
+                    level: self.shared.logging.level(),
+                });
+                response::Type::GetLoggingLevel
+            }
+            Type::ListFiles => {
+                answer.list_files = Some(self.list_files(call).await?);
+                response::Type::ListFiles
+            }
+            Type::ReadFile => {
+                answer.read_file = Some(self.read_file(call).await?);
+                response::Type::ReadFile
+            }
+            Type::GetMaster => {
+                answer.get_master = Some(get_master(&*self.owner.view().await?));
+                response::Type::GetMaster
+            }
+            Type::GetRoles => {
+                let view = self.owner.view().await?;
+                let see = visibility::of(&*self.authorizer, subject, &view).await;
+                answer.get_roles = Some(roles::get_roles(&view, &see));
+                response::Type::GetRoles
+            }
+            _ => nothing_there(kind, &mut answer).ok_or_else(Refusal::not_implemented)?,
+        };
+        answer.r#type = Some(answered.into());
+        Ok(answer)
+    }
+
+    /// Calls that change something and answer without a body.
+    async fn change(
+        &self,
+        kind: Type,
+        call: master::Call,
+        subject: Option<Subject>,
+    ) -> Result<Response, Refusal> {
+        if let (Type::SetLoggingLevel, Some(set)) = (kind, &call.set_logging_level) {
+            self.require(subject.as_ref(), Action::SetLogLevel).await?;
+            let nanos = u64::try_from(set.duration.nanoseconds)
+                .map_err(|_| Refusal::bad_request("Expecting a duration that is not negative"))?;
+            let duration = std::time::Duration::from_nanos(nanos);
+            self.shared
+                .logging
+                .set(set.level, duration)
+                .map_err(Refusal::bad_request)?;
+            return Ok(Response::empty(StatusCode::OK));
+        }
+        let framework_id = call
+            .teardown
+            .map(|teardown| teardown.framework_id.value)
+            .unwrap_or_default();
+        teardown(&self.owner, &*self.authorizer, subject, framework_id).await
+    }
+
+    async fn require(&self, subject: Option<&Subject>, action: Action) -> Result<(), Refusal> {
+        let approver = self.authorizer.approver(subject, action).await;
+        if approver.approved(&Object::default()).await {
+            Ok(())
+        } else {
+            Err(Refusal::forbidden())
+        }
+    }
+
+    fn version(&self) -> v1::VersionInfo {
+        let version = &self.shared.version;
+        v1::VersionInfo {
+            version: version.version.clone(),
+            build_date: Some(version.build_date.clone()),
+            build_time: Some(version.build_time),
+            build_user: Some(version.build_user.clone()),
+            git_sha: version.git_sha.clone(),
+            git_branch: None,
+            git_tag: version.git_tag.clone(),
+        }
+    }
+
+    async fn list_files(&self, call: &master::Call) -> Result<response::ListFiles, Refusal> {
+        let path = call
+            .list_files
+            .as_ref()
+            .map(|list| list.path.clone())
+            .unwrap_or_default();
+        let files = self.shared.files.clone();
+        let listed = tokio::task::spawn_blocking(move || files.browse(&path)).await;
+        let listed = listed.expect("file access does not panic")?;
+        Ok(response::ListFiles {
+            file_infos: listed.into_iter().map(file_info).collect(),
+        })
+    }
+
+    async fn read_file(&self, call: &master::Call) -> Result<response::ReadFile, Refusal> {
+        let read = call.read_file.clone().unwrap_or_default();
+        let files = self.shared.files.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            files.read(&read.path, Some(read.offset), read.length)
+        })
+        .await;
+        let (size, data) = read.expect("file access does not panic")?;
+        Ok(response::ReadFile { size, data })
+    }
+}
+
+/// Ends a framework, if the operator may: the authorization rests on the class of the framework in
+/// the published view, which the state compares with the truth.
+pub(crate) async fn teardown(
+    owner: &Owner,
+    authorizer: &dyn Authorizer,
+    subject: Option<Subject>,
+    framework_id: String,
+) -> Result<Response, Refusal> {
+    /// Times that a framework may change between the two looks.
+    const LOOKS: usize = 3;
+    let approver = authorizer
+        .approver(subject.as_ref(), Action::TeardownFramework)
+        .await;
+    let principal = subject.and_then(|subject| subject.principal);
+    let mut reply = tepui_state_master::Reply::Conflict(String::new());
+    for _ in 0..LOOKS {
+        let view = owner.view().await?;
+        let framework = view
+            .frameworks
+            .iter()
+            .find(|framework| framework.row.id.as_str() == framework_id);
+        let class = framework.map(|framework| framework.row.class);
+        if let Some(framework) = framework {
+            let named = class
+                .and_then(|class| view.classes.get(class))
+                .and_then(|class| class.principal.clone());
+            let object = Object {
+                value: named,
+                framework_info: framework.row.info.clone(),
+                ..Object::default()
+            };
+            if !approver.approved(&object).await {
+                return Err(Refusal::forbidden());
+            }
+        }
+        let request = OperatorCall::Teardown {
+            framework_id: framework_id.clone(),
+        };
+        let principal = principal.clone();
+        reply = owner
+            .call(|call| tepui_state_master::Event::Operator {
+                call,
+                principal,
+                request,
+                class,
+            })
+            .await?;
+        if !matches!(reply, tepui_state_master::Reply::Again(_)) {
+            break;
+        }
+    }
+    Ok(crate::refusal::answer(reply))
+}
+
+/// Answers about things that cannot be there yet: what Mesos says when there are none.
+fn nothing_there(kind: Type, answer: &mut master::Response) -> Option<response::Type> {
+    match kind {
+        Type::GetOperations => {
+            answer.get_operations = Some(Default::default());
+            Some(response::Type::GetOperations)
+        }
+        Type::GetWeights => Some(response::Type::GetWeights),
+        Type::GetQuota => {
+            let status = quota::QuotaStatus::default();
+            answer.get_quota = Some(response::GetQuota { status });
+            Some(response::Type::GetQuota)
+        }
+        Type::GetMaintenanceStatus => {
+            let status = maintenance::ClusterStatus::default();
+            answer.get_maintenance_status = Some(response::GetMaintenanceStatus { status });
+            Some(response::Type::GetMaintenanceStatus)
+        }
+        Type::GetMaintenanceSchedule => {
+            let schedule = maintenance::Schedule::default();
+            answer.get_maintenance_schedule = Some(response::GetMaintenanceSchedule { schedule });
+            Some(response::Type::GetMaintenanceSchedule)
+        }
+        _ => None,
+    }
+}
+
+fn get_master(view: &View) -> response::GetMaster {
+    let globals = &view.globals;
+    response::GetMaster {
+        master_info: v1::MasterInfo::decode(globals.master_info.clone()).ok(),
+        start_time: Some(globals.started.as_secs_f64()),
+        elected_time: globals.elected.map(|elected| elected.as_secs_f64()),
+    }
+}
+
+fn file_info(file: FileInfo) -> v1::FileInfo {
+    v1::FileInfo {
+        path: file.path,
+        nlink: i32::try_from(file.nlink).ok(),
+        size: Some(file.size),
+        mtime: Some(v1::TimeInfo {
+            nanoseconds: file.mtime.as_nanos() as i64,
+        }),
+        mode: Some(file.mode),
+        uid: Some(file.uid),
+        gid: Some(file.gid),
+    }
+}
+
+/// 200 with a message.
+fn message(answer: &master::Response, media: Media) -> Response {
+    let body = match media {
+        Media::Json => json::from_message(answer),
+        Media::Protobuf => answer.encode_to_vec(),
+    };
+    Response::full(StatusCode::OK, media.content_type(), body)
+}
+
+pub(crate) fn form(media: Media) -> Form {
+    match media {
+        Media::Json => Form::Json,
+        Media::Protobuf => Form::Protobuf,
+    }
+}
+
+/// Collects what an encoder writes, on a thread where that may take its time.
+pub(crate) async fn pieces(encode: impl FnOnce(Sink<'_>) + Send + 'static) -> Vec<Bytes> {
+    let collect = move || {
+        let mut pieces = Vec::new();
+        encode(&mut |piece| pieces.push(piece));
+        pieces
+    };
+    tokio::task::spawn_blocking(collect)
+        .await
+        .expect("encoders do not panic")
+}

@@ -1,0 +1,320 @@
+//! The outbox thread: does what the state wants done, in the state's order.
+//!
+//! It encodes events once for each stream that gets them, hands frames to links, and passes work on
+//! to allocator and registry. It never waits for any of them: streams and links cut off who is too
+//! far behind, the other queues hold no more than the state has open.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+use std::thread;
+
+use bytes::Bytes;
+use tepui_http::shared::{Counter, Metrics};
+use tepui_http::{Media, StreamError, StreamSender, stream};
+use tepui_link::SessionSender;
+use tepui_model::authorization::ClassKey;
+use tepui_model::id::{FrameworkId, Uuid};
+use tepui_proto::v1::{master, scheduler};
+use tepui_proto::{Message as _, json, link, recordio};
+use tepui_state_master::{CallId, Effect, Event, Reply, SessionKey, StreamKey};
+use tepui_view::View;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::allocation;
+use crate::lanes::Lanes;
+use crate::owner::{OperatorStream, Owner, Subscribed, Waiter};
+use crate::store::Batch;
+
+/// Events that an operator's stream may have waiting before it is cut off.
+const OPERATOR_QUEUE: usize = 64 * 1024;
+
+/// One thing to do.
+pub(crate) enum Work {
+    Effect(Effect),
+    Waiter(CallId, Waiter),
+    Session(SessionKey, SessionSender),
+    SessionClosed(SessionKey),
+    StreamClosed(StreamKey),
+    Operator(Arc<View>, oneshot::Sender<OperatorStream>),
+}
+
+/// An event for operators, encoded at most once in each form.
+pub(crate) struct OperatorEvent {
+    pub(crate) class: Option<ClassKey>,
+    event: master::Event,
+    json: OnceLock<Bytes>,
+    protobuf: OnceLock<Bytes>,
+}
+
+impl OperatorEvent {
+    pub(crate) fn new(class: Option<ClassKey>, event: master::Event) -> OperatorEvent {
+        OperatorEvent {
+            class,
+            event,
+            json: OnceLock::new(),
+            protobuf: OnceLock::new(),
+        }
+    }
+
+    /// The event as a record.
+    pub(crate) fn record(&self, media: Media) -> Bytes {
+        let (cell, encode): (_, fn(&master::Event) -> Vec<u8>) = match media {
+            Media::Json => (&self.json, json::from_message),
+            Media::Protobuf => (&self.protobuf, |event| event.encode_to_vec()),
+        };
+        cell.get_or_init(|| recordio::encode(&encode(&self.event)))
+            .clone()
+    }
+}
+
+/// Where the outbox puts things.
+pub(crate) struct Outbox {
+    owner: Owner,
+    runtime: Handle,
+    lanes: Arc<Lanes>,
+    allocator: crossbeam_channel::Sender<allocation::Work>,
+    store: mpsc::UnboundedSender<Batch>,
+    stepped_down: StepDown,
+    stream_limit: usize,
+    operator_limit: usize,
+    waiters: HashMap<CallId, Waiter>,
+    streams: HashMap<StreamKey, Stream>,
+    sessions: HashMap<SessionKey, SessionSender>,
+    operators: Vec<mpsc::Sender<Arc<OperatorEvent>>>,
+    cut_off: Counter,
+}
+
+struct Stream {
+    media: Media,
+    sender: StreamSender,
+    stream_id: String,
+}
+
+/// The end of this leader, with its reason.
+#[derive(Clone, Default)]
+pub(crate) struct StepDown {
+    reason: Arc<OnceLock<String>>,
+    token: CancellationToken,
+}
+
+impl StepDown {
+    /// Ends the leader; the first reason stays.
+    pub(crate) fn step_down(&self, reason: String) {
+        let _ = self.reason.set(reason);
+        self.token.cancel();
+    }
+
+    /// Waits for the end.
+    pub(crate) async fn wait(&self) -> String {
+        self.token.cancelled().await;
+        self.reason.get().cloned().unwrap_or_default()
+    }
+}
+
+/// The queues that an outbox fills.
+pub(crate) struct Queues {
+    pub(crate) allocator: crossbeam_channel::Sender<allocation::Work>,
+    pub(crate) store: mpsc::UnboundedSender<Batch>,
+    pub(crate) lanes: Arc<Lanes>,
+    pub(crate) stepped_down: StepDown,
+}
+
+/// Bounds of what is sent to readers.
+pub(crate) struct Limits {
+    /// Bytes that a scheduler may be behind.
+    pub(crate) stream: usize,
+    /// Operators' streams at once.
+    pub(crate) operators: usize,
+}
+
+impl Outbox {
+    pub(crate) fn new(owner: Owner, queues: Queues, limits: Limits, metrics: &Metrics) -> Outbox {
+        Outbox {
+            owner,
+            runtime: Handle::current(),
+            lanes: queues.lanes,
+            allocator: queues.allocator,
+            store: queues.store,
+            stepped_down: queues.stepped_down,
+            stream_limit: limits.stream,
+            operator_limit: limits.operators,
+            waiters: HashMap::new(),
+            streams: HashMap::new(),
+            sessions: HashMap::new(),
+            operators: Vec::new(),
+            cut_off: metrics.counter("master/event_streams_cut_off"),
+        }
+    }
+
+    /// Starts the thread. It ends when the owner does.
+    pub(crate) fn start(
+        mut self,
+        batches: crossbeam_channel::Receiver<Vec<Work>>,
+    ) -> std::io::Result<thread::JoinHandle<()>> {
+        let run = move || {
+            for work in batches.iter().flatten() {
+                self.perform(work);
+            }
+        };
+        thread::Builder::new().name("outbox".to_owned()).spawn(run)
+    }
+
+    fn perform(&mut self, work: Work) {
+        match work {
+            Work::Effect(effect) => self.effect(effect),
+            Work::Waiter(call, waiter) => {
+                self.waiters.insert(call, waiter);
+            }
+            Work::Session(session, sender) => {
+                self.sessions.insert(session, sender);
+            }
+            Work::SessionClosed(session) => {
+                self.sessions.remove(&session);
+            }
+            Work::StreamClosed(stream) => self.close_stream(stream),
+            Work::Operator(view, waiter) => self.open_operator(view, waiter),
+        }
+    }
+
+    fn effect(&mut self, effect: Effect) {
+        match effect {
+            Effect::Reply { call, reply } => self.reply(call, reply),
+            Effect::OpenStream {
+                call,
+                stream,
+                stream_id,
+                framework,
+            } => {
+                self.open_stream(call, stream, stream_id, framework);
+            }
+            Effect::ToScheduler { stream, event } => self.to_scheduler(stream, &event),
+            Effect::CloseStream { stream } => self.close_stream(stream),
+            Effect::ToAgent { session, frame } => self.to_agent(session, frame.0),
+            Effect::CloseAgent { session } => {
+                if let Some(sender) = self.sessions.remove(&session) {
+                    sender.close("closed by the master");
+                }
+            }
+            // Both threads end only after this one.
+            Effect::Facts(facts) => {
+                let _ = self.allocator.send(allocation::Work::Facts(facts));
+            }
+            Effect::Allocate { number, round } => {
+                let _ = self
+                    .allocator
+                    .send(allocation::Work::Allocate { number, round });
+            }
+            Effect::Store { id, puts, deletes } => {
+                let _ = self.store.send(Batch { id, puts, deletes });
+            }
+            Effect::ToOperators { class, event } => self.to_operators(class, event.0),
+            Effect::StepDown { reason } => self.stepped_down.step_down(reason),
+        }
+    }
+
+    /// Answers a call; nobody may wait for it any more.
+    fn reply(&mut self, call: CallId, reply: Reply) {
+        match self.waiters.remove(&call) {
+            Some(Waiter::Reply(waiter)) => {
+                let _ = waiter.send(reply);
+            }
+            Some(Waiter::Stream(_, waiter)) => {
+                let _ = waiter.send(Subscribed::Refused(reply));
+            }
+            None => tracing::error!(?call, "answer to a call that is not open"),
+        }
+    }
+
+    fn open_stream(
+        &mut self,
+        call: CallId,
+        key: StreamKey,
+        stream_id: Uuid,
+        framework: Option<FrameworkId>,
+    ) {
+        let Some(Waiter::Stream(media, waiter)) = self.waiters.remove(&call) else {
+            return tracing::error!(?call, "stream for a call that is not open");
+        };
+        let (sender, body) = stream::bounded(self.stream_limit);
+        let text = stream_id.to_string();
+        if let Some(framework) = framework {
+            self.lanes.open(text.clone(), framework);
+        }
+        // Also when the client is gone already: dropping the body tells the watcher.
+        let gone = sender.gone();
+        let owner = self.owner.clone();
+        self.runtime.spawn(async move {
+            gone.cancelled().await;
+            owner.event(Event::StreamClosed { stream: key }).await;
+        });
+        self.streams.insert(
+            key,
+            Stream {
+                media,
+                sender,
+                stream_id: text,
+            },
+        );
+        let _ = waiter.send(Subscribed::Open { body, stream_id });
+    }
+
+    fn to_scheduler(&mut self, key: StreamKey, event: &scheduler::Event) {
+        let Some(stream) = self.streams.get(&key) else {
+            return;
+        };
+        let record = match stream.media {
+            Media::Json => json::from_message(event),
+            Media::Protobuf => event.encode_to_vec(),
+        };
+        if stream.sender.send(recordio::encode(&record)) == Err(StreamError::Slow) {
+            tracing::warn!(stream = %stream.stream_id, "scheduler does not read its events; it is cut off");
+            self.cut_off.increment();
+        }
+    }
+
+    fn close_stream(&mut self, key: StreamKey) {
+        if let Some(stream) = self.streams.remove(&key) {
+            self.lanes.close(&stream.stream_id);
+        }
+    }
+
+    fn to_agent(&mut self, session: SessionKey, frame: link::LinkFrame) {
+        // A frame that does not fit closes the session, which its end reports.
+        if let Some(sender) = self.sessions.get(&session)
+            && let Err(error) = sender.send_frame(frame)
+        {
+            tracing::debug!(session = session.0, %error, "frame for an agent is not sent");
+        }
+    }
+
+    fn open_operator(&mut self, view: Arc<View>, waiter: oneshot::Sender<OperatorStream>) {
+        self.operators.retain(|operator| !operator.is_closed());
+        if self.operators.len() >= self.operator_limit {
+            // The oldest goes, as in Mesos.
+            self.operators.remove(0);
+        }
+        let (sender, events) = mpsc::channel(OPERATOR_QUEUE);
+        if waiter.send(OperatorStream { view, events }).is_ok() {
+            self.operators.push(sender);
+        }
+    }
+
+    fn to_operators(&mut self, class: Option<ClassKey>, event: master::Event) {
+        if self.operators.is_empty() {
+            return;
+        }
+        let event = Arc::new(OperatorEvent::new(class, event));
+        let cut_off = &self.cut_off;
+        self.operators
+            .retain(|operator| match operator.try_send(Arc::clone(&event)) {
+                Ok(()) => true,
+                Err(mpsc::error::TrySendError::Closed(_)) => false,
+                Err(mpsc::error::TrySendError::Full(_)) => {
+                    cut_off.increment();
+                    false
+                }
+            });
+    }
+}

@@ -1,0 +1,157 @@
+//! Which path is answered by what.
+
+use std::sync::Arc;
+
+use tepui_http::{Method, Request, Response, Router, StatusCode};
+
+use crate::links;
+use crate::master::Site;
+use crate::v0::Read;
+
+/// Process id of the master's endpoints, and the delegate of paths without one.
+const PROCESS: &str = "master";
+
+/// All routes of a master.
+pub(crate) fn router(site: &Arc<Site>) -> Router {
+    let mut router = Router::with_delegate(PROCESS);
+    site.shared.register(&mut router, PROCESS);
+    v1(&mut router, site);
+    v0(&mut router, site);
+    nothing_there(&mut router, site);
+    own(&mut router, site);
+    metrics(&mut router, site);
+    router
+}
+
+fn v1(router: &mut Router, site: &Arc<Site>) {
+    let this = Arc::clone(site);
+    router.route("/master/api/v1/scheduler", move |request: Request| {
+        let site = Arc::clone(&this);
+        async move {
+            match site.leading(&request.target) {
+                Ok(apis) => apis.scheduler.answer(request).await,
+                Err(elsewhere) => *elsewhere,
+            }
+        }
+    });
+    let this = Arc::clone(site);
+    router.route("/master/api/v1", move |request: Request| {
+        let site = Arc::clone(&this);
+        async move {
+            match site.leading(&request.target) {
+                Ok(apis) => apis.operator.answer(request).await,
+                Err(elsewhere) => *elsewhere,
+            }
+        }
+    });
+}
+
+fn v0(router: &mut Router, site: &Arc<Site>) {
+    for (name, endpoint) in Read::ALL {
+        let this = Arc::clone(site);
+        router.route(&format!("/{PROCESS}/{name}"), move |request: Request| {
+            let site = Arc::clone(&this);
+            async move {
+                match site.leading(&request.target) {
+                    Ok(apis) => apis.v0.read(endpoint, request).await,
+                    Err(elsewhere) => *elsewhere,
+                }
+            }
+        });
+    }
+    let this = Arc::clone(site);
+    router.route("/master/teardown", move |request: Request| {
+        let site = Arc::clone(&this);
+        async move {
+            match site.leading(&request.target) {
+                Ok(apis) => apis.v0.teardown(request).await,
+                Err(elsewhere) => *elsewhere,
+            }
+        }
+    });
+    let this = Arc::clone(site);
+    router.route("/master/redirect", move |request: Request| {
+        let response = redirect(&this, &request);
+        async move { response }
+    });
+}
+
+/// `/redirect` points at the leader, also when it is this master; nothing is below it.
+fn redirect(site: &Site, request: &Request) -> Response {
+    if !request.rest.is_empty() || request.path.ends_with('/') {
+        return Response::not_found();
+    }
+    match site.leader() {
+        Some(leader) => Response::redirect(&format!("//{leader}")),
+        None => Response::unavailable("No leader elected"),
+    }
+}
+
+/// Endpoints about things that cannot be there yet: reading says that there are none.
+fn nothing_there(router: &mut Router, site: &Arc<Site>) {
+    let endpoints = [
+        ("quota", Some("{}")),
+        ("weights", Some("[]")),
+        ("maintenance/status", Some("{}")),
+        ("maintenance/schedule", Some("{}")),
+        ("machine/down", None),
+        ("machine/up", None),
+        ("reserve", None),
+        ("unreserve", None),
+        ("create-volumes", None),
+        ("destroy-volumes", None),
+    ];
+    for (name, nothing) in endpoints {
+        let this = Arc::clone(site);
+        router.route(&format!("/{PROCESS}/{name}"), move |request: Request| {
+            let response = match (this.leading(&request.target), nothing) {
+                (Err(elsewhere), _) => *elsewhere,
+                (Ok(_), Some(body)) if matches!(request.method, Method::GET | Method::HEAD) => {
+                    Response::jsonp(&request, vec![body.into()])
+                }
+                (Ok(_), _) => Response::standard(StatusCode::NOT_IMPLEMENTED),
+            };
+            async move { response }
+        });
+    }
+}
+
+/// Endpoints that only Tepui has.
+fn own(router: &mut Router, site: &Arc<Site>) {
+    let this = Arc::clone(site);
+    router.on(
+        &[Method::GET],
+        "/tepui/v1/agent",
+        move |request: Request| {
+            let response = match this.leading(&request.target) {
+                Ok(apis) => links::upgrade(request, Arc::clone(&apis.links), &this),
+                Err(elsewhere) => *elsewhere,
+            };
+            async move { response }
+        },
+    );
+    let this = Arc::clone(site);
+    router.on(
+        &[Method::GET, Method::HEAD],
+        "/tepui/v1/modules",
+        move |_: Request| {
+            let response = Response::json((this.modules)().to_string());
+            async move { response }
+        },
+    );
+}
+
+/// `/metrics/snapshot` shows the state of now: gauges are taken from the newest view.
+fn metrics(router: &mut Router, site: &Arc<Site>) {
+    let this = Arc::clone(site);
+    router.route("/metrics/snapshot", move |request: Request| {
+        let site = Arc::clone(&this);
+        async move {
+            if let Ok(apis) = site.leading(&request.target) {
+                // Stopped: then the last view is the newest.
+                let _ = apis.owner.view().await;
+            }
+            site.shared.metrics.answer(&request)
+        }
+    });
+}

@@ -1,0 +1,139 @@
+//! `/api/v1/scheduler`.
+
+use std::sync::Arc;
+
+use tepui_http::{HeaderName, Media, Request, Response};
+use tepui_model::authorization::Subject;
+use tepui_proto::v1::scheduler;
+use tepui_proto::v1::scheduler::call::Type;
+use tepui_state_master::Event;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::authorize::{self, Authorizer};
+use crate::calls;
+use crate::lanes::{LaneCall, Lanes};
+use crate::owner::{Owner, Subscribed, Unavailable};
+use crate::refusal::{Refusal, answer};
+
+/// Names a subscription in every later call.
+const STREAM_ID: &str = "mesos-stream-id";
+
+/// What a scheduler's calls need of a leader.
+#[derive(Clone)]
+pub(crate) struct SchedulerApi {
+    pub(crate) owner: Owner,
+    pub(crate) lanes: Arc<Lanes>,
+    pub(crate) authorizer: Arc<dyn Authorizer>,
+}
+
+impl SchedulerApi {
+    /// Answers a call. Leadership has been looked at before.
+    pub(crate) async fn answer(&self, request: Request) -> Response {
+        if let Some(refused) = calls::only_post(&request) {
+            return refused;
+        }
+        self.call(request).await.unwrap_or_else(Response::from)
+    }
+
+    async fn call(&self, request: Request) -> Result<Response, Refusal> {
+        let call: scheduler::Call = calls::read(&request)?;
+        let principal = request
+            .subject
+            .as_ref()
+            .and_then(|subject| subject.principal.as_deref());
+        let stream_id = request.header(STREAM_ID);
+        match calls::scheduler(&call, principal)? {
+            Type::Subscribe => {
+                let media = calls::acceptable(&request)?;
+                if stream_id.is_some() {
+                    let text = "Subscribe calls should not include the 'Mesos-Stream-Id' header";
+                    return Err(Refusal::bad_request(text));
+                }
+                self.subscribe(call, request.subject, media).await
+            }
+            kind => {
+                if kind == Type::ReconcileOperations {
+                    calls::acceptable(&request)?;
+                }
+                let stream_id = stream_id.unwrap_or_default().to_owned();
+                self.in_order(call, request.subject, stream_id).await
+            }
+        }
+    }
+
+    async fn subscribe(
+        &self,
+        call: scheduler::Call,
+        subject: Option<Subject>,
+        media: Media,
+    ) -> Result<Response, Refusal> {
+        let refused = match &call.subscribe {
+            Some(subscribe) => {
+                authorize::registration(
+                    &*self.authorizer,
+                    subject.as_ref(),
+                    &subscribe.framework_info,
+                )
+                .await
+            }
+            None => None,
+        };
+        let principal = subject.and_then(|subject| subject.principal);
+        let event = |id| Event::Subscribe {
+            call: id,
+            principal,
+            request: call.into(),
+            refused,
+        };
+        match self.owner.subscribe(media, event).await? {
+            Subscribed::Refused(reply) => Ok(answer(reply)),
+            Subscribed::Open { body, stream_id } => {
+                let response = Response::stream(media.content_type(), body);
+                Ok(response.header(HeaderName::from_static(STREAM_ID), &stream_id.to_string()))
+            }
+        }
+    }
+
+    /// Any other call, through the lane of its stream.
+    async fn in_order(
+        &self,
+        call: scheduler::Call,
+        subject: Option<Subject>,
+        stream_id: String,
+    ) -> Result<Response, Refusal> {
+        let (reply, replied) = oneshot::channel();
+        let call = LaneCall {
+            subject,
+            stream_id,
+            call,
+            reply,
+        };
+        let stray = match self.lanes.of(&call.stream_id) {
+            None => Some(call),
+            Some(lane) => match lane.try_send(call) {
+                Ok(()) => None,
+                Err(mpsc::error::TrySendError::Full(_)) => return Err(Refusal::too_many()),
+                Err(mpsc::error::TrySendError::Closed(call)) => Some(call),
+            },
+        };
+        // No subscription of that name: the state says what is wrong with the call.
+        if let Some(LaneCall {
+            subject,
+            stream_id,
+            call,
+            ..
+        }) = stray
+        {
+            let principal = subject.and_then(|subject| subject.principal);
+            let event = |id| Event::SchedulerCall {
+                call: id,
+                principal,
+                stream_id,
+                request: call.into(),
+                refused: Vec::new(),
+            };
+            return Ok(answer(self.owner.call(event).await?));
+        }
+        Ok(answer(replied.await.map_err(|_| Unavailable::Stopped)?))
+    }
+}

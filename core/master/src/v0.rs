@@ -1,0 +1,117 @@
+//! The older endpoints of the master: JSON over GET, a few changes over POST.
+
+use std::sync::Arc;
+
+use tepui_http::{Method, Request, Response};
+use tepui_model::id::{AgentId, FrameworkId, TaskId};
+use tepui_view::View;
+use tepui_view::encode::{self, About, Sink, TasksQuery, Visibility};
+
+use crate::authorize::Authorizer;
+use crate::operator::{pieces, teardown};
+use crate::owner::Owner;
+use crate::refusal::Refusal;
+use crate::visibility;
+
+/// What the older endpoints need of a leader.
+#[derive(Clone)]
+pub(crate) struct V0 {
+    pub(crate) owner: Owner,
+    pub(crate) authorizer: Arc<dyn Authorizer>,
+    pub(crate) about: Arc<About>,
+}
+
+/// The endpoints that only read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Read {
+    State,
+    StateSummary,
+    Slaves,
+    Frameworks,
+    Tasks,
+    Roles,
+}
+
+impl Read {
+    /// Each with its name below `/master`.
+    pub(crate) const ALL: [(&'static str, Read); 6] = [
+        ("state", Read::State),
+        ("state-summary", Read::StateSummary),
+        ("slaves", Read::Slaves),
+        ("frameworks", Read::Frameworks),
+        ("tasks", Read::Tasks),
+        ("roles", Read::Roles),
+    ];
+}
+
+impl V0 {
+    /// Answers a reading endpoint.
+    pub(crate) async fn read(&self, endpoint: Read, request: Request) -> Response {
+        let answered = async {
+            let view = self.owner.view().await?;
+            let see = visibility::of(&*self.authorizer, request.subject.as_ref(), &view).await;
+            let encode = encoder(endpoint, &request, view, see, Arc::clone(&self.about));
+            Ok(Response::jsonp(&request, pieces(encode).await))
+        };
+        answered
+            .await
+            .unwrap_or_else(|refusal: Refusal| refusal.into())
+    }
+
+    /// POST `/teardown`.
+    pub(crate) async fn teardown(&self, request: Request) -> Response {
+        if request.method != Method::POST {
+            return Response::method_not_allowed(&[Method::POST], &request.method);
+        }
+        let Some(id) = request.form().get("frameworkId").map(str::to_owned) else {
+            return Response::bad_request(
+                "Missing 'frameworkId' query parameter in the request body",
+            );
+        };
+        let done = teardown(&self.owner, &*self.authorizer, request.subject, id).await;
+        done.unwrap_or_else(Response::from)
+    }
+}
+
+fn encoder(
+    endpoint: Read,
+    request: &Request,
+    view: Arc<View>,
+    see: Visibility,
+    about: Arc<About>,
+) -> Box<dyn FnOnce(Sink<'_>) + Send> {
+    let query = |name: &str| {
+        request
+            .query
+            .get(name)
+            .filter(|value| !value.is_empty())
+            .map(str::to_owned)
+    };
+    match endpoint {
+        Read::State => Box::new(move |sink| encode::state(&view, &about, &see, sink)),
+        Read::StateSummary => {
+            Box::new(move |sink| encode::state_summary(&view, &about, &see, sink))
+        }
+        Read::Slaves => {
+            let only = query("slave_id").map(AgentId::from);
+            Box::new(move |sink| encode::slaves(&view, &see, only.as_ref(), sink))
+        }
+        Read::Frameworks => {
+            let only = query("framework_id").map(FrameworkId::from);
+            Box::new(move |sink| encode::frameworks(&view, &see, only.as_ref(), sink))
+        }
+        Read::Tasks => {
+            // A number that is none counts as absent, as in Mesos.
+            let number = |name: &str| query(name).and_then(|text| text.parse().ok());
+            let tasks = TasksQuery {
+                limit: number("limit").unwrap_or(100),
+                offset: number("offset").unwrap_or(0),
+                ascending: query("order").as_deref() == Some("asc"),
+                framework: query("framework_id").map(FrameworkId::from),
+                task: query("task_id").map(TaskId::from),
+            };
+            Box::new(move |sink| encode::tasks(&view, &see, &tasks, sink))
+        }
+        Read::Roles => Box::new(move |sink| encode::roles(&view, &see, sink)),
+    }
+}
