@@ -51,6 +51,7 @@ pub struct Agent {
     ended: mpsc::Receiver<Ended>,
     stop: CancellationToken,
     thread: Option<JoinHandle<()>>,
+    connection: tokio::task::JoinHandle<()>,
     containers: Arc<dyn Containers>,
     settings: Arc<Settings>,
 }
@@ -134,12 +135,13 @@ impl Agent {
             handle: handle.clone(),
             stop: stop.clone(),
         };
-        tokio::spawn(connection.run());
+        let connection = tokio::spawn(connection.run());
         Ok(Some(Self {
             handle,
             ended,
             stop,
             thread: Some(thread),
+            connection,
             containers,
             settings,
         }))
@@ -158,7 +160,6 @@ impl Agent {
 
     /// Leaves, and leaves everything as it is for the next process.
     pub async fn stop(mut self) {
-        self.stop.cancel();
         self.handle.tell(Input::Stop);
         if let Some(thread) = self.thread.take() {
             let joined = tokio::task::spawn_blocking(move || thread.join()).await;
@@ -166,6 +167,9 @@ impl Agent {
                 tracing::error!("the owner's thread panicked");
             }
         }
+        self.stop.cancel();
+        // It ends by itself, after its last words.
+        let _ = self.connection.await;
     }
 }
 

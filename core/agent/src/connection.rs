@@ -30,6 +30,9 @@ pub(crate) struct Connection {
     pub(crate) stop: CancellationToken,
 }
 
+/// How long the last frames may take.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// How an attempt ended.
 enum Attempt {
     /// The master took the agent, and the session is over.
@@ -55,11 +58,7 @@ impl Connection {
                 () = tokio::time::sleep(wait) => {}
             }
             attempts += 1;
-            let attempt = tokio::select! {
-                () = self.stop.cancelled() => return,
-                attempt = self.attempt(attempts, &boot_id) => attempt,
-            };
-            match attempt {
+            match self.attempt(attempts, &boot_id).await {
                 Attempt::Served(reason) => {
                     tracing::warn!(%reason, "disconnected from the master");
                     window = factor;
@@ -80,9 +79,12 @@ impl Connection {
             Err(error) => return Attempt::Failed(crate::chain(&error)),
         };
         let upgrade = client.upgrade(tepui_link::PATH, tepui_link::UPGRADE, &[]);
-        let stream = match upgrade.await {
-            Ok(stream) => stream,
-            Err(error) => return Attempt::Failed(crate::chain(&error)),
+        let stream = tokio::select! {
+            () = self.stop.cancelled() => return Attempt::Over,
+            stream = upgrade => match stream {
+                Ok(stream) => stream,
+                Err(error) => return Attempt::Failed(crate::chain(&error)),
+            },
         };
         let Some(hello) = self.handle.ask(Input::Hello).await else {
             return Attempt::Over;
@@ -90,24 +92,21 @@ impl Connection {
         let (inbox, mut events) = mpsc::channel(INBOX);
         let (end, run) = AgentEnd::start(stream, AgentSettings::default(), inbox);
         let session = end.open(self.complete(hello, number, boot_id));
-        let serve = async {
-            let mut outcome = Attempt::Failed("no answer".to_owned());
-            while let Some(event) = events.recv().await {
-                outcome = self.event(number, &session, event, outcome);
+        let run = tokio::spawn(run);
+        let mut outcome = Attempt::Failed("no answer".to_owned());
+        loop {
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(event) => outcome = self.event(number, &session, event, outcome),
+                    None => break,
+                },
+                () = self.stop.cancelled() => break,
             }
-            outcome
-        };
-        // The connection ends with its only session; its last events are read before that.
-        let run = async {
-            tokio::pin!(run);
-            run.await;
-            std::future::pending::<()>().await;
-        };
-        let outcome = tokio::select! {
-            outcome = serve => outcome,
-            () = run => unreachable!("it is pending after its end"),
-        };
-        drop(end);
+        }
+        // The connection ends when nobody can send any more, after what is queued.
+        drop((end, session));
+        // A master that does not read is not waited for.
+        let _ = tokio::time::timeout(LAST_WORDS, run).await;
         outcome
     }
 
