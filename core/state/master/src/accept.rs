@@ -290,10 +290,10 @@ impl MasterState {
             self.add_executor(framework, executor);
         }
         accepted.left -= &launch.resources;
+        self.introduce(framework, agent, effects);
         let row = self.task_row(accepted, &launch.info, launch.resources);
         effects.push(self.operators_task_added(&row));
         self.add_task(row);
-        self.introduce(framework, agent, effects);
         let body = Body::Run(link::Run {
             framework_id: Some(self.frameworks[&framework].proto_id()),
             executor: executor_info,
@@ -307,10 +307,17 @@ impl MasterState {
         self.to_agent(agent, body, effects);
     }
 
-    /// The agent gets a framework's info before the first command about it in a session.
+    /// The agent gets a framework's info before the first command about it in a session, and again when
+    /// it has nothing of it left: it forgets frameworks with their last task.
     fn introduce(&mut self, framework: FrameworkKey, agent: AgentKey, effects: &mut Vec<Effect>) {
         let run = self.agent_runs.get_mut(&agent).expect("agent of an offer");
-        if run.told.insert(framework) {
+        let first = (framework, TaskId::from(""));
+        let known = run
+            .tasks
+            .range(first..)
+            .next()
+            .is_some_and(|(owner, _)| *owner == framework);
+        if run.told.insert(framework) || !known {
             let info = Some(self.frameworks[&framework].info.clone());
             self.to_agent(agent, Body::Framework(link::Framework { info }), effects);
         }

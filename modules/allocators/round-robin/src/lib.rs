@@ -3,6 +3,7 @@
 use tepui_module_sdk::prelude::*;
 
 /// See the crate.
+#[derive(Default)]
 pub struct RoundRobin {
     /// Who got the last offer; the next in the order of numbers comes next.
     last: Option<Client>,

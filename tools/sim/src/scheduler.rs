@@ -1,0 +1,480 @@
+//! A simulated framework: launches, acknowledges, kills, reconciles, and loses its connection.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tepui_model::resources::Resources;
+use tepui_model::time::Mono;
+use tepui_proto::v1::scheduler::{self, call::Type};
+use tepui_proto::v1::{self, FrameworkInfo, TaskState, TaskStatus};
+use tepui_proto::{Wire, convert};
+use tepui_state_master::{Event, Reply, StreamKey};
+
+use crate::oracle::is_terminal;
+use crate::simulation::{Simulation, Step};
+
+/// What a framework believes of a task.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    agent: String,
+    state: TaskState,
+}
+
+/// One framework.
+#[derive(Debug)]
+pub(crate) struct Scheduler {
+    info: FrameworkInfo,
+    stream: Option<Stream>,
+    /// Connections made so far; messages of older ones are nobody's.
+    connection: u64,
+    pub(crate) tasks: BTreeMap<String, Known>,
+    left: u32,
+    launched: u32,
+    call_at: Mono,
+    /// Torn down, or given up by the master: nothing is promised about its tasks any more.
+    pub(crate) over: bool,
+    /// It asks for its end until it has it.
+    leaving: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Stream {
+    master_run: u32,
+    key: StreamKey,
+    id: String,
+    /// Events arrive in order.
+    at: Mono,
+    connection: u64,
+}
+
+/// What comes down a stream.
+#[derive(Clone, Debug)]
+pub(crate) enum Down {
+    Event(Box<scheduler::Event>),
+    Close,
+}
+
+impl Scheduler {
+    pub(crate) fn new(info: FrameworkInfo, tasks: u32) -> Self {
+        Self {
+            info,
+            stream: None,
+            connection: 0,
+            tasks: BTreeMap::new(),
+            left: tasks,
+            launched: 0,
+            call_at: Mono(0),
+            over: false,
+            leaving: false,
+        }
+    }
+
+    fn id(&self) -> Option<v1::FrameworkId> {
+        self.info.id.clone()
+    }
+
+    fn living(&self) -> impl Iterator<Item = (&String, &Known)> {
+        self.tasks
+            .iter()
+            .filter(|(_, known)| !is_terminal(known.state))
+    }
+
+    /// Whether it knows the end of everything it launched.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.over || (self.stream.is_some() && self.living().next().is_none())
+    }
+
+    /// Tasks whose end it does not know.
+    pub(crate) fn open_tasks(&self) -> Vec<String> {
+        self.living()
+            .map(|(id, known)| format!("{id} {}", known.state.as_str_name()))
+            .collect()
+    }
+}
+
+impl Simulation {
+    /// SUBSCRIBE, if it is not connected.
+    pub(crate) fn subscribe(&mut self, index: usize) -> Result<(), String> {
+        let scheduler = &mut self.schedulers[index];
+        if scheduler.over || scheduler.stream.is_some() {
+            return Ok(());
+        }
+        scheduler.connection += 1;
+        let request = scheduler::Call {
+            framework_id: scheduler.id(),
+            r#type: Some(Type::Subscribe as i32),
+            subscribe: Some(scheduler::call::Subscribe {
+                framework_info: scheduler.info.clone(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let retry = self.delay(3_000, 8_000);
+        self.after(retry, Step::Subscribe { scheduler: index });
+        self.call_master(index, |call| Event::Subscribe {
+            call,
+            principal: None,
+            request: Wire(request),
+            refused: None,
+        })?;
+        Ok(())
+    }
+
+    pub(crate) fn open_stream(
+        &mut self,
+        index: usize,
+        master_run: u32,
+        key: StreamKey,
+        id: String,
+    ) {
+        let scheduler = &mut self.schedulers[index];
+        scheduler.stream = Some(Stream {
+            master_run,
+            key,
+            id,
+            at: self.now.mono,
+            connection: scheduler.connection,
+        });
+    }
+
+    pub(crate) fn tell_scheduler(&mut self, run: u32, key: StreamKey, what: Down) {
+        let latency = self.delay(0, 20);
+        let now = self.now.mono;
+        let found = self
+            .schedulers
+            .iter_mut()
+            .enumerate()
+            .find_map(|(index, scheduler)| {
+                let stream = scheduler.stream.as_mut()?;
+                (stream.key == key && stream.master_run == run).then_some((index, stream))
+            });
+        if let Some((scheduler, stream)) = found {
+            stream.at = stream.at.max(now + latency);
+            let (at, connection) = (stream.at, stream.connection);
+            self.at(
+                at,
+                Step::Scheduled {
+                    scheduler,
+                    connection,
+                    what,
+                },
+            );
+        }
+    }
+
+    /// The scheduler's connection breaks; the master hears of it in its time.
+    pub(crate) fn lose_stream(&mut self, index: usize) {
+        let Some(stream) = self.schedulers[index].stream.take() else {
+            return;
+        };
+        for task in self.schedulers[index].tasks.keys() {
+            self.oracle.missed(task);
+        }
+        self.schedulers[index].connection += 1;
+        let (heard, back) = (self.delay(0, 3_000), self.delay(10, 4_000));
+        let gone = Step::StreamGone {
+            run: stream.master_run,
+            stream: stream.key,
+        };
+        self.after(heard, gone);
+        self.after(back, Step::Subscribe { scheduler: index });
+    }
+
+    /// Something came down a stream.
+    pub(crate) fn scheduled(
+        &mut self,
+        index: usize,
+        connection: u64,
+        what: Down,
+    ) -> Result<(), String> {
+        if self.schedulers[index].connection != connection {
+            return Ok(());
+        }
+        let event = match what {
+            Down::Close => {
+                self.schedulers[index].stream = None;
+                self.schedulers[index].connection += 1;
+                let back = self.delay(10, 2_000);
+                self.after(back, Step::Subscribe { scheduler: index });
+                return Ok(());
+            }
+            Down::Event(event) => event,
+        };
+        match event.r#type() {
+            scheduler::event::Type::Subscribed => {
+                let id = event.subscribed.map(|subscribed| subscribed.framework_id);
+                self.schedulers[index].info.id = id;
+                if self.schedulers[index].leaving {
+                    self.tear_down(index);
+                }
+                self.reconcile(index);
+                Ok(())
+            }
+            scheduler::event::Type::Offers => {
+                for offer in event.offers.unwrap_or_default().offers {
+                    self.answer(index, &offer);
+                }
+                Ok(())
+            }
+            scheduler::event::Type::Update => {
+                let status = event.update.map(|update| update.status).unwrap_or_default();
+                self.updated(index, status)
+            }
+            scheduler::event::Type::Error => {
+                let message = event.error.map(|error| error.message).unwrap_or_default();
+                if message == "Framework has been removed" {
+                    self.schedulers[index].over = true;
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Launches what fits, or refuses.
+    fn answer(&mut self, index: usize, offer: &v1::Offer) {
+        let free = convert::resources(&offer.resources)
+            .unwrap_or_default()
+            .unallocate();
+        let mut left = free;
+        let mut tasks = Vec::new();
+        let wanted = if self.faulty { self.rng.below(4) } else { 0 };
+        for _ in 0..wanted {
+            let cpus = 0.5 * (1 + self.rng.below(4)) as f64;
+            let need = Resources::cpus_mem(cpus, 64.0);
+            let Some(rest) = left.try_sub(&need) else {
+                break;
+            };
+            let scheduler = &mut self.schedulers[index];
+            if scheduler.left == 0 {
+                break;
+            }
+            left = rest;
+            scheduler.left -= 1;
+            scheduler.launched += 1;
+            let id = format!("f{index}-t{}", scheduler.launched);
+            let known = Known {
+                agent: offer.agent_id.value.clone(),
+                state: TaskState::TaskStaging,
+            };
+            scheduler.tasks.insert(id.clone(), known);
+            tasks.push(v1::TaskInfo {
+                name: id.clone(),
+                task_id: v1::TaskId { value: id },
+                agent_id: offer.agent_id.clone(),
+                resources: convert::to_proto(&need),
+                command: Some(v1::CommandInfo {
+                    value: Some("work".into()),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            });
+        }
+        let refuse = [0.0, 1.0, 5.0, 30.0][self.rng.below(4) as usize];
+        let filters = Some(v1::Filters {
+            refuse_seconds: Some(refuse),
+        });
+        let offer_ids = vec![offer.id.clone()];
+        let call = if tasks.is_empty() {
+            scheduler::Call {
+                r#type: Some(Type::Decline as i32),
+                decline: Some(scheduler::call::Decline { offer_ids, filters }),
+                ..Default::default()
+            }
+        } else {
+            let launch = v1::offer::Operation {
+                r#type: Some(v1::offer::operation::Type::Launch as i32),
+                launch: Some(v1::offer::operation::Launch { task_infos: tasks }),
+                ..Default::default()
+            };
+            scheduler::Call {
+                r#type: Some(Type::Accept as i32),
+                accept: Some(scheduler::call::Accept {
+                    offer_ids,
+                    operations: vec![launch],
+                    filters,
+                }),
+                ..Default::default()
+            }
+        };
+        self.send_call(index, call);
+    }
+
+    /// Takes note, and acknowledges; now and then the acknowledgement is forgotten.
+    fn updated(&mut self, index: usize, status: TaskStatus) -> Result<(), String> {
+        self.oracle.told(&status)?;
+        let id = status.task_id.value.clone();
+        let reregistered = status.reason() == v1::task_status::Reason::AgentReregistered;
+        let from_executor = status.uuid.is_some();
+        if let Some(known) = self.schedulers[index].tasks.get_mut(&id) {
+            // A task that was given up may come back; its own end is its last word.
+            if !is_terminal(known.state) || reregistered || from_executor {
+                known.state = status.state();
+            }
+        }
+        if from_executor && !(self.faulty && self.rng.below(20) == 0) {
+            self.oracle.acknowledged(&status)?;
+            self.send_call(
+                index,
+                scheduler::Call {
+                    r#type: Some(Type::Acknowledge as i32),
+                    acknowledge: Some(scheduler::call::Acknowledge {
+                        agent_id: status.agent_id.unwrap_or_default(),
+                        task_id: status.task_id,
+                        uuid: status.uuid.unwrap_or_default(),
+                    }),
+                    ..Default::default()
+                },
+            );
+        }
+        Ok(())
+    }
+
+    /// Asks for all tasks whose end it does not know.
+    pub(crate) fn reconcile(&mut self, index: usize) {
+        let tasks: Vec<_> = self.schedulers[index]
+            .living()
+            .map(|(id, known)| scheduler::call::reconcile::Task {
+                task_id: v1::TaskId { value: id.clone() },
+                agent_id: Some(v1::AgentId {
+                    value: known.agent.clone(),
+                }),
+            })
+            .collect();
+        if !tasks.is_empty() {
+            self.send_call(
+                index,
+                scheduler::Call {
+                    r#type: Some(Type::Reconcile as i32),
+                    reconcile: Some(scheduler::call::Reconcile { tasks }),
+                    ..Default::default()
+                },
+            );
+        }
+    }
+
+    /// Something that schedulers do of themselves, from time to time.
+    pub(crate) fn scheduler_acts(&mut self, index: usize) {
+        let wait = self.delay(2_000, 12_000);
+        self.after(wait, Step::SchedulerActs { scheduler: index });
+        let chance = self.rng.below(10);
+        if !self.faulty || chance < 4 {
+            return self.reconcile(index);
+        }
+        let simple = |kind: Type| scheduler::Call {
+            r#type: Some(kind as i32),
+            ..Default::default()
+        };
+        match chance {
+            4 | 5 => {
+                let living: Vec<String> = self.schedulers[index]
+                    .living()
+                    .map(|(id, _)| id.clone())
+                    .collect();
+                if living.is_empty() {
+                    return;
+                }
+                let value = living[self.rng.below(living.len() as u64) as usize].clone();
+                let mut call = simple(Type::Kill);
+                call.kill = Some(scheduler::call::Kill {
+                    task_id: v1::TaskId { value },
+                    ..Default::default()
+                });
+                self.send_call(index, call);
+            }
+            6 => self.send_call(index, simple(Type::Suppress)),
+            7 if self.rng.below(30) == 0 => {
+                self.schedulers[index].leaving = true;
+                self.tear_down(index);
+            }
+            _ => self.send_call(index, simple(Type::Revive)),
+        }
+    }
+
+    fn tear_down(&mut self, index: usize) {
+        let call = scheduler::Call {
+            r#type: Some(Type::Teardown as i32),
+            ..Default::default()
+        };
+        self.send_call(index, call);
+    }
+
+    /// Calls of one framework arrive in order.
+    fn send_call(&mut self, index: usize, mut call: scheduler::Call) {
+        let latency = self.delay(0, 20);
+        let now = self.now.mono;
+        let scheduler = &mut self.schedulers[index];
+        let Some(stream) = &scheduler.stream else {
+            return;
+        };
+        call.framework_id = scheduler.info.id.clone();
+        scheduler.call_at = scheduler.call_at.max(now + latency);
+        let (at, stream_id) = (scheduler.call_at, stream.id.clone());
+        let step = Step::Call {
+            scheduler: index,
+            stream_id,
+            call: Box::new(call),
+        };
+        self.at(at, step);
+    }
+
+    pub(crate) fn called(
+        &mut self,
+        index: usize,
+        stream_id: String,
+        request: scheduler::Call,
+    ) -> Result<(), String> {
+        self.call_master(index, |call| Event::SchedulerCall {
+            call,
+            principal: None,
+            stream_id,
+            request: Wire(request),
+            refused: Vec::new(),
+        })?;
+        Ok(())
+    }
+
+    pub(crate) fn replied(&mut self, index: usize, reply: &Reply) -> Result<(), String> {
+        let _ = index;
+        match reply {
+            // The stream was replaced meanwhile, or the framework is gone.
+            Reply::Accepted | Reply::Ok | Reply::BadRequest(_) => Ok(()),
+            other => Err(format!("a call was answered with {other:?}")),
+        }
+    }
+
+    pub(crate) fn stream_gone(&mut self, run: u32, stream: StreamKey) -> Result<(), String> {
+        if self.master.as_ref().is_some_and(|master| master.run == run) {
+            return self.master_event(Event::StreamClosed { stream });
+        }
+        Ok(())
+    }
+}
+
+/// Info of a framework of a run.
+pub(crate) fn info(
+    index: usize,
+    checkpoint: bool,
+    partition_aware: bool,
+    failover: Duration,
+) -> FrameworkInfo {
+    use v1::framework_info::{Capability, capability::Type};
+    let mut capabilities = vec![Type::MultiRole, Type::ReservationRefinement];
+    if partition_aware {
+        capabilities.push(Type::PartitionAware);
+    }
+    FrameworkInfo {
+        user: "root".into(),
+        name: format!("framework {index}"),
+        roles: vec![["a", "b"][index % 2].into()],
+        failover_timeout: Some(failover.as_secs_f64()),
+        checkpoint: Some(checkpoint),
+        capabilities: capabilities
+            .into_iter()
+            .map(|kind| Capability {
+                r#type: Some(kind as i32),
+            })
+            .collect(),
+        ..Default::default()
+    }
+}

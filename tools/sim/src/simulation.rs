@@ -1,0 +1,513 @@
+//! One run: a clock, a queue of what happens next, and everybody in the cluster.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tepui_model::Rng;
+use tepui_model::allocation::Proposal;
+use tepui_model::id::ContainerId;
+use tepui_model::resources::Resources;
+use tepui_model::time::{Mono, Now, Wall};
+use tepui_proto::link::LinkFrame;
+use tepui_proto::v1::{executor, scheduler};
+use tepui_proto::{Wire, convert};
+use tepui_state_agent::ContainerEnd;
+use tepui_state_master::{Entry as StoreEntry, Reply, StoreId, StreamKey};
+
+use crate::agent::Agent;
+use crate::allocator;
+use crate::link::{Link, Up};
+use crate::master::{Master, Registry};
+use crate::oracle::Oracle;
+use crate::record::{EffectHash, Entry, Recording};
+use crate::scheduler::{self as framework, Down, Scheduler};
+
+/// What a run is made of; everything else follows from the seed.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The seed.
+    pub seed: u64,
+    /// How long faults happen, before everything is left to settle.
+    pub faulty: Duration,
+    /// The allocator.
+    pub allocator: allocator::Kind,
+    /// Keep all events.
+    pub record: bool,
+}
+
+impl Options {
+    /// The usual run of a seed.
+    pub fn new(seed: u64) -> Self {
+        let allocator = if seed.is_multiple_of(4) {
+            allocator::Kind::RoundRobin
+        } else {
+            allocator::Kind::Hierarchical
+        };
+        Self {
+            seed,
+            faulty: Duration::from_secs(120),
+            allocator,
+            record: false,
+        }
+    }
+}
+
+/// What a run that kept all promises leaves.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Hash over all effects.
+    pub hash: u64,
+    /// Events of masters.
+    pub events: u64,
+    /// Commands that were started.
+    pub starts: u32,
+    /// All events, if asked for.
+    pub recording: Option<Recording>,
+}
+
+/// Chances in a million, at each opportunity.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Faults {
+    pub(crate) agent_crash: u64,
+    pub(crate) master_crash: u64,
+    pub(crate) launch_failure: u64,
+}
+
+/// What happens at a time.
+#[derive(Debug)]
+pub(crate) enum Step {
+    StartMaster,
+    MasterTick {
+        run: u32,
+    },
+    Proposals {
+        run: u32,
+        round: u64,
+        proposals: Vec<Proposal>,
+    },
+    Written {
+        run: u32,
+        id: StoreId,
+        puts: Vec<StoreEntry>,
+        deletes: Vec<String>,
+    },
+    StartAgent {
+        agent: usize,
+    },
+    AgentTick {
+        agent: usize,
+        run: u32,
+    },
+    Hello {
+        agent: usize,
+        run: u32,
+    },
+    Up {
+        session: u64,
+        message: Up,
+    },
+    Down {
+        session: u64,
+        frame: Box<LinkFrame>,
+    },
+    ClosedByMaster {
+        session: u64,
+    },
+    LostByMaster {
+        session: u64,
+        silent: bool,
+    },
+    LostByAgent {
+        session: u64,
+    },
+    GateOpens {
+        agent: usize,
+        run: u32,
+        container: ContainerId,
+    },
+    ContainerEnds {
+        agent: usize,
+        container: ContainerId,
+        status: i32,
+    },
+    Reaped {
+        agent: usize,
+        run: u32,
+        container: ContainerId,
+    },
+    Ended {
+        agent: usize,
+        run: u32,
+        container: ContainerId,
+        end: ContainerEnd,
+    },
+    ExecutorCall {
+        agent: usize,
+        run: u32,
+        container: ContainerId,
+        call: Box<Wire<executor::Call>>,
+    },
+    Subscribe {
+        scheduler: usize,
+    },
+    StreamGone {
+        run: u32,
+        stream: StreamKey,
+    },
+    Scheduled {
+        scheduler: usize,
+        connection: u64,
+        what: Down,
+    },
+    SchedulerActs {
+        scheduler: usize,
+    },
+    Call {
+        scheduler: usize,
+        stream_id: String,
+        call: Box<scheduler::Call>,
+    },
+    Reply {
+        scheduler: usize,
+        reply: Reply,
+    },
+    Fault,
+}
+
+/// Everybody, and what happens next.
+pub(crate) struct Simulation {
+    pub(crate) rng: Rng,
+    pub(crate) now: Now,
+    queue: BTreeMap<(Mono, u64), Step>,
+    queued: u64,
+    pub(crate) faulty: bool,
+    pub(crate) faults: Faults,
+    pub(crate) allocator: allocator::Kind,
+    pub(crate) master: Option<Master>,
+    pub(crate) master_runs: u32,
+    pub(crate) registry: Registry,
+    pub(crate) agents: Vec<Agent>,
+    pub(crate) schedulers: Vec<Scheduler>,
+    pub(crate) links: BTreeMap<u64, Link>,
+    pub(crate) sessions: u64,
+    pub(crate) calls: u64,
+    pub(crate) events: u64,
+    pub(crate) hash: EffectHash,
+    pub(crate) recording: Option<Recording>,
+    pub(crate) oracle: Oracle,
+}
+
+/// Runs a seed to its end. The error says which promise was broken, and when.
+pub fn run(options: &Options) -> Result<Outcome, String> {
+    let mut simulation = Simulation::new(options);
+    let result = simulation.live(options.faulty);
+    let at = simulation.now.mono;
+    result.map_err(|error| {
+        format!(
+            "seed {}, {at}: {error}\nrun it again: cargo run -p tepui-sim -- --seed {} --record FILE",
+            options.seed, options.seed
+        )
+    })?;
+    Ok(Outcome {
+        hash: simulation.hash.value(),
+        events: simulation.events,
+        starts: simulation.oracle.starts(),
+        recording: simulation.recording,
+    })
+}
+
+impl Simulation {
+    fn new(options: &Options) -> Self {
+        let mut rng = Rng::new(options.seed);
+        let chance = |rng: &mut Rng, most: u64| {
+            if rng.below(3) == 0 {
+                0
+            } else {
+                rng.below(most)
+            }
+        };
+        let faults = Faults {
+            agent_crash: chance(&mut rng, 10_000),
+            master_crash: chance(&mut rng, 1_000),
+            launch_failure: chance(&mut rng, 100_000),
+        };
+        let agents = (0..1 + rng.below(3))
+            .map(|_| {
+                let cpus = 2.0 + rng.below(5) as f64;
+                Agent::new(convert::to_proto(&Resources::cpus_mem(cpus, 4096.0)))
+            })
+            .collect();
+        let schedulers = (0..1 + rng.below(3))
+            .map(|index| {
+                let failover = if rng.below(6) == 0 { 5 } else { 7 * 24 * 3600 };
+                let info = framework::info(
+                    index as usize,
+                    rng.below(4) > 0,
+                    rng.below(3) > 0,
+                    Duration::from_secs(failover),
+                );
+                Scheduler::new(info, 5 + rng.below(12) as u32)
+            })
+            .collect();
+        Self {
+            rng,
+            now: Now {
+                mono: Mono(1_000_000_000),
+                wall: Wall(1_800_000_000_000_000_000),
+            },
+            queue: BTreeMap::new(),
+            queued: 0,
+            faulty: true,
+            faults,
+            allocator: options.allocator,
+            master: None,
+            master_runs: 0,
+            registry: Registry::default(),
+            agents,
+            schedulers,
+            links: BTreeMap::new(),
+            sessions: 0,
+            calls: 0,
+            events: 0,
+            hash: EffectHash::default(),
+            recording: options.record.then(|| Recording::new(options.seed)),
+            oracle: Oracle::default(),
+        }
+    }
+
+    fn live(&mut self, faulty: Duration) -> Result<(), String> {
+        self.after(Duration::ZERO, Step::StartMaster);
+        for agent in 0..self.agents.len() {
+            let wait = self.delay(0, 2_000);
+            self.after(wait, Step::StartAgent { agent });
+        }
+        for scheduler in 0..self.schedulers.len() {
+            let wait = self.delay(0, 5_000);
+            self.after(wait, Step::Subscribe { scheduler });
+            self.after(wait, Step::SchedulerActs { scheduler });
+        }
+        self.after(Duration::from_secs(1), Step::Fault);
+        self.until(self.now.mono + faulty)?;
+        self.faulty = false;
+        let end = self.now.mono + Duration::from_secs(3600);
+        while !self.is_settled() {
+            if self.now.mono >= end {
+                return Err(format!(
+                    "R2: not settled an hour after the last fault: {}",
+                    self.rest()
+                ));
+            }
+            self.until(self.now.mono + Self::LOOK)?;
+        }
+        Ok(())
+    }
+
+    fn until(&mut self, end: Mono) -> Result<(), String> {
+        while let Some(entry) = self.queue.first_entry() {
+            let at = entry.key().0;
+            if at > end {
+                break;
+            }
+            let step = entry.remove();
+            self.now = self.now + at.since(self.now.mono);
+            self.step(step)?;
+        }
+        self.now = self.now + end.since(self.now.mono);
+        Ok(())
+    }
+
+    fn step(&mut self, step: Step) -> Result<(), String> {
+        match step {
+            Step::StartMaster => self.start_master(),
+            Step::MasterTick { run } => self.master_tick(run),
+            Step::Proposals {
+                run,
+                round,
+                proposals,
+            } => {
+                if self.master.as_ref().is_some_and(|master| master.run == run) {
+                    let event = tepui_state_master::Event::Proposals { round, proposals };
+                    return self.master_event(event);
+                }
+                Ok(())
+            }
+            Step::Written {
+                run,
+                id,
+                puts,
+                deletes,
+            } => self.written(run, id, puts, deletes),
+            Step::StartAgent { agent } => self.start_agent(agent),
+            Step::AgentTick { agent, run } if self.runs(agent, run) => self.agent_tick(agent),
+            Step::Hello { agent, run } if self.runs(agent, run) => {
+                self.say_hello(agent);
+                Ok(())
+            }
+            Step::Up { session, message } => self.arrived_up(session, message),
+            Step::Down { session, frame } => self.arrived_down(session, *frame),
+            Step::ClosedByMaster { session } => self.closed_by_master(session),
+            Step::LostByMaster { session, silent } => self.lost_by_master(session, silent),
+            Step::LostByAgent { session } => self.lost_by_agent(session),
+            Step::GateOpens {
+                agent,
+                run,
+                container,
+            } if self.runs(agent, run) => self.gate_opens(agent, container),
+            Step::ContainerEnds {
+                agent,
+                container,
+                status,
+            } => self.container_ends(agent, container, status),
+            Step::Reaped {
+                agent,
+                run,
+                container,
+            } if self.runs(agent, run) => self.reaped(agent, container),
+            Step::Ended {
+                agent,
+                run,
+                container,
+                end,
+            } if self.runs(agent, run) => self.agent_event(
+                agent,
+                tepui_state_agent::Event::ContainerEnded { container, end },
+            ),
+            Step::ExecutorCall {
+                agent,
+                run,
+                container,
+                call,
+            } if self.runs(agent, run) => {
+                let call = *call;
+                self.agent_event(
+                    agent,
+                    tepui_state_agent::Event::ExecutorCall { container, call },
+                )
+            }
+            Step::Subscribe { scheduler } => self.subscribe(scheduler),
+            Step::StreamGone { run, stream } => self.stream_gone(run, stream),
+            Step::Scheduled {
+                scheduler,
+                connection,
+                what,
+            } => self.scheduled(scheduler, connection, what),
+            Step::SchedulerActs { scheduler } => {
+                self.scheduler_acts(scheduler);
+                Ok(())
+            }
+            Step::Call {
+                scheduler,
+                stream_id,
+                call,
+            } => self.called(scheduler, stream_id, *call),
+            Step::Reply { scheduler, reply } => self.replied(scheduler, &reply),
+            Step::Fault => {
+                self.fault();
+                Ok(())
+            }
+            // Of a process that is not there any more.
+            Step::AgentTick { .. }
+            | Step::Hello { .. }
+            | Step::GateOpens { .. }
+            | Step::Reaped { .. }
+            | Step::Ended { .. }
+            | Step::ExecutorCall { .. } => Ok(()),
+        }
+    }
+
+    fn runs(&self, agent: usize, run: u32) -> bool {
+        self.agents[agent].run == run && self.agents[agent].state.is_some()
+    }
+
+    /// Something breaks.
+    fn fault(&mut self) {
+        if !self.faulty {
+            return;
+        }
+        let wait = self.delay(500, 10_000);
+        self.after(wait, Step::Fault);
+        let agent = self.rng.below(self.agents.len() as u64) as usize;
+        let session = self.agents[agent].session;
+        match (self.rng.below(20), session) {
+            (0..=8, Some(session)) => self.break_link(session),
+            (9, Some(session)) => self.hang_link(session),
+            (10..=13, _) => {
+                let scheduler = self.rng.below(self.schedulers.len() as u64) as usize;
+                self.lose_stream(scheduler);
+            }
+            (14..=16, _) if self.agents[agent].state.is_some() => self.crash_agent(agent),
+            (17, _) if self.master.is_some() && self.faults.master_crash > 0 => self.crash_master(),
+            _ => {}
+        }
+    }
+
+    /// Everybody knows how everything ended.
+    fn is_settled(&mut self) -> bool {
+        let Some(master) = &mut self.master else {
+            return false;
+        };
+        let view = master.state.view();
+        let over: Vec<usize> = (0..self.schedulers.len())
+            .filter(|index| self.schedulers[*index].over)
+            .collect();
+        let clean = view
+            .frameworks
+            .iter()
+            .all(|framework| framework.tasks.is_empty());
+        (clean || !over.is_empty())
+            && self.schedulers.iter().all(Scheduler::is_settled)
+            && self.agents.iter().all(Agent::is_idle)
+    }
+
+    fn rest(&mut self) -> String {
+        let mut text = String::new();
+        for (index, scheduler) in self.schedulers.iter().enumerate() {
+            text += &format!(
+                "framework {index} (over: {}): {:?}; ",
+                scheduler.over,
+                scheduler.open_tasks()
+            );
+        }
+        for (index, agent) in self.agents.iter().enumerate() {
+            text += &format!(
+                "agent {index} idle: {}, session {:?}; ",
+                agent.is_idle(),
+                agent.session
+            );
+        }
+        if let Some(master) = &mut self.master {
+            for framework in &master.state.view().frameworks {
+                for task in framework.tasks.iter() {
+                    text += &format!("master has {} {}; ", task.id, task.state.as_str_name());
+                }
+            }
+        }
+        text
+    }
+
+    /// Puts something into the queue; what was put in first happens first.
+    pub(crate) fn at(&mut self, at: Mono, step: Step) {
+        self.queued += 1;
+        self.queue.insert((at, self.queued), step);
+    }
+
+    pub(crate) fn after(&mut self, wait: Duration, step: Step) {
+        self.at(self.now.mono + wait, step);
+    }
+
+    /// A random time in milliseconds.
+    pub(crate) fn delay(&mut self, from: u64, to: u64) -> Duration {
+        Duration::from_micros(from * 1000 + self.rng.below((to - from) * 1000))
+    }
+
+    /// Whether misfortune happens now.
+    pub(crate) fn strikes(&mut self, per_million: u64) -> bool {
+        self.faulty && per_million > 0 && self.rng.below(1_000_000) < per_million
+    }
+
+    pub(crate) fn record(&mut self, entry: impl FnOnce() -> Entry) {
+        if let Some(recording) = &mut self.recording {
+            recording.entries.push(entry());
+        }
+    }
+}
