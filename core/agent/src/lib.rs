@@ -13,7 +13,6 @@ mod connection;
 mod containers;
 mod environment;
 mod http;
-mod isolators;
 mod log;
 mod machine;
 mod owner;
@@ -23,7 +22,6 @@ mod store;
 
 pub use agent::{Agent, Ended, Modules, StartError, attach_endpoints};
 pub use containers::Containers;
-pub use isolators::isolator;
 pub use machine::resources;
 pub use settings::Settings;
 pub use store::StoreError;

@@ -72,6 +72,9 @@ impl Containerizer {
                 source,
             })?;
         }
+        if let Some(words) = isolation::missing(&isolators, nix::unistd::geteuid().is_root()) {
+            return Err(Error::Settings(words));
+        }
         isolation::sort(&mut isolators);
         let image = Image::load(&settings.init)?;
         let boot_id = os::boot_id()

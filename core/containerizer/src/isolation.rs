@@ -23,6 +23,14 @@ pub trait Isolator: fmt::Debug + Send + Sync {
     fn standalone(&self) -> bool;
     /// Whether it tells of containers over a limit.
     fn limits(&self) -> bool;
+    /// What has to be there as well: other isolators, `root`, `launcher/linux`.
+    fn needs(&self) -> Vec<String> {
+        Vec::new()
+    }
+    /// Whether a name in the configuration means this isolator.
+    fn is_called(&self, name: &str) -> bool {
+        self.name() == name
+    }
     /// The first call.
     fn recover(&self, request: RecoverRequest) -> Called<'_, ()>;
     /// Answers what it adds to the plan.
@@ -66,6 +74,18 @@ impl Isolator for Loaded {
     }
     fn limits(&self) -> bool {
         self.manifest.limits
+    }
+    fn needs(&self) -> Vec<String> {
+        self.manifest.needs.clone()
+    }
+    fn is_called(&self, name: &str) -> bool {
+        self.name() == name
+            || self
+                .client
+                .instance()
+                .selected()
+                .iter()
+                .any(|selected| selected == name)
     }
     fn recover(&self, request: RecoverRequest) -> Called<'_, ()> {
         text(self.client.recover(request))
@@ -158,6 +178,30 @@ fn place(name: &str) -> usize {
         .iter()
         .position(|known| *known == name)
         .unwrap_or(ORDER.len())
+}
+
+/// The first isolator that lacks something it needs, in words.
+pub(crate) fn missing(isolators: &[Arc<dyn Isolator>], is_root: bool) -> Option<String> {
+    for isolator in isolators {
+        for need in isolator.needs() {
+            let name = isolator.name();
+            match need.as_str() {
+                "root" if !is_root => {
+                    return Some(format!(
+                        "isolator '{name}' needs root: the agent does not run as root"
+                    ));
+                }
+                "root" | "launcher/linux" => {}
+                other if isolators.iter().any(|isolator| isolator.is_called(other)) => {}
+                other => {
+                    return Some(format!(
+                        "isolator '{name}' needs '{other}', which is not in --isolation"
+                    ));
+                }
+            }
+        }
+    }
+    None
 }
 
 /// The isolators that take part in a container.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use common::{Notes, containerizer, read, shell, wait_for};
-use tepui_containerizer::{Command, Exit, Isolator, LaunchError};
+use tepui_containerizer::{Command, Containerizer, Exit, Isolator, LaunchError};
 use tepui_model::resources::Resources;
 use tepui_module_proto::isolator::Limitation;
 
@@ -168,7 +168,7 @@ fn notes(
                 name,
                 calls: calls.clone(),
                 fails,
-                exceeded: None,
+                ..Notes::default()
             }) as Arc<dyn Isolator>
         })
         .collect()
@@ -311,4 +311,24 @@ async fn the_sandbox_is_its_users() {
     unknown.user = Some("no-such-user".to_owned());
     let error = containerizer.launch(unknown).await.unwrap_err();
     assert!(error.to_string().contains("no-such-user"), "{error}");
+}
+
+#[tokio::test]
+async fn what_an_isolator_needs_must_be_there() {
+    let at = tempfile::tempdir().unwrap();
+    let devices: Arc<dyn Isolator> = Arc::new(Notes {
+        name: "linux/devices",
+        needs: &["cgroups/devices"],
+        ..Notes::default()
+    });
+    let cgroups: Arc<dyn Isolator> = Arc::new(Notes {
+        name: "cgroups/devices",
+        ..Notes::default()
+    });
+    let error = Containerizer::new(common::settings(at.path()), vec![devices.clone()]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "isolator 'linux/devices' needs 'cgroups/devices', which is not in --isolation"
+    );
+    assert!(Containerizer::new(common::settings(at.path()), vec![devices, cgroups]).is_ok());
 }

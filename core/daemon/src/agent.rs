@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
 use tepui_containerizer::Containerizer;
-use tepui_core_agent::{Agent, Ended, Settings, attach_endpoints, isolator, resources};
+use tepui_core_agent::{Agent, Ended, Settings, attach_endpoints, resources};
+use tepui_host::config::ModuleConfig;
 use tepui_host::kinds::isolator::IsolatorClient;
 use tepui_host::{HostSettings, ModuleHost};
 use tepui_http::shared::{Files, Logging, Metrics, Shared, VersionInfo};
@@ -122,8 +123,28 @@ fn module_host(settings: &AgentSettings) -> ModuleHost {
         work_dir: Some(settings.work_dir.clone()),
         module_host: settings.common.module_host.clone(),
         log_level: settings.common.log.level.to_lowercase(),
-        ..HostSettings::new("agent", settings.common.modules.clone())
+        ..HostSettings::new("agent", modules(settings))
     })
+}
+
+/// What is configured for modules, with Mesos' `--cgroups_*` flags as settings of the module that has them. Its own
+/// table in the configuration wins.
+fn modules(settings: &AgentSettings) -> ModuleConfig {
+    let mut modules = settings.common.modules.clone();
+    let cgroups = modules.settings.entry("cgroups".to_owned()).or_default();
+    let flags = [
+        ("cgroups_root", settings.cgroups_root.clone().into()),
+        ("cgroups_enable_cfs", settings.cgroups_enable_cfs.into()),
+        ("cgroups_limit_swap", settings.cgroups_limit_swap.into()),
+        (
+            "cgroups_destroy_timeout_secs",
+            settings.cgroups_destroy_timeout.as_secs().into(),
+        ),
+    ];
+    for (name, value) in flags {
+        cgroups.entry(name).or_insert(value);
+    }
+    modules
 }
 
 /// The containerizer with the isolators that are configured, or with our choice for this user.
@@ -148,7 +169,7 @@ async fn containerizer(
         .context("loading isolators panicked")??;
     let isolators = instances
         .into_iter()
-        .map(|instance| isolator(IsolatorClient::new(instance)))
+        .map(|instance| tepui_containerizer::loaded(IsolatorClient::new(instance)))
         .collect();
     let mut own = tepui_containerizer::Settings::new(
         settings.work_dir.join("meta").join("containers"),

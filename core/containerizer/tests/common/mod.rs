@@ -97,6 +97,8 @@ pub struct Notes {
     pub calls: Arc<Mutex<Vec<String>>>,
     /// The method that fails.
     pub fails: Option<&'static str>,
+    /// What has to be there as well.
+    pub needs: &'static [&'static str],
     /// What cleanup tells.
     pub exceeded: Option<messages::Limitation>,
 }
@@ -132,6 +134,9 @@ impl Isolator for Notes {
     }
     fn limits(&self) -> bool {
         false
+    }
+    fn needs(&self) -> Vec<String> {
+        self.needs.iter().map(|need| (*need).to_owned()).collect()
     }
     fn recover(&self, _: messages::RecoverRequest) -> Called<'_, ()> {
         self.call("recover", ())
