@@ -14,6 +14,8 @@
 //! - every open offer is of an active framework and an active agent;
 //! - every task row is listed with its agent, and the other way round.
 
+#![deny(clippy::disallowed_types)]
+
 mod accept;
 mod agent;
 mod allocation;

@@ -137,6 +137,10 @@ pub struct World {
     pub all: Vec<Effect>,
     /// The allocator proposes everything twice.
     pub mischief: bool,
+    /// The invariants are checked after every event.
+    pub checked: bool,
+    /// All effects are kept in `all`.
+    pub keep_effects: bool,
     calls: u64,
 }
 
@@ -175,6 +179,8 @@ impl World {
             operators: Vec::new(),
             all: Vec::new(),
             mischief: false,
+            checked: true,
+            keep_effects: true,
             calls: 0,
         };
         world.apply(Event::Recovered {
@@ -191,9 +197,13 @@ impl World {
         while let Some(event) = queue.pop_front() {
             let mut effects = Vec::new();
             self.state.apply(event, self.now, &mut effects);
-            self.state.check().expect("invariants hold");
+            if self.checked {
+                self.state.check().expect("invariants hold");
+            }
             for effect in effects {
-                self.all.push(effect.clone());
+                if self.keep_effects {
+                    self.all.push(effect.clone());
+                }
                 self.perform(effect, &mut queue);
             }
         }
@@ -235,7 +245,8 @@ impl World {
                 });
             }
             Effect::Store { id, .. } => queue.push_back(Event::Stored { id }),
-            Effect::ToOperators { event, .. } => self.operators.push(event.0),
+            Effect::ToOperators { event, .. } if self.keep_effects => self.operators.push(event.0),
+            Effect::ToOperators { .. } => {}
             Effect::CloseAgent { .. } | Effect::StepDown { .. } => {}
         }
     }

@@ -1,0 +1,191 @@
+//! Cost of the master's state alone: `cargo bench -p tepui-state-master`.
+//!
+//! `tasks` is what one owner thread can do of P5 (ACCEPT -> RUNNING -> FINISHED, each acknowledged) with
+//! nothing else on it; `publish` is what a reader costs the owner at 400,000 tasks.
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::time::{Duration, Instant};
+
+use support::{Scheduler, World, framework, task};
+use tepui_proto::link;
+use tepui_proto::v1::TaskState;
+use tepui_state_master::SessionKey;
+
+const BIG: &str = "cpus:1000;mem:1000000";
+
+fn cluster(agents: u64) -> (World, Scheduler, Vec<String>) {
+    let mut world = World::new();
+    world.checked = false;
+    world.keep_effects = false;
+    let ids = (1..=agents)
+        .map(|session| world.agent(session, BIG))
+        .collect();
+    let scheduler = world.subscribe(framework("bench", "bench"));
+    (world, scheduler, ids)
+}
+
+/// Agent of an offer by its number in the id: `<master>-S<n>`.
+fn number(agent: &str) -> u64 {
+    let digits = agent.rsplit_once("-S").expect("an agent id").1;
+    digits.parse().expect("an agent id")
+}
+
+fn tasks() {
+    let (mut world, scheduler, _) = cluster(10);
+    let (mut done, mut events) = (0_u64, 0_u64);
+    let before = world.state.version();
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(5) {
+        let offers = world.take_offers(&scheduler);
+        if offers.is_empty() {
+            world.wait(Duration::from_secs(1));
+            continue;
+        }
+        for offer in offers {
+            let agent = offer.agent_id.value;
+            let session = number(&agent) + 1;
+            let ids: Vec<String> = (0..100).map(|n| format!("task-{}-{n}", done)).collect();
+            let infos = ids
+                .iter()
+                .map(|id| task(id, &agent, "cpus:0.1;mem:32"))
+                .collect();
+            world.accept(&scheduler, &[&offer.id.value], infos);
+            for id in &ids {
+                for (state, uuid) in [(TaskState::TaskRunning, 1), (TaskState::TaskFinished, 2)] {
+                    world.update(session, &scheduler, &agent, id, state, uuid);
+                    world.acknowledge(&scheduler, &agent, id, uuid);
+                }
+            }
+            done += 100;
+            world.frames.clear();
+            world.replies.clear();
+        }
+        events = world.state.version() - before;
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    println!(
+        "tasks: {:.0} tasks/s, {:.0} events/s ({done} tasks, one framework, 10 agents)",
+        done as f64 / seconds,
+        events as f64 / seconds
+    );
+}
+
+fn publish() {
+    const AGENTS: u64 = 1_000;
+    const EACH: u64 = 400;
+    let (mut world, scheduler, _) = cluster(AGENTS);
+    let started = Instant::now();
+    for offer in world.take_offers(&scheduler) {
+        let agent = offer.agent_id.value;
+        let infos = (0..EACH)
+            .map(|n| {
+                task(
+                    &format!("{}-{n}", number(&agent)),
+                    &agent,
+                    "cpus:0.1;mem:32",
+                )
+            })
+            .collect();
+        world.accept(&scheduler, &[&offer.id.value], infos);
+        world.frames.clear();
+        world.replies.clear();
+    }
+    println!(
+        "publish: {} tasks launched in {:.1?}",
+        AGENTS * EACH,
+        started.elapsed()
+    );
+    let agent = format!("{}-S0", support::MASTER);
+    let mut best = [Duration::MAX; 3];
+    for round in 0..20_u8 {
+        // One task changes; the view is taken; the next change meets shared chunks.
+        let state = [TaskState::TaskRunning, TaskState::TaskStarting][usize::from(round) % 2];
+        let update = Instant::now();
+        world.update(1, &scheduler, &agent, "0-7", state, round);
+        let update = update.elapsed();
+        let first = Instant::now();
+        let view = world.state.view();
+        let first = first.elapsed();
+        let again = Instant::now();
+        let same = world.state.view();
+        let again = again.elapsed();
+        assert_eq!(view.frameworks[0].tasks.len(), (AGENTS * EACH) as usize);
+        assert_eq!(view.version, same.version);
+        for (best, time) in best.iter_mut().zip([update, first, again]) {
+            *best = (*best).min(time);
+        }
+    }
+    println!(
+        "publish: view after one change {:.1?}, unchanged {:.1?}; the update itself {:.1?}",
+        best[1], best[2], best[0]
+    );
+}
+
+/// A new leader takes over all tasks of an agent in one event.
+fn sync() {
+    let mut world = World::new();
+    world.checked = false;
+    world.keep_effects = false;
+    let tasks: Vec<link::SyncTask> = (0..10)
+        .map(|n| {
+            let info = task(&format!("t{n}"), "", "cpus:0.1;mem:32");
+            let mut resources = info.resources;
+            for resource in &mut resources {
+                resource.allocation_info = Some(tepui_proto::v1::resource::AllocationInfo {
+                    role: Some("bench".into()),
+                });
+            }
+            link::SyncTask {
+                task: Some(tepui_proto::v1::Task {
+                    name: info.name,
+                    task_id: info.task_id,
+                    framework_id: tepui_proto::v1::FrameworkId { value: "f".into() },
+                    state: TaskState::TaskRunning as i32,
+                    resources,
+                    ..Default::default()
+                }),
+            }
+        })
+        .collect();
+    let mut info = framework("bench", "bench");
+    info.id = Some(tepui_proto::v1::FrameworkId { value: "f".into() });
+    let started = Instant::now();
+    const AGENTS: u64 = 4_000;
+    for session in 1..=AGENTS {
+        world.hello(session, None, 1);
+        world.take_frames(SessionKey(session));
+        world.sync(
+            session,
+            "cpus:4;mem:4096",
+            link::Sync {
+                tasks: tasks
+                    .iter()
+                    .cloned()
+                    .map(|mut task| {
+                        let id = &mut task.task.as_mut().expect("made above").task_id.value;
+                        *id = format!("{id}-{session}");
+                        task
+                    })
+                    .collect(),
+                frameworks: vec![link::SyncFramework {
+                    info: Some(info.clone()),
+                    completed: false,
+                }],
+                ..Default::default()
+            },
+        );
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    println!(
+        "sync: {AGENTS} agents with 10 tasks each registered in {seconds:.2} s, {:.1} us an agent",
+        seconds * 1e6 / AGENTS as f64
+    );
+}
+
+fn main() {
+    tasks();
+    publish();
+    sync();
+}
