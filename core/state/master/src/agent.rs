@@ -73,7 +73,6 @@ impl MasterState {
     pub(crate) fn agent_hello(
         &mut self,
         session: SessionKey,
-        _principal: Option<String>,
         mut hello: link::Hello,
         now: Now,
         effects: &mut Vec<Effect>,

@@ -275,7 +275,7 @@ impl MasterState {
         framework.version += 1;
         let wait = failover(&framework.info);
         self.allocation.tell(Fact::FrameworkActive(key, false));
-        self.discard_offers_of_framework(key, now, effects);
+        self.discard_offers_of_framework(key, now);
         self.operators_framework(key, false, effects);
         self.timers
             .set(now.mono + wait, Timer::Failover(key, now.mono));
@@ -304,7 +304,7 @@ impl MasterState {
         now: Now,
         effects: &mut Vec<Effect>,
     ) {
-        self.discard_offers_of_framework(key, now, effects);
+        self.discard_offers_of_framework(key, now);
         self.shut_down_on_agents(key, effects);
         self.kill_all_tasks(key, now, effects);
         self.remove_all_executors(key, now);
@@ -360,7 +360,7 @@ impl MasterState {
         for id in tasks {
             let task = self.frameworks[&key].tasks.get(&id).expect("just listed");
             if !task.terminal {
-                let status = status::by_master(
+                let mut status = status::by_master(
                     MasterStatus {
                         task: &id,
                         state: TaskState::TaskKilled,
@@ -370,6 +370,7 @@ impl MasterState {
                     },
                     now,
                 );
+                status.executor_id = status::executor_of(task);
                 self.set_task_status(key, &id, TaskState::TaskKilled, &status, now, effects);
             }
             self.remove_task(key, &id, now);

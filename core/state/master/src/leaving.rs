@@ -144,11 +144,13 @@ impl MasterState {
         effects: &mut Vec<Effect>,
     ) {
         let owner = &self.frameworks[&framework];
-        let agent = owner.tasks.get(task).map(|row| row.agent);
+        let row = owner.tasks.get(task);
+        let executor = row.and_then(status::executor_of);
+        let agent = row.map(|row| row.agent);
         let agent = agent
             .and_then(|key| self.agents.get(&key))
             .map(|row| &row.id);
-        let status = status::by_master(
+        let mut status = status::by_master(
             MasterStatus {
                 task,
                 state,
@@ -158,6 +160,7 @@ impl MasterState {
             },
             now,
         );
+        status.executor_id = executor;
         owner.send(status::update_event(status.clone()), effects);
         self.set_task_status(framework, task, state, &status, now, effects);
         self.remove_task(framework, task, now);

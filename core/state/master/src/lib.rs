@@ -214,9 +214,9 @@ impl MasterState {
             Event::StreamClosed { stream } => self.stream_closed(stream, now, effects),
             Event::AgentHello {
                 session,
-                principal,
+                principal: _,
                 hello,
-            } => self.agent_hello(session, principal, hello.0, now, effects),
+            } => self.agent_hello(session, hello.0, now, effects),
             Event::AgentSynced {
                 session,
                 sync,

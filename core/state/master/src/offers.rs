@@ -224,12 +224,7 @@ impl MasterState {
     }
 
     /// Closes all offers of a framework whose scheduler is not there to be told.
-    pub(crate) fn discard_offers_of_framework(
-        &mut self,
-        framework: FrameworkKey,
-        now: Now,
-        _effects: &mut Vec<Effect>,
-    ) {
+    pub(crate) fn discard_offers_of_framework(&mut self, framework: FrameworkKey, now: Now) {
         let offers: Vec<u64> = self.frameworks[&framework].offers.iter().copied().collect();
         for number in offers {
             let row = self.close_offer(number);

@@ -109,9 +109,7 @@ impl MasterState {
             },
             now,
         );
-        said.executor_id = row.executor.as_ref().map(|id| v1::ExecutorId {
-            value: id.to_string(),
-        });
+        said.executor_id = status::executor_of(row);
         if let Some(last) = row
             .statuses
             .last()

@@ -3,6 +3,7 @@
 use tepui_model::id::{AgentId, TaskId};
 use tepui_model::time::Now;
 use tepui_proto::v1::{self, TaskState, TaskStatus, scheduler, task_status};
+use tepui_view::TaskRow;
 
 /// What a status of the master says.
 pub(crate) struct MasterStatus<'a> {
@@ -29,6 +30,13 @@ pub(crate) fn by_master(said: MasterStatus<'_>, now: Now) -> TaskStatus {
         timestamp: Some(now.wall.as_secs_f64()),
         ..Default::default()
     }
+}
+
+/// The executor of a task, where the master names it.
+pub(crate) fn executor_of(row: &TaskRow) -> Option<v1::ExecutorId> {
+    row.executor.as_ref().map(|id| v1::ExecutorId {
+        value: id.to_string(),
+    })
 }
 
 /// UPDATE with a status.

@@ -73,7 +73,7 @@ impl MasterState {
         self.next_stream += 1;
         self.replace_stream(key, stream, effects);
         let was = self.frameworks[&key].standing;
-        self.discard_offers_of_framework(key, now, effects);
+        self.discard_offers_of_framework(key, now);
         let suppressed: BTreeSet<Role> = subscribe
             .suppressed_roles
             .iter()

@@ -136,7 +136,6 @@ impl MasterState {
         let Some(row) = owner.tasks.get_mut(id) else {
             return;
         };
-        let changed = row.state != latest && !row.terminal;
         if !row.terminal {
             row.state = latest;
         }
@@ -157,7 +156,6 @@ impl MasterState {
             self.release(framework, agent, &resources, Back::Returned, now);
         }
         // Mesos tells its subscribers of each status, also when the state is the same.
-        let _ = changed;
         effects.push(self.operators_task_updated(framework, class, state, status));
     }
 
@@ -228,6 +226,7 @@ impl MasterState {
             },
             now,
         );
+        status.executor_id = status::executor_of(row);
         status.unreachable_time = Some(since.into());
         owner.send(status::update_event(status.clone()), effects);
         self.set_task_status(framework, id, state, &status, now, effects);
