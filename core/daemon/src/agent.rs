@@ -18,7 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::flags::{self, Daemon};
 use crate::settings::{AgentSettings, Recover};
-use crate::start;
+use crate::start::{self, LogLevel};
 
 /// Runs the daemon; the answer is the process's exit code.
 pub fn main() -> ExitCode {
@@ -44,12 +44,12 @@ pub fn main() -> ExitCode {
     };
     start::tie_to_parent();
     let run = || -> anyhow::Result<()> {
-        start::log(&settings.common.log, "tepui-agent")?;
+        let level = start::log(&settings.common.log, "tepui-agent")?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
             .context("cannot start the runtime")?;
-        let done = runtime.block_on(run(settings));
+        let done = runtime.block_on(run(settings, level));
         // A call of a module that does not end must not keep the process.
         runtime.shutdown_background();
         done
@@ -63,7 +63,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-async fn run(settings: AgentSettings) -> anyhow::Result<()> {
+async fn run(settings: AgentSettings, level: LogLevel) -> anyhow::Result<()> {
     for notice in &settings.common.notices {
         tracing::warn!("{notice}");
     }
@@ -78,7 +78,7 @@ async fn run(settings: AgentSettings) -> anyhow::Result<()> {
     let address = settings.common.network.bind();
     let listener = Listener::bind(ServerSettings::new(address)).await?;
     let local = listener.local_addr();
-    let shared = shared(&settings);
+    let shared = shared(&settings, level);
     let started = Agent::start(
         agent_settings(&settings, local.port())?,
         containers,
@@ -209,7 +209,7 @@ fn init(settings: &AgentSettings) -> anyhow::Result<PathBuf> {
     ))
 }
 
-fn shared(settings: &AgentSettings) -> Shared {
+fn shared(settings: &AgentSettings, level: LogLevel) -> Shared {
     let files = Files::default();
     if let Some(log) = &settings.common.log.external_file {
         files.attach("/slave/log", log);
@@ -219,7 +219,7 @@ fn shared(settings: &AgentSettings) -> Shared {
         flags: Arc::new(settings.common.flags.iter().cloned().collect()),
         files,
         metrics: Metrics::default(),
-        logging: Logging::new(0, |_| {}),
+        logging: Logging::new(0, move |verbosity| level.set_verbosity(verbosity)),
     }
 }
 

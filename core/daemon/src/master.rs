@@ -103,6 +103,11 @@ fn store(settings: &MasterSettings) -> anyhow::Result<Arc<dyn Store>> {
 
 fn module_host(settings: &MasterSettings) -> ModuleHost {
     ModuleHost::new(HostSettings {
+        // In memory the copies of the libraries would count as ours.
+        runtime_dir: settings
+            .work_dir
+            .as_ref()
+            .map(|dir| dir.join("run/modules")),
         work_dir: settings.work_dir.clone(),
         module_host: settings.common.module_host.clone(),
         log_level: settings.common.log.level.to_lowercase(),

@@ -2,7 +2,7 @@
 //! to a parent that wants one.
 
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -44,8 +44,12 @@ pub fn log(settings: &LogSettings, program: &str) -> anyhow::Result<LogLevel> {
         };
         (layer, set)
     };
-    let stderr =
-        (!settings.quiet).then(|| fmt::layer().with_writer(std::io::stderr).with_target(false));
+    let stderr = (!settings.quiet).then(|| {
+        fmt::layer()
+            .with_writer(std::io::stderr)
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_target(false)
+    });
     let file = match &settings.dir {
         Some(dir) => {
             let path = dir.join(format!("{program}.log"));

@@ -35,7 +35,8 @@ pub(crate) fn start(
         owner,
         runs: metrics.counter("allocator/mesos/allocation_runs"),
         latency: metrics.gauge("allocator/mesos/allocation_run_ms"),
-        wait: None,
+        // What comes before the first reset is part of the snapshot that follows it.
+        wait: Some(FIRST_WAIT),
     };
     let run = move || work.into_iter().for_each(|item| allocation.take(item));
     thread::Builder::new()

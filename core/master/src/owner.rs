@@ -13,7 +13,7 @@ use tepui_link::SessionSender;
 use tepui_model::id::Uuid;
 use tepui_state_master::{CallId, Effect, Event, MasterState, Reply, SessionKey};
 use tepui_view::View;
-use tokio::runtime::Handle;
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -209,7 +209,8 @@ impl Inbox {
         state: MasterState,
         outbox: crossbeam_channel::Sender<Vec<Work>>,
     ) -> std::io::Result<thread::JoinHandle<()>> {
-        let runtime = Handle::current();
+        // Of its own: it must outlive the one that the master was started on, however that ends.
+        let runtime = Builder::new_current_thread().enable_time().build()?;
         let looping = Loop {
             inbox: self,
             state,
@@ -233,7 +234,7 @@ struct Loop {
 }
 
 impl Loop {
-    fn run(mut self, runtime: &Handle) {
+    fn run(mut self, runtime: &Runtime) {
         let mut inputs = Vec::with_capacity(BATCH);
         loop {
             let deadline = self.deadline();

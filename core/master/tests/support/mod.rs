@@ -2,6 +2,7 @@
 
 #![allow(
     dead_code,
+    unused_imports,
     unreachable_pub,
     missing_docs,
     reason = "each test file uses a part"
@@ -20,7 +21,7 @@ use tepui_http::shared::{Files, Logging, Metrics, VersionInfo};
 use tepui_http::{Client, StatusCode};
 
 pub use agent::FakeAgent;
-pub use scheduler::{Scheduler, framework, task};
+pub use scheduler::{Scheduler, framework, revive, task};
 
 /// Nothing that these tests wait for takes this long.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -29,6 +30,10 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Site {
     pub master: Master,
     pub client: Client,
+}
+
+pub fn allow_all() -> AllowAll {
+    AllowAll
 }
 
 pub fn settings() -> Settings {
@@ -49,8 +54,9 @@ pub async fn site() -> Site {
     site_with(settings(), Arc::new(AllowAll)).await
 }
 
-pub async fn site_with(settings: Settings, authorizer: Arc<dyn Authorizer>) -> Site {
-    let parts = Parts {
+/// Parts of a master that stands alone and forgets everything.
+pub fn parts(authorizer: Arc<dyn Authorizer>) -> Parts {
+    Parts {
         allocator: Box::new(allocator::Fair::default()),
         authorizer,
         leadership: Arc::new(Standalone::default()),
@@ -59,7 +65,11 @@ pub async fn site_with(settings: Settings, authorizer: Arc<dyn Authorizer>) -> S
         logging: Logging::new(0, |_| {}),
         metrics: Metrics::default(),
         files: Files::default(),
-    };
+    }
+}
+
+pub async fn site_with(settings: Settings, authorizer: Arc<dyn Authorizer>) -> Site {
+    let parts = parts(authorizer);
     let master = Master::start(settings, parts).await.expect("a free port");
     let client = Client::new(&master.local_addr().to_string()).expect("an address");
     let site = Site { master, client };

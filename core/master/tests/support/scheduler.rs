@@ -31,6 +31,14 @@ pub fn framework(name: &str) -> v1::FrameworkInfo {
     }
 }
 
+/// Wants all offers again.
+pub fn revive() -> Call {
+    Call {
+        r#type: Some(call::Type::Revive.into()),
+        ..Default::default()
+    }
+}
+
 /// A command task.
 pub fn task(id: &str, agent: &v1::AgentId, cpus: f64, mem: f64) -> v1::TaskInfo {
     v1::TaskInfo {
@@ -94,6 +102,45 @@ impl Scheduler {
         let second = scheduler.event().await.expect("an event");
         assert_eq!(second.r#type, Some(event::Type::Heartbeat.into()));
         scheduler
+    }
+
+    /// What a SUBSCRIBE is answered with first.
+    pub async fn first_event(client: &Client, info: v1::FrameworkInfo) -> Event {
+        let call = Call {
+            r#type: Some(call::Type::Subscribe.into()),
+            subscribe: Some(call::Subscribe {
+                framework_info: info,
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let media = Media::Json;
+        let mut records = client
+            .stream(PATH, media, &[], encode(&call, media))
+            .await
+            .expect("a stream");
+        let record = records.next().await.expect("a record").expect("an event");
+        json::to_message(&record).expect("an event")
+    }
+
+    /// Asks about tasks that nobody knows: so many updates follow.
+    pub async fn reconcile(&self, agent: &v1::AgentId, tasks: usize) {
+        let task = |n: usize| call::reconcile::Task {
+            task_id: v1::TaskId {
+                value: format!("unknown-{n}"),
+            },
+            agent_id: Some(agent.clone()),
+        };
+        let reconcile = call::Reconcile {
+            tasks: (0..tasks).map(task).collect(),
+        };
+        // Refused once the stream is cut off.
+        self.call(Call {
+            r#type: Some(call::Type::Reconcile.into()),
+            reconcile: Some(reconcile),
+            ..Default::default()
+        })
+        .await;
     }
 
     /// The next event; none at the end of the stream.

@@ -23,7 +23,7 @@ impl MasterState {
     ) -> Reply {
         let key = match self.caller(principal.as_deref(), stream_id, &request) {
             Ok(key) => key,
-            Err(message) => return Reply::BadRequest(message),
+            Err(refusal) => return refusal,
         };
         match request.r#type() {
             Type::Teardown => self.remove_framework(key, now, effects),
@@ -62,7 +62,7 @@ impl MasterState {
             | Type::DeclineInverseOffers
             | Type::AcknowledgeOperationStatus => {}
             Type::Subscribe | Type::Unknown => {
-                return Reply::NotImplemented("Not Implemented".into());
+                return Reply::NotImplemented("501 Not Implemented.".into());
             }
         }
         Reply::Accepted
@@ -73,7 +73,7 @@ impl MasterState {
         principal: Option<&str>,
         stream_id: &str,
         request: &scheduler::Call,
-    ) -> Result<FrameworkKey, String> {
+    ) -> Result<FrameworkKey, Reply> {
         let id = request
             .framework_id
             .as_ref()
@@ -81,7 +81,7 @@ impl MasterState {
         let key = self
             .framework_ids
             .get(id)
-            .ok_or_else(|| "Framework cannot be found".to_owned())?;
+            .ok_or_else(|| Reply::BadRequest("Framework cannot be found".into()))?;
         let framework = &self.frameworks[key];
         if let Some(principal) = principal
             && framework
@@ -90,18 +90,22 @@ impl MasterState {
                 .as_deref()
                 .is_some_and(|own| own != principal)
         {
-            return Err(format!(
+            return Err(Reply::BadRequest(format!(
                 "Authenticated principal '{principal}' does not match principal '{}' set in 'FrameworkInfo'",
                 framework.info.principal()
-            ));
+            )));
         }
         let Some(stream) = framework.stream else {
-            return Err("Framework is not subscribed".into());
+            return Err(Reply::Forbidden("Framework is not subscribed".into()));
         };
+        if stream_id.is_empty() {
+            let text = "All non-subscribe calls should include the 'Mesos-Stream-Id' header";
+            return Err(Reply::BadRequest(text.into()));
+        }
         if stream.id.to_string() != stream_id {
-            return Err(format!(
+            return Err(Reply::BadRequest(format!(
                 "The stream ID '{stream_id}' included in this request didn't match the stream ID currently associated with framework ID {id}"
-            ));
+            )));
         }
         Ok(*key)
     }
