@@ -76,8 +76,10 @@ fn publish() {
     const AGENTS: u64 = 1_000;
     const EACH: u64 = 400;
     let (mut world, scheduler, _) = cluster(AGENTS);
+    let offers = world.take_offers(&scheduler);
+    let empty = resident();
     let started = Instant::now();
-    for offer in world.take_offers(&scheduler) {
+    for offer in offers {
         let agent = offer.agent_id.value;
         let infos = (0..EACH)
             .map(|n| {
@@ -93,9 +95,10 @@ fn publish() {
         world.replies.clear();
     }
     println!(
-        "publish: {} tasks launched in {:.1?}",
+        "publish: {} tasks launched in {:.1?}, {} bytes a task",
         AGENTS * EACH,
-        started.elapsed()
+        started.elapsed(),
+        (resident() - empty) / (AGENTS * EACH)
     );
     let agent = format!("{}-S0", support::MASTER);
     let mut best = [Duration::MAX; 3];
@@ -121,6 +124,16 @@ fn publish() {
         "publish: view after one change {:.1?}, unchanged {:.1?}; the update itself {:.1?}",
         best[1], best[2], best[0]
     );
+}
+
+/// Resident memory in bytes.
+fn resident() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = text
+        .split(' ')
+        .nth(1)
+        .and_then(|pages| pages.parse::<u64>().ok());
+    pages.unwrap_or_default() * 4096
 }
 
 /// A new leader takes over all tasks of an agent in one event.

@@ -352,10 +352,11 @@ impl MasterState {
     ) {
         if let Some(Session::Open(key)) = self.sessions.remove(&session) {
             self.session_ended(key, now, effects);
+            self.lose_uncheckpointed(key, now, effects);
         }
     }
 
-    /// No command reaches the agent any more. Its checkpointed tasks wait; others are lost with it.
+    /// No command reaches the agent any more.
     pub(crate) fn session_ended(&mut self, key: AgentKey, now: Now, effects: &mut Vec<Effect>) {
         let run = self
             .agent_runs
@@ -379,9 +380,10 @@ impl MasterState {
             Timer::AgentGone(key, now.mono),
         );
         self.rescind_agent(key, now, effects);
-        self.lose_uncheckpointed(key, now, effects);
     }
 
+    /// A broken connection is the end of what is not checkpointed, as in Mesos; what is waits for its agent.
+    /// Not so when the agent is back already, or is given up altogether.
     fn lose_uncheckpointed(&mut self, key: AgentKey, now: Now, effects: &mut Vec<Effect>) {
         let run = &self.agent_runs[&key];
         let tasks: Vec<(FrameworkKey, TaskId)> = run
