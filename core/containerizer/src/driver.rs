@@ -14,7 +14,7 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture};
-use tepui_init::{Answer, LaunchSpec, Request};
+use tepui_init::{Answer, Request};
 use tepui_model::time::{Now, Wall};
 use tepui_module_proto::isolator::{IsolateRequest, LaunchPlan, PrepareRequest, UpdateRequest};
 use tepui_proto::Wire;
@@ -439,23 +439,16 @@ impl Driver {
     fn start(&mut self) -> Result<BoxFuture<'static, Done>, String> {
         let config = self
             .config
-            .as_ref()
+            .clone()
             .ok_or("a recovered container is not started")?;
-        let user = match &config.user {
-            Some(name) if self.context.settings.switch_user => Some(os::lookup(name)?),
-            _ => None,
-        };
         self.records
             .append(&Entry::Plan(&self.plan))
             .map_err(|error| error.to_string())?;
-        let spec = launch_spec(config, &self.plan, user, &self.directory)?;
-        let (context, sandbox) = (self.context.clone(), config.sandbox.clone());
+        let (context, plan) = (self.context.clone(), self.plan.clone());
         let directory = self.directory.clone();
-        Ok(async move {
-            let started = start(context, spec, sandbox, directory).await;
-            Done::Started(started)
-        }
-        .boxed())
+        Ok(start(context, config, plan, directory)
+            .map(Done::Started)
+            .boxed())
     }
 
     fn isolate(&self, number: u32) -> BoxFuture<'static, Done> {
@@ -519,20 +512,23 @@ enum Heard {
 /// Starts a supervisor and waits until it holds the container at the gate.
 async fn start(
     context: Arc<Context>,
-    spec: LaunchSpec,
-    sandbox: PathBuf,
+    config: ContainerConfig,
+    plan: LaunchPlan,
     directory: PathBuf,
 ) -> Result<(Box<Supervisor>, u32), String> {
     let patience = context.settings.start_timeout;
     let at = directory.clone();
     let started = tokio::task::spawn_blocking(move || {
-        sandbox::prepare(&sandbox, spec.user.as_ref()).map_err(|error| error.to_string())?;
+        let user = match &config.user {
+            Some(name) if context.settings.switch_user => os::switch_to(name)?,
+            _ => None,
+        };
+        sandbox::prepare(&config.sandbox, user.as_ref()).map_err(|error| error.to_string())?;
         std::fs::create_dir_all(&at)
             .map_err(|error| format!("failed to create '{}': {error}", at.display()))?;
-        context
-            .image
-            .start(spec)
-            .map_err(|error| format!("failed to start a supervisor: {error}"))
+        let spec = launch_spec(&config, &plan, user, &at)?;
+        let started = context.image.start(spec);
+        started.map_err(|error| format!("failed to start a supervisor: {error}"))
     })
     .await
     .map_err(|error| error.to_string())??;

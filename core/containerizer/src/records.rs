@@ -7,6 +7,7 @@
 use std::{
     fs::{self, File},
     io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -75,7 +76,11 @@ impl Records {
         }
         .encode_to_vec();
         let temporary = self.directory.join("launch.new");
-        fs::write(&temporary, bytes)
+        private()
+            .truncate(true)
+            .write(true)
+            .open(&temporary)
+            .and_then(|mut file| file.write_all(&bytes))
             .and_then(|()| fs::rename(&temporary, self.directory.join("launch.pb")))
             .map_err(|source| self.error("write", "launch.pb", source))
     }
@@ -175,10 +180,14 @@ impl Records {
 }
 
 fn open_log(directory: &Path) -> io::Result<File> {
-    File::options()
-        .append(true)
-        .create(true)
-        .open(directory.join("events.log"))
+    private().append(true).open(directory.join("events.log"))
+}
+
+/// Records hold environments, which hold secrets.
+fn private() -> fs::OpenOptions {
+    let mut options = File::options();
+    options.create(true).mode(0o600);
+    options
 }
 
 /// The first record that is whole and unharmed, and what follows it.

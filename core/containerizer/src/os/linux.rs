@@ -26,7 +26,7 @@ use nix::{
     },
     time::{ClockId, clock_gettime},
 };
-use tepui_init::{Answer, Decoder, Exit, LOCK_FILE, LaunchSpec, PROTOCOL, Request, SOCKET_FILE};
+use tepui_init::{Answer, Decoder, Exit, LOCK_FILE, LaunchSpec, Request, SOCKET_FILE};
 use tepui_model::time::Mono;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, unix::AsyncFd},
@@ -249,12 +249,13 @@ pub(crate) async fn find(directory: &Path, patience: Duration) -> io::Result<Fou
         if let Ok(mut supervisor) = connect(directory) {
             let hello = tokio::time::timeout_at(until, supervisor.next()).await;
             match hello {
+                // Of whatever version: what an agent needs of a running container is never changed.
                 Ok(Ok(Some(Answer::Hello {
-                    protocol,
                     pid,
                     opened,
                     container,
-                }))) if protocol <= PROTOCOL => {
+                    ..
+                }))) => {
                     return Ok(Found::Alive {
                         supervisor: Box::new(supervisor),
                         pid,
@@ -302,7 +303,13 @@ enum Locked {
 }
 
 fn try_lock(directory: &Path) -> io::Result<Locked> {
-    let file = match File::open(directory.join(LOCK_FILE)) {
+    // Made when it is missing: a supervisor that was started a moment ago must not take it after this.
+    let file = match File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(directory.join(LOCK_FILE))
+    {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Locked::Missing),
         Err(error) => return Err(error),

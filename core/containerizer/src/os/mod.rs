@@ -11,4 +11,4 @@ mod user;
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{Found, Image, Supervisor, boot_id, boot_time, find, namespaces};
 #[cfg(target_os = "linux")]
-pub(crate) use user::{give_to, lookup};
+pub(crate) use user::{give_to, switch_to};

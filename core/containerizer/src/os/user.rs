@@ -4,12 +4,31 @@ use std::{ffi::CString, io, os::fd::AsFd};
 
 use nix::unistd::{Gid, Uid, fchown, getgrouplist};
 
+/// Whom a command is switched to; none when it is the agent's own user, which needs no right to switch.
+///
+/// # Errors
+///
+/// When there is no such user, or this process may not become another.
+pub(crate) fn switch_to(name: &str) -> Result<Option<tepui_init::User>, String> {
+    let user = lookup(name)?;
+    let own = nix::unistd::geteuid();
+    if own.is_root() {
+        return Ok(Some(user));
+    }
+    if user.uid == own.as_raw() {
+        return Ok(None);
+    }
+    Err(format!(
+        "Failed to run as '{name}': the agent does not run as root"
+    ))
+}
+
 /// A user's numbers, supplementary groups included.
 ///
 /// # Errors
 ///
 /// When there is no such user, in Mesos' words.
-pub(crate) fn lookup(name: &str) -> Result<tepui_init::User, String> {
+fn lookup(name: &str) -> Result<tepui_init::User, String> {
     let user = nix::unistd::User::from_name(name)
         .map_err(|error| format!("Failed to get user information for '{name}': {error}"))?
         .ok_or_else(|| format!("Failed to get user information for '{name}': No such user"))?;
