@@ -31,6 +31,8 @@ use crate::{allocation, clock, gauges, links, routes};
 
 /// Batches of effects that may wait for the outbox; beyond that the owner waits.
 const OUTBOX: usize = 64;
+/// Batches that may wait for the registry; beyond that the leader steps down.
+const STORE: usize = 64 * 1024;
 /// Events of agents that may wait for the owner; beyond that links are not read.
 const LINK_INBOX: usize = 4096;
 
@@ -376,8 +378,9 @@ fn start_threads(site: &Site, settings: &Settings, threads: Threads<'_>) -> std:
         epoch,
     } = threads;
     let metrics: &Metrics = &site.shared.metrics;
+    // Holds one round and the facts since: calls of the allocator have a deadline.
     let (allocator_in, allocator_out) = crossbeam_channel::unbounded();
-    let (store_in, store_out) = mpsc::unbounded_channel();
+    let (store_in, store_out) = mpsc::channel(STORE);
     let (work_in, work_out) = crossbeam_channel::bounded(OUTBOX);
     site.spawn(store::run(
         store,

@@ -30,10 +30,13 @@ impl Allocator for AllocatorClient {
     }
 }
 
+/// Approvers by what they decide.
+type Approvers = HashMap<(Option<Subject>, Action), Arc<ModuleApprover>>;
+
 /// An authorizer module. Whatever goes wrong is a refusal.
 pub struct ModuleAuthorizer {
     client: AuthorizerClient,
-    approvers: Mutex<HashMap<(Option<Subject>, Action), Arc<ModuleApprover>>>,
+    approvers: Mutex<Approvers>,
 }
 
 struct ModuleApprover {

@@ -32,7 +32,7 @@ const OPERATOR_QUEUE: usize = 64 * 1024;
 
 /// One thing to do.
 pub(crate) enum Work {
-    Effect(Effect),
+    Effects(Vec<Effect>),
     Waiter(CallId, Waiter),
     Session(SessionKey, SessionSender),
     SessionClosed(SessionKey),
@@ -75,7 +75,7 @@ pub(crate) struct Outbox {
     runtime: Handle,
     lanes: Arc<Lanes>,
     allocator: crossbeam_channel::Sender<allocation::Work>,
-    store: mpsc::UnboundedSender<Batch>,
+    store: mpsc::Sender<Batch>,
     stepped_down: StepDown,
     stream_limit: usize,
     operator_limit: usize,
@@ -116,7 +116,7 @@ impl StepDown {
 /// The queues that an outbox fills.
 pub(crate) struct Queues {
     pub(crate) allocator: crossbeam_channel::Sender<allocation::Work>,
-    pub(crate) store: mpsc::UnboundedSender<Batch>,
+    pub(crate) store: mpsc::Sender<Batch>,
     pub(crate) lanes: Arc<Lanes>,
     pub(crate) stepped_down: StepDown,
 }
@@ -163,7 +163,7 @@ impl Outbox {
 
     fn perform(&mut self, work: Work) {
         match work {
-            Work::Effect(effect) => self.effect(effect),
+            Work::Effects(effects) => effects.into_iter().for_each(|effect| self.effect(effect)),
             Work::Waiter(call, waiter) => {
                 self.waiters.insert(call, waiter);
             }
@@ -189,15 +189,15 @@ impl Outbox {
             } => {
                 self.open_stream(call, stream, stream_id, framework);
             }
-            Effect::ToScheduler { stream, event } => self.to_scheduler(stream, &event),
+            Effect::ToScheduler { stream, event } => self.scheduler_event(stream, &event),
             Effect::CloseStream { stream } => self.close_stream(stream),
-            Effect::ToAgent { session, frame } => self.to_agent(session, frame.0),
+            Effect::ToAgent { session, frame } => self.agent_frame(session, frame.0),
             Effect::CloseAgent { session } => {
                 if let Some(sender) = self.sessions.remove(&session) {
                     sender.close("closed by the master");
                 }
             }
-            // Both threads end only after this one.
+            // Its thread ends only after this one.
             Effect::Facts(facts) => {
                 let _ = self.allocator.send(allocation::Work::Facts(facts));
             }
@@ -207,9 +207,13 @@ impl Outbox {
                     .send(allocation::Work::Allocate { number, round });
             }
             Effect::Store { id, puts, deletes } => {
-                let _ = self.store.send(Batch { id, puts, deletes });
+                let batch = Batch { id, puts, deletes };
+                if self.store.try_send(batch).is_err() {
+                    let reason = "the registry is too far behind".to_owned();
+                    self.stepped_down.step_down(reason);
+                }
             }
-            Effect::ToOperators { class, event } => self.to_operators(class, event.0),
+            Effect::ToOperators { class, event } => self.operator_event(class, event.0),
             Effect::StepDown { reason } => self.stepped_down.step_down(reason),
         }
     }
@@ -260,7 +264,7 @@ impl Outbox {
         let _ = waiter.send(Subscribed::Open { body, stream_id });
     }
 
-    fn to_scheduler(&mut self, key: StreamKey, event: &scheduler::Event) {
+    fn scheduler_event(&mut self, key: StreamKey, event: &scheduler::Event) {
         let Some(stream) = self.streams.get(&key) else {
             return;
         };
@@ -280,7 +284,7 @@ impl Outbox {
         }
     }
 
-    fn to_agent(&mut self, session: SessionKey, frame: link::LinkFrame) {
+    fn agent_frame(&mut self, session: SessionKey, frame: link::LinkFrame) {
         // A frame that does not fit closes the session, which its end reports.
         if let Some(sender) = self.sessions.get(&session)
             && let Err(error) = sender.send_frame(frame)
@@ -301,7 +305,7 @@ impl Outbox {
         }
     }
 
-    fn to_operators(&mut self, class: Option<ClassKey>, event: master::Event) {
+    fn operator_event(&mut self, class: Option<ClassKey>, event: master::Event) {
         if self.operators.is_empty() {
             return;
         }

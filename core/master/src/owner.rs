@@ -311,7 +311,9 @@ impl Loop {
             _ => None,
         };
         self.state.apply(event, clock::now(), effects);
-        work.extend(effects.drain(..).map(Work::Effect));
+        if !effects.is_empty() {
+            work.push(Work::Effects(std::mem::take(effects)));
+        }
         work.extend(closed);
     }
 }

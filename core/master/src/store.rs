@@ -117,7 +117,7 @@ pub(crate) async fn run(
     epoch: u64,
     timeout: Duration,
     owner: Owner,
-    mut batches: mpsc::UnboundedReceiver<Batch>,
+    mut batches: mpsc::Receiver<Batch>,
 ) {
     let mut writing = FuturesOrdered::new();
     loop {

@@ -215,7 +215,6 @@ impl Scheduler {
             operations: vec![operation],
             filters: Some(v1::Filters {
                 refuse_seconds: Some(0.0),
-                ..Default::default()
             }),
         };
         self.accepted(Call {
@@ -229,7 +228,6 @@ impl Scheduler {
     pub async fn decline(&self, offers: Vec<v1::OfferId>, seconds: f64) {
         let filters = Some(v1::Filters {
             refuse_seconds: Some(seconds),
-            ..Default::default()
         });
         let decline = call::Decline {
             offer_ids: offers,
