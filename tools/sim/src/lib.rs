@@ -21,4 +21,4 @@ mod simulation;
 
 pub use allocator::Kind as AllocatorKind;
 pub use record::{EffectHash, Entry, Node, Recording};
-pub use simulation::{Options, Outcome, run};
+pub use simulation::{Failure, Options, Outcome, run};

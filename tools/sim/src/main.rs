@@ -1,9 +1,10 @@
 //! Runs seeds of the simulated cluster, and plays recordings again.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Parser;
 use tepui_sim::{AllocatorKind, Options, Recording, run};
 
@@ -30,14 +31,14 @@ struct Arguments {
     replay: Option<PathBuf>,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     if let Some(path) = arguments.replay {
         let bytes = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
         let recording = Recording::from_bytes(&bytes)?;
         let hash = recording.replay()?;
         println!("seed {}: effects {hash:016x}", recording.seed);
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     }
     let started = Instant::now();
     let mut failed = 0;
@@ -46,26 +47,29 @@ fn main() -> anyhow::Result<()> {
         options.faulty = Duration::from_secs(arguments.faulty);
         options.allocator = arguments.allocator.unwrap_or(options.allocator);
         options.record = arguments.record.is_some();
-        match run(&options) {
+        let recording = match run(&options) {
             Ok(outcome) => {
                 println!(
                     "seed {seed}: effects {:016x}, {} events, {} commands",
                     outcome.hash, outcome.events, outcome.starts
                 );
-                if let (Some(path), Some(recording)) = (&arguments.record, outcome.recording) {
-                    std::fs::write(path, recording.to_bytes())
-                        .with_context(|| format!("write {}", path.display()))?;
-                }
+                outcome.recording
             }
-            Err(error) => {
+            Err(failure) => {
                 failed += 1;
-                eprintln!("{error}");
+                eprintln!("{failure}");
+                failure.recording
             }
+        };
+        if let (Some(path), Some(recording)) = (&arguments.record, recording) {
+            std::fs::write(path, recording.to_bytes())
+                .with_context(|| format!("write {}", path.display()))?;
         }
     }
     eprintln!("{} seeds in {:.1?}", arguments.seeds, started.elapsed());
     if failed > 0 {
-        bail!("{failed} seeds failed");
+        eprintln!("{failed} seeds failed");
+        return Ok(ExitCode::FAILURE);
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }

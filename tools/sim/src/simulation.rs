@@ -1,6 +1,7 @@
 //! One run: a clock, a queue of what happens next, and everybody in the cluster.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use tepui_model::Rng;
@@ -63,6 +64,29 @@ pub struct Outcome {
     pub starts: u32,
     /// All events, if asked for.
     pub recording: Option<Recording>,
+}
+
+/// A run that broke a promise.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// Seed of the run.
+    pub seed: u64,
+    /// When it happened.
+    pub at: Mono,
+    /// Which promise, and how.
+    pub message: String,
+    /// All events up to then, if asked for.
+    pub recording: Option<Recording>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "seed {}, {}: {}\nrun it again: cargo run -p tepui-sim -- --seed {} --record FILE",
+            self.seed, self.at, self.message, self.seed
+        )
+    }
 }
 
 /// Chances in a million, at each opportunity.
@@ -198,22 +222,22 @@ pub(crate) struct Simulation {
 }
 
 /// Runs a seed to its end. The error says which promise was broken, and when.
-pub fn run(options: &Options) -> Result<Outcome, String> {
+pub fn run(options: &Options) -> Result<Outcome, Box<Failure>> {
     let mut simulation = Simulation::new(options);
-    let result = simulation.live(options.faulty);
-    let at = simulation.now.mono;
-    result.map_err(|error| {
-        format!(
-            "seed {}, {at}: {error}\nrun it again: cargo run -p tepui-sim -- --seed {} --record FILE",
-            options.seed, options.seed
-        )
-    })?;
-    Ok(Outcome {
-        hash: simulation.hash.value(),
-        events: simulation.events,
-        starts: simulation.oracle.starts(),
-        recording: simulation.recording,
-    })
+    match simulation.live(options.faulty) {
+        Ok(()) => Ok(Outcome {
+            hash: simulation.hash.value(),
+            events: simulation.events,
+            starts: simulation.oracle.starts(),
+            recording: simulation.recording,
+        }),
+        Err(message) => Err(Box::new(Failure {
+            seed: options.seed,
+            at: simulation.now.mono,
+            message,
+            recording: simulation.recording,
+        })),
+    }
 }
 
 impl Simulation {

@@ -10,7 +10,7 @@ fn seeds(range: std::ops::Range<u64>) {
     for seed in range {
         match run(&Options::new(seed)) {
             Ok(outcome) => commands += u64::from(outcome.starts),
-            Err(error) => failures.push(error),
+            Err(failure) => failures.push(failure.to_string()),
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
