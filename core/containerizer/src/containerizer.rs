@@ -4,7 +4,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -41,6 +44,8 @@ pub(crate) struct Inner {
     /// In the order they prepare.
     pub(crate) isolators: Vec<Arc<dyn Isolator>>,
     containers: Mutex<BTreeMap<ContainerId, Arc<Container>>>,
+    /// Whether limits are heard of.
+    watches: AtomicBool,
 }
 
 /// What the front keeps of a container.
@@ -89,11 +94,24 @@ impl Containerizer {
             context,
             isolators,
             containers: Mutex::default(),
+            watches: AtomicBool::new(false),
         });
-        for isolator in inner.isolators.iter().filter(|isolator| isolator.limits()) {
-            tokio::spawn(watch_limits(Arc::downgrade(&inner), isolator.clone()));
-        }
         Ok(Self { inner })
+    }
+
+    /// Begins to hear of limits: once, after the isolators were told what runs.
+    pub(crate) fn watch_limits(&self) {
+        if self.inner.watches.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        for isolator in self
+            .inner
+            .isolators
+            .iter()
+            .filter(|isolator| isolator.limits())
+        {
+            tokio::spawn(watch_limits(Arc::downgrade(&self.inner), isolator.clone()));
+        }
     }
 
     /// Finds what an earlier agent process left. Containers that are not `known` are destroyed; returns when they are.

@@ -55,6 +55,7 @@ pub(crate) async fn recover(
     }
     let strays = stray_supervisors(containerizer, &left).await?;
     recover_isolators(containerizer, &left, &strays).await?;
+    containerizer.watch_limits();
     for name in &strays {
         for isolator in containerizer.inner.isolators.iter().rev() {
             if let Err(error) = isolator.cleanup(name.clone()).await {

@@ -18,6 +18,7 @@ use std::{
 };
 
 use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
     mount::{MsFlags, mount},
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::signalfd::{SfdFlags, SignalFd},
@@ -192,15 +193,23 @@ fn make_mount(entry: &Mount) -> io::Result<()> {
     .map_err(Into::into)
 }
 
-/// The sandbox is the user's, who may have put anything at this name: no link is followed.
+/// The sandbox is the user's, who may have put anything at this name: no link is followed, and nothing but a file
+/// is taken.
 fn open_log(path: &Path, spec: &LaunchSpec) -> Result<File, String> {
+    let bad = |error: io::Error| format!("failed to open '{}': {error}", path.display());
     let file = fs::OpenOptions::new()
         .append(true)
         .create(true)
         .mode(0o644)
+        // A pipe without a reader would block here.
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(path)
-        .map_err(|error| format!("failed to open '{}': {error}", path.display()))?;
+        .map_err(bad)?;
+    if !file.metadata().map_err(bad)?.is_file() {
+        return Err(format!("'{}' is not a file", path.display()));
+    }
+    // The command must find its output as any other program does.
+    fcntl(&file, FcntlArg::F_SETFL(OFlag::O_APPEND)).map_err(|errno| bad(errno.into()))?;
     if let Some(user) = &spec.user {
         fchown(&file, Some(user.uid), Some(user.gid))
             .map_err(|error| format!("failed to give '{}' to its user: {error}", path.display()))?;

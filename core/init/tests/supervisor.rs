@@ -344,3 +344,24 @@ fn the_user_and_the_environment_are_the_commands() {
         format!("1234\n2345 3456\nx  y\n0022\n{at}\n")
     );
 }
+
+#[test]
+fn output_goes_into_files_only() {
+    let outside = tempfile::NamedTempFile::new().unwrap();
+    let target = outside.path().to_owned();
+    for trap in ["link", "pipe"] {
+        let mut run = Running::start("echo out", |spec| {
+            let stdout = spec.directory.join("stdout");
+            match trap {
+                "link" => std::os::unix::fs::symlink(&target, &stdout).unwrap(),
+                _ => nix::unistd::mkfifo(&stdout, nix::sys::stat::Mode::S_IRWXU).unwrap(),
+            }
+        });
+        match run.agent.next() {
+            Some(Answer::Failed(message)) => assert!(message.contains("stdout"), "{message}"),
+            other => panic!("{trap}: {other:?}"),
+        }
+        assert_eq!(run.exit(), None);
+    }
+    assert_eq!(fs::read_to_string(target).unwrap(), "");
+}
