@@ -473,6 +473,9 @@ impl Host {
             file: checked.found.file.clone(),
             message: without_path(&error.to_string(), &path),
         })?;
+        // The system's loader knows what it has loaded by name too: while the library is there, which is
+        // for good, no other copy may get this path (`/proc/self/fd/7`).
+        std::mem::forget(checked.copy.clone());
         self.state().open.insert(checked.sha256.clone(), library);
         Ok(library)
     }

@@ -171,10 +171,12 @@ fn module_manifest<M: Module>(kinds: &str, isolator: Option<IsolatorManifest>) -
 /// A module and where it lives.
 pub(crate) struct Made<M> {
     pub(crate) module: M,
+    pub(crate) request: CreateRequest,
     pub(crate) host: Host,
 }
 
-fn make<M: Module>(request: CreateRequest, host: Host) -> Result<Made<M>> {
+/// Makes a module from its settings.
+pub(crate) fn make<M: Module>(request: CreateRequest, host: Host) -> Result<Made<M>> {
     let text: &[u8] = if request.config.is_empty() {
         b"{}"
     } else {
@@ -182,8 +184,16 @@ fn make<M: Module>(request: CreateRequest, host: Host) -> Result<Made<M>> {
     };
     let config = serde_json::from_slice(text)
         .map_err(|error| Failure::invalid(format!("settings of {}: {error}", M::NAME)))?;
-    let module = M::create(config, Context { request, host })?;
-    Ok(Made { module, host })
+    let context = Context {
+        request: request.clone(),
+        host,
+    };
+    let module = M::create(config, context)?;
+    Ok(Made {
+        module,
+        request,
+        host,
+    })
 }
 
 #[doc(hidden)]

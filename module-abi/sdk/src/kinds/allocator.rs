@@ -7,13 +7,13 @@ use tepui_model::allocation::{AgentKey, Fact, FrameworkKey, Round};
 use tepui_model::time::Mono;
 use tepui_module_proto::allocator::{self as messages, Method};
 use tepui_module_proto::columns::{self, Columns};
-use tepui_module_proto::common::CommonMethod;
+use tepui_module_proto::common::{CommonMethod, CreateRequest};
 
 use super::{common_start, decode, report};
 use crate::allocation::{Cluster, Proposals, RoleKey};
-use crate::export::Made;
+use crate::export::{Made, make};
 use crate::instance::{Service, Started};
-use crate::{Failure, Module, Result};
+use crate::{Failure, Host, Module, Result};
 
 /// Proposes offers. Mirrors `mesos::allocator::Allocator`, with the ledger left to the master.
 ///
@@ -22,7 +22,7 @@ use crate::{Failure, Module, Result};
 /// proposals, so that an allocator can be replayed, compared with another, and replaced at any time.
 pub trait Allocator: Module {
     /// Something happened; `cluster` knows it already. Keep here what you derive, if deriving it in each round is too slow.
-    /// After [`Fact::Reset`] forget everything.
+    /// When all facts are told anew ([`Fact::Reset`]) the kit makes the module anew, so this never sees a reset.
     fn observe(&mut self, fact: &Fact, cluster: &Cluster) {
         let _ = (fact, cluster);
     }
@@ -101,6 +101,8 @@ impl Explanation {
 
 struct State<M> {
     module: M,
+    /// What it was made from.
+    made: (CreateRequest, Host),
     cluster: Cluster,
     columns: Columns,
 }
@@ -111,6 +113,7 @@ impl<M: Allocator> AllocatorService<M> {
     pub(crate) fn new(made: Made<M>) -> Self {
         Self(Mutex::new(State {
             module: made.module,
+            made: (made.request, made.host),
             cluster: Cluster::default(),
             columns: Columns::default(),
         }))
@@ -127,6 +130,12 @@ impl<M: Allocator> State<M> {
         let facts = self.columns.unpack_facts(decode(request)?)?;
         for fact in &facts {
             self.cluster.apply(fact);
+            if matches!(fact, Fact::Reset) {
+                // What it derived from facts that are void now is void too.
+                let (request, host) = self.made.clone();
+                self.module = make::<M>(request, host)?.module;
+                continue;
+            }
             self.module.observe(fact, &self.cluster);
         }
         Ok(Vec::new())

@@ -54,16 +54,9 @@ impl Module for Hierarchical {
 
 impl Allocator for Hierarchical {
     fn observe(&mut self, fact: &Fact, _: &Cluster) {
-        match fact {
-            Fact::Reset => {
-                self.role_offers.clear();
-                self.client_offers.clear();
-            }
-            Fact::FrameworkRemoved(framework) => {
-                self.client_offers
-                    .retain(|client, _| client.framework != *framework);
-            }
-            _ => {}
+        if let Fact::FrameworkRemoved(framework) = fact {
+            self.client_offers
+                .retain(|client, _| client.framework != *framework);
         }
     }
 

@@ -20,12 +20,6 @@ impl Module for RoundRobin {
 }
 
 impl Allocator for RoundRobin {
-    fn observe(&mut self, fact: &Fact, _: &Cluster) {
-        if matches!(fact, Fact::Reset) {
-            self.last = None;
-        }
-    }
-
     fn allocate(&mut self, cluster: &Cluster, round: &Round, out: &mut Proposals<'_>) {
         let clients = cluster.clients();
         for &agent in &round.candidates {

@@ -1,0 +1,110 @@
+//! The suites against the libraries of the workspace, loaded as files: the built-in modules and the examples.
+//!
+//! `cargo xtask test` builds them first and says where they are. Without that this would test stale files, so it fails.
+
+use std::env;
+use std::path::PathBuf;
+
+use serde_json::json;
+use tepui_module_conformance::{Subject, allocator, authorizer, isolator, leader};
+use tepui_module_proto::isolator::ContainerConfig;
+
+fn library(name: &str) -> PathBuf {
+    let dirs = env::var_os("TEPUI_MODULE_DIRS");
+    let dirs = dirs.expect(
+        "TEPUI_MODULE_DIRS says where the module libraries are; `cargo xtask test` sets it",
+    );
+    let file = format!(
+        "{}{name}{}",
+        env::consts::DLL_PREFIX,
+        env::consts::DLL_SUFFIX
+    );
+    let found =
+        env::split_paths(&dirs).flat_map(|dir| [dir.join(&file), dir.join("examples").join(&file)]);
+    let found = found.into_iter().find(|path| path.is_file());
+    let found =
+        found.unwrap_or_else(|| panic!("{file} is not built; `cargo xtask test` builds it"));
+    found.canonicalize().unwrap()
+}
+
+/// In the daemon and in a child process.
+fn both(library_name: &str, name: &str, settings: serde_json::Value, suite: impl Fn(&Subject)) {
+    let file = library(library_name);
+    suite(&Subject::file(&file, name, settings.clone()));
+    suite(&Subject::process(&file, name, settings));
+}
+
+#[test]
+fn allow_all() {
+    both("tepui_authorizers", "allow-all", json!({}), |subject| {
+        authorizer(subject).unwrap()
+    });
+}
+
+#[test]
+fn local() {
+    let settings = json!({
+        "permissive": false,
+        "run_tasks": [{"principals": {"values": ["somebody"]}, "users": {"values": ["www"]}}],
+        "register_frameworks": [{"principals": {"type": "ANY"}, "roles": {"values": ["a/%"]}}],
+    });
+    both("tepui_authorizers", "local", settings, |subject| {
+        authorizer(subject).unwrap()
+    });
+}
+
+#[test]
+fn hierarchical() {
+    both("tepui_allocators", "hierarchical", json!({}), |subject| {
+        allocator(subject).unwrap()
+    });
+}
+
+#[test]
+fn round_robin() {
+    both("tepui_allocators", "round-robin", json!({}), |subject| {
+        allocator(subject).unwrap()
+    });
+}
+
+#[test]
+fn standalone() {
+    both("tepui_leaders", "standalone", json!({}), |subject| {
+        leader(subject).unwrap()
+    });
+}
+
+#[test]
+fn examples() {
+    let groups = json!({"admins": "ops", "groups": {"ops": ["root"], "web": ["www"]}});
+    both("group_authorizer", "acme/group", groups, |subject| {
+        authorizer(subject).unwrap()
+    });
+    both(
+        "longest_wait",
+        "acme/longest-wait",
+        json!({"per_round": 3}),
+        |subject| allocator(subject).unwrap(),
+    );
+    let root = tempfile::tempdir().unwrap();
+    let settings = json!({"root": root.path(), "max_megabytes": 1});
+    let config = ContainerConfig {
+        labels: [("scratch".to_owned(), "yes".to_owned())].into(),
+        ..ContainerConfig::default()
+    };
+    both("scratch", "acme/scratch", settings, |subject| {
+        isolator(subject, &config).unwrap()
+    });
+    assert_eq!(
+        root.path().read_dir().unwrap().count(),
+        0,
+        "the isolator leaves nothing behind"
+    );
+}
+
+#[test]
+fn an_allocator_that_offers_too_much_fails_its_suite() {
+    let subject = Subject::file(library("tepui_bad_misbehaving"), "bad/greedy", json!({}));
+    let error = format!("{:#}", allocator(&subject).unwrap_err());
+    assert!(error.contains("more than is free"), "{error}");
+}
