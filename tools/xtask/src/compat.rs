@@ -145,8 +145,8 @@ fn render(rows: &[Row<'_>]) -> String {
     let mut page = String::from(
         "# Compatibility with Apache Mesos\n\n\
          Every feature of Mesos up to 1.11 (HEAD: after it), and where Tepui stands. *works*: behaves as Mesos does, shown\n\
-         by the named test. *partial*: the note says what is missing. *not yet*: refused with a clear error where a client\n\
-         could ask for it. *won't*: the note says why. Version is the first Mesos release with the feature.\n\n\
+         by the named test. *partial*: the note says what is missing. *not yet*: the note says what becomes of who asks\n\
+         for it. *won't*: the note says why. Version is the first Mesos release with the feature.\n\n\
          Generated from `compatibility.tsv` by `cargo xtask compat --write`; CI checks that every named test exists.\n\n",
     );
     let _ = writeln!(page, "{} of {ROWS} rows: {}.\n", rows.len(), summary(rows));

@@ -39,7 +39,7 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("help", "Print this text and exit.").default("false").group(Group::Program),
     list("hooks", "Comma list of hook modules, run in order.").refused(NOT_YET),
     flag("hostname_lookup", "When false and hostname unset, use the IP text as hostname.").default("true").group(Group::Network),
-    text("hostname", "Name advertised in leader record; unset means reverse lookup of the advertised IP.").group(Group::Network),
+    text("hostname", "Name advertised in leader record; unset means the machine's name, or localhost for a loopback address.").group(Group::Network),
     list("http_authenticators", "HTTP authenticator(s) for both realms: `basic` or module names.").default("basic").refused(UNPROTECTED),
     list("http_framework_authenticators", "HTTP authenticator(s) for the scheduler realm.").refused(UNPROTECTED),
     flag("initialize_driver_logging", "Whether scheduler/executor drivers set up logging.").default("true").ignored(NO_SUCH_PART),
