@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tepui_http::{HeaderName, Media, Request, Response};
+use tepui_http::{HeaderName, Media, Request, Response, StatusCode};
 use tepui_model::authorization::Subject;
 use tepui_proto::v1::scheduler;
 use tepui_proto::v1::scheduler::call::Type;
@@ -101,6 +101,16 @@ impl SchedulerApi {
         subject: Option<Subject>,
         stream_id: String,
     ) -> Result<Response, Refusal> {
+        if call.r#type() == Type::UpdateFramework
+            && let Some(update) = &call.update_framework
+        {
+            // Its roles may be others than those that it has subscribed with.
+            let info = &update.framework_info;
+            let refused = authorize::registration(&*self.authorizer, subject.as_ref(), info).await;
+            if let Some(text) = refused {
+                return Err(Refusal::new(StatusCode::FORBIDDEN, text));
+            }
+        }
         let (reply, replied) = oneshot::channel();
         let call = LaneCall {
             subject,

@@ -10,7 +10,7 @@ use tepui_http::{Media, StatusCode};
 use tepui_model::authorization::{Action, Subject};
 use tepui_proto::link::link_frame::Body;
 use tepui_proto::v1::TaskState;
-use tepui_proto::v1::scheduler::event;
+use tepui_proto::v1::scheduler::{Call, call, event};
 use tepui_proto::v1::task_status::Reason;
 
 use support::{FakeAgent, Scheduler, framework, settings, site, site_with, task, until};
@@ -227,6 +227,20 @@ async fn the_authorizer_is_asked_before_the_owner() {
     let status = scheduler.status().await;
     assert_eq!(status.state, i32::from(TaskState::TaskError));
     assert_eq!(status.reason, Some(Reason::TaskUnauthorized.into()));
+
+    let mut info = framework("good");
+    info.id = Some(scheduler.id.clone());
+    info.roles.push("bad".to_owned());
+    let update = call::UpdateFramework {
+        framework_info: info,
+        ..Default::default()
+    };
+    let call = Call {
+        r#type: Some(call::Type::UpdateFramework.into()),
+        update_framework: Some(update),
+        ..Default::default()
+    };
+    assert_eq!(scheduler.call(call).await.status, StatusCode::FORBIDDEN);
     site.master.stop().await;
 }
 
