@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use tepui_model::Rng;
@@ -224,7 +225,10 @@ pub(crate) struct Simulation {
 /// Runs a seed to its end. The error says which promise was broken, and when.
 pub fn run(options: &Options) -> Result<Outcome, Box<Failure>> {
     let mut simulation = Simulation::new(options);
-    match simulation.live(options.faulty) {
+    // A panic in a state is a broken promise like others: the seed has to be named.
+    let life = AssertUnwindSafe(|| simulation.live(options.faulty));
+    let result = catch_unwind(life).unwrap_or_else(|_| Err("panicked, see above".into()));
+    match result {
         Ok(()) => Ok(Outcome {
             hash: simulation.hash.value(),
             events: simulation.events,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tepui_model::id::{AgentId, ExecutorId, FrameworkId, TaskId};
+use tepui_model::id::{AgentId, ContainerId, ExecutorId, FrameworkId, TaskId};
 use tepui_model::time::Now;
 use tepui_proto::Wire;
 use tepui_proto::v1;
@@ -34,28 +34,35 @@ impl AgentState {
             let id = FrameworkId::from(framework.info.id.as_ref().map_or("", |id| &id.value));
             self.frameworks
                 .push(Framework::new(id.clone(), framework.info.0));
+            let mut missing = Vec::new();
             for executor in framework.executors {
-                self.recover_executor(&id, executor, now, effects);
+                missing.extend(self.recover_executor(&id, executor, effects));
+            }
+            // Only now: the last end of a framework ends the framework as well.
+            for container in missing {
+                let end = ContainerEnd {
+                    never_started: true,
+                    ..ContainerEnd::default()
+                };
+                self.container_ended(&container, end, now, effects);
             }
             // What is over, and frameworks that have nothing left, go to the history.
             self.settle(&id, effects);
         }
     }
 
+    /// Takes an executor over. Its container, if nothing of it was found, has to be ended.
     fn recover_executor(
         &mut self,
         id: &FrameworkId,
         recovered: RecoveredExecutor,
-        now: Now,
         effects: &mut Vec<Effect>,
-    ) {
+    ) -> Option<ContainerId> {
         let found = recovered.found.clone();
         let container = recovered.container.clone();
         let seed = self.rng.next_u64();
         let agent = self.agent().to_owned();
-        let Some(mut replayed) = replay(id, &agent, recovered) else {
-            return;
-        };
+        let mut replayed = replay(id, &agent, recovered)?;
         let framework = self.framework_mut(id).expect("it was just pushed");
         if replayed.retired {
             replayed.executor.state = ExecutorState::Terminated;
@@ -63,7 +70,7 @@ impl AgentState {
             framework
                 .completed_executors
                 .push_back(Arc::new(replayed.executor));
-            return;
+            return None;
         }
         framework.streams.extend(replayed.streams);
         let done = replayed.executor.is_done();
@@ -84,13 +91,7 @@ impl AgentState {
         framework.executors.push(Arc::new(replayed.executor));
 
         match found {
-            Found::Missing => {
-                let end = ContainerEnd {
-                    never_started: true,
-                    ..ContainerEnd::default()
-                };
-                self.container_ended(&container, end, now, effects);
-            }
+            Found::Missing => return Some(container),
             Found::Running { .. } | Found::Ended => {
                 if done {
                     effects.push(Effect::Destroy {
@@ -108,6 +109,7 @@ impl AgentState {
                 effects.push(Effect::Watch { container });
             }
         }
+        None
     }
 }
 
