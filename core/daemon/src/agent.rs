@@ -7,9 +7,8 @@ use std::sync::Arc;
 use anyhow::{Context as _, anyhow};
 use tepui_containerizer::Containerizer;
 use tepui_core_agent::{Agent, Ended, Settings, attach_endpoints, resources};
-use tepui_host::config::ModuleConfig;
+use tepui_host::ModuleHost;
 use tepui_host::kinds::isolator::IsolatorClient;
-use tepui_host::{HostSettings, ModuleHost};
 use tepui_http::shared::{Files, Logging, Metrics, Shared, VersionInfo};
 use tepui_http::{Listener, Router, ServerSettings};
 use tepui_model::Attributes;
@@ -73,7 +72,7 @@ async fn run(settings: AgentSettings, level: LogLevel) -> anyhow::Result<()> {
 
     std::fs::create_dir_all(&settings.work_dir)
         .with_context(|| format!("--work_dir: cannot make {}", settings.work_dir.display()))?;
-    let host = module_host(&settings);
+    let host = ModuleHost::new(settings.host());
     let containers = containerizer(&settings, &host).await?;
     let address = settings.common.network.bind();
     let listener = Listener::bind(ServerSettings::new(address)).await?;
@@ -115,36 +114,6 @@ async fn run(settings: AgentSettings, level: LogLevel) -> anyhow::Result<()> {
         }
         Ended::Failed(reason) => Err(anyhow!(reason)),
     }
-}
-
-fn module_host(settings: &AgentSettings) -> ModuleHost {
-    ModuleHost::new(HostSettings {
-        runtime_dir: Some(settings.runtime_dir.join("modules")),
-        work_dir: Some(settings.work_dir.clone()),
-        module_host: settings.common.module_host.clone(),
-        log_level: settings.common.log.level.to_lowercase(),
-        ..HostSettings::new("agent", modules(settings))
-    })
-}
-
-/// What is configured for modules, with Mesos' `--cgroups_*` flags as settings of the module that has them. Its own
-/// table in the configuration wins.
-fn modules(settings: &AgentSettings) -> ModuleConfig {
-    let mut modules = settings.common.modules.clone();
-    let cgroups = modules.settings.entry("cgroups".to_owned()).or_default();
-    let flags = [
-        ("cgroups_root", settings.cgroups_root.clone().into()),
-        ("cgroups_enable_cfs", settings.cgroups_enable_cfs.into()),
-        ("cgroups_limit_swap", settings.cgroups_limit_swap.into()),
-        (
-            "cgroups_destroy_timeout_secs",
-            settings.cgroups_destroy_timeout.as_secs().into(),
-        ),
-    ];
-    for (name, value) in flags {
-        cgroups.entry(name).or_insert(value);
-    }
-    modules
 }
 
 /// The containerizer with the isolators that are configured, or with our choice for this user.
@@ -225,10 +194,7 @@ fn shared(settings: &AgentSettings, level: LogLevel) -> Shared {
 
 fn agent_settings(settings: &AgentSettings, port: u16) -> anyhow::Result<Settings> {
     let network = &settings.common.network;
-    let master = settings
-        .master
-        .clone()
-        .ok_or_else(|| anyhow!("missing required flag: --master"))?;
+    let master = settings.master.clone();
     let total = resources(
         settings.resources.as_deref(),
         &settings.default_role,

@@ -12,7 +12,7 @@ use tepui_core_master::{
 use tepui_host::kinds::allocator::AllocatorClient;
 use tepui_host::kinds::authorizer::AuthorizerClient;
 use tepui_host::kinds::leader::LeaderClient;
-use tepui_host::{HostSettings, Instance, ModuleHost};
+use tepui_host::{Instance, ModuleHost};
 use tepui_http::shared::{Files, Logging, Metrics, VersionInfo};
 use tepui_model::resources::{Quantities, Resources};
 use tepui_proto::json;
@@ -74,7 +74,7 @@ async fn run(settings: MasterSettings, level: LogLevel) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let store = store(&settings)?;
-    let host = module_host(&settings);
+    let host = ModuleHost::new(settings.host());
     let parts = parts(&settings, &host, store, level).await?;
     let master = Master::start(master_settings(&settings)?, parts).await?;
     start::announce(master.local_addr());
@@ -99,20 +99,6 @@ fn store(settings: &MasterSettings) -> anyhow::Result<Arc<dyn Store>> {
     Ok(Arc::new(
         Registry::open(work_dir.join("registry.redb")).context("--work_dir")?,
     ))
-}
-
-fn module_host(settings: &MasterSettings) -> ModuleHost {
-    ModuleHost::new(HostSettings {
-        // In memory the copies of the libraries would count as ours.
-        runtime_dir: settings
-            .work_dir
-            .as_ref()
-            .map(|dir| dir.join("run/modules")),
-        work_dir: settings.work_dir.clone(),
-        module_host: settings.common.module_host.clone(),
-        log_level: settings.common.log.level.to_lowercase(),
-        ..HostSettings::new("master", settings.common.modules.clone())
-    })
 }
 
 /// Loads the modules, all at once: each is tried in a child process first.

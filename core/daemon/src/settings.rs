@@ -84,11 +84,9 @@ pub struct MasterSettings {
     pub registry: Registry,
     pub registry_fetch_timeout: Duration,
     pub registry_store_timeout: Duration,
-    pub root_submissions: bool,
     pub agent_reregister_timeout: Duration,
     pub agent_ping_timeout: Duration,
     pub max_agent_ping_timeouts: u32,
-    pub require_agent_domain: bool,
     pub allocator: String,
     pub allocation_interval: Duration,
     pub offer_timeout: Option<Duration>,
@@ -100,7 +98,6 @@ pub struct MasterSettings {
     pub max_completed_tasks_per_framework: usize,
     pub max_unreachable_tasks_per_framework: usize,
     pub max_operator_event_stream_subscribers: usize,
-    pub publish_per_framework_metrics: bool,
 }
 
 /// Settings of the agent.
@@ -108,9 +105,8 @@ pub struct MasterSettings {
 #[expect(missing_docs, reason = "each is the flag of its name; see --help")]
 pub struct AgentSettings {
     pub common: CommonSettings,
-    /// `host:port` of the master, unless a detector is named.
-    pub master: Option<String>,
-    pub master_detector: String,
+    /// `host:port` of the master.
+    pub master: String,
     pub work_dir: PathBuf,
     pub runtime_dir: PathBuf,
     /// Where `tepui-init` is looked for before the daemon's own directory.
@@ -122,24 +118,16 @@ pub struct AgentSettings {
     /// Whether isolation is what the site asked for, or our choice for this user.
     pub isolation_given: bool,
     pub switch_user: bool,
-    pub sandbox_directory: String,
     /// As written; parsed by the agent, which adds what is missing from the machine.
     pub resources: Option<String>,
     pub default_role: String,
     pub attributes: Option<String>,
     pub executor_environment_variables: Option<serde_json::Map<String, Json>>,
     pub executor_shutdown_grace_period: Duration,
-    pub http_heartbeat_interval: Duration,
     pub registration_backoff_factor: Duration,
     pub recover: Recover,
     pub recovery_timeout: Duration,
-    pub strict: bool,
     pub max_completed_executors_per_framework: usize,
-    pub cgroups_hierarchy: PathBuf,
-    pub cgroups_root: String,
-    pub cgroups_destroy_timeout: Duration,
-    pub cgroups_enable_cfs: bool,
-    pub cgroups_limit_swap: bool,
 }
 
 /// What to do with containers found at start.
@@ -209,6 +197,8 @@ impl MasterSettings {
     /// For the module host.
     pub fn host(&self) -> HostSettings {
         HostSettings {
+            // In memory the copies of the libraries would count as the daemon's.
+            runtime_dir: self.work_dir.as_ref().map(|dir| dir.join("run")),
             work_dir: self.work_dir.clone(),
             ..self.common.host("master")
         }
@@ -260,11 +250,9 @@ impl MasterSettings {
             registry,
             registry_fetch_timeout: duration(&values, "registry_fetch_timeout"),
             registry_store_timeout: duration(&values, "registry_store_timeout"),
-            root_submissions: values.is("root_submissions"),
             agent_reregister_timeout: duration(&values, "agent_reregister_timeout"),
             agent_ping_timeout: duration(&values, "agent_ping_timeout"),
             max_agent_ping_timeouts: number(&values, "max_agent_ping_timeouts") as u32,
-            require_agent_domain: values.is("require_agent_domain"),
             allocator: text(&values, "allocator"),
             allocation_interval: duration(&values, "allocation_interval"),
             offer_timeout: values.duration("offer_timeout"),
@@ -281,7 +269,6 @@ impl MasterSettings {
                 &values,
                 "max_operator_event_stream_subscribers",
             ),
-            publish_per_framework_metrics: values.is("publish_per_framework_metrics"),
         })
     }
 }
@@ -298,12 +285,9 @@ impl AgentSettings {
 
     /// Kind and name of each module that is selected.
     pub fn modules(&self) -> Vec<(&'static str, String)> {
-        let isolators = self.isolation.iter().map(|name| ("isolator", name.clone()));
-        isolators
-            .chain([
-                ("authorizer", self.common.authorizer.clone()),
-                ("leader-detector", self.master_detector.clone()),
-            ])
+        self.isolation
+            .iter()
+            .map(|name| ("isolator", name.clone()))
             .collect()
     }
 
@@ -328,26 +312,13 @@ impl AgentSettings {
             .path("work_dir")
             .ok_or_else(|| together("'work_dir' is needed"))?;
         let master = values.text("master").map(str::trim).map(String::from);
-        let detector = values.text("master_detector").map(String::from);
-        match (&master, &detector) {
-            (None, None) => return Err(together("'master' or 'master_detector' is needed")),
-            (Some(_), Some(_)) => {
-                return Err(together(
-                    "'master' and 'master_detector' exclude each other",
-                ));
-            }
-            (Some(master), None) if master.starts_with("zk://") => {
-                return Err(together(
-                    "'master': ZooKeeper is not supported yet; give host:port",
-                ));
-            }
-            _ => {}
+        let master = master.ok_or_else(|| together("'master' is needed"))?;
+        if master.starts_with("zk://") {
+            return Err(together(
+                "'master': ZooKeeper is not supported yet; give host:port",
+            ));
         }
-        if let Some(master) = &master {
-            values
-                .modules
-                .set("standalone", "master", master.as_str().into());
-        }
+        cgroups(&mut values);
         let authorizer = single(&values, "authorizer")?;
         let environment = values
             .text("executor_environment_variables")
@@ -356,7 +327,6 @@ impl AgentSettings {
         Ok(AgentSettings {
             common: common(&mut values, authorizer)?,
             master,
-            master_detector: detector.unwrap_or_else(|| "standalone".into()),
             work_dir,
             runtime_dir: values.path("runtime_dir").expect("has a default"),
             launcher_dir: values.path("launcher_dir"),
@@ -364,29 +334,21 @@ impl AgentSettings {
             isolation: isolation_of(&values),
             isolation_given,
             switch_user: values.is("switch_user"),
-            sandbox_directory: text(&values, "sandbox_directory"),
             resources: values.text("resources").map(String::from),
             default_role: text(&values, "default_role"),
             attributes: values.text("attributes").map(String::from),
             executor_environment_variables: environment,
             executor_shutdown_grace_period: duration(&values, "executor_shutdown_grace_period"),
-            http_heartbeat_interval: duration(&values, "http_heartbeat_interval"),
             registration_backoff_factor: duration(&values, "registration_backoff_factor"),
             recover: match values.text("recover") {
                 Some("cleanup") => Recover::Cleanup,
                 _ => Recover::Reconnect,
             },
             recovery_timeout: duration(&values, "recovery_timeout"),
-            strict: values.is("strict"),
             max_completed_executors_per_framework: number(
                 &values,
                 "max_completed_executors_per_framework",
             ),
-            cgroups_hierarchy: text(&values, "cgroups_hierarchy").into(),
-            cgroups_root: text(&values, "cgroups_root"),
-            cgroups_destroy_timeout: duration(&values, "cgroups_destroy_timeout"),
-            cgroups_enable_cfs: values.is("cgroups_enable_cfs"),
-            cgroups_limit_swap: values.is("cgroups_limit_swap"),
         })
     }
 }
@@ -418,22 +380,17 @@ fn default_runtime_dir() -> String {
 fn common(values: &mut Values, authorizer: String) -> Result<CommonSettings, FlagError> {
     one_of(values, "logging_level", &["INFO", "WARNING", "ERROR"])?;
     let network = network(values)?;
-    if let Some(acls) = values.get("acls").cloned() {
-        // The module's settings are the ACLs themselves. Nearer to the command line than the file's
-        // table, unless it is of the file itself.
-        let Ok(Json::Object(acls_of)) = serde_json::from_str(&acls.text) else {
+    if let Some(acls) = values.text("acls").map(String::from) {
+        let Ok(Json::Object(acls)) = serde_json::from_str(&acls) else {
             return Err(together("'acls': expected a JSON object"));
         };
-        for (key, value) in acls_of {
-            match acls.source {
-                Source::File(_) => values.modules.set_if_absent("local", &key, value),
-                _ => values.modules.set("local", &key, value),
-            }
+        // The module's settings are the ACLs themselves.
+        for (key, value) in acls {
+            set_in_module(values, "acls", "local", &key, value);
         }
         if authorizer != "local" {
-            values.notices.push(format!(
-                "flag 'acls' has no effect: the authorizer is '{authorizer}'"
-            ));
+            let notice = format!("flag 'acls' has no effect: the authorizer is '{authorizer}'");
+            values.notices.push(notice);
         }
     }
     Ok(CommonSettings {
@@ -453,6 +410,34 @@ fn common(values: &mut Values, authorizer: String) -> Result<CommonSettings, Fla
         flags: values.shown().into_iter().collect(),
         notices: values.notices.clone(),
     })
+}
+
+/// Gives a flag that was given to the module whose setting it is. The command line and the environment
+/// win over the module's table in the file; a flag of the file does not.
+fn set_in_module(values: &mut Values, flag: &str, module: &str, key: &str, value: Json) {
+    match values.get(flag).map(|value| &value.source) {
+        None | Some(Source::Default) => {}
+        Some(Source::File(_)) => values.modules.set_if_absent(module, key, value),
+        Some(_) => values.modules.set(module, key, value),
+    }
+}
+
+/// Flags of Mesos that are settings of the module `cgroups`.
+fn cgroups(values: &mut Values) {
+    let root = text(values, "cgroups_root").into();
+    set_in_module(values, "cgroups_root", "cgroups", "cgroups_root", root);
+    for flag in [
+        "cgroups_enable_cfs",
+        "cgroups_limit_swap",
+        "cgroups_cpu_enable_pids_and_tids_count",
+        "revocable_cpu_low_priority",
+    ] {
+        let on = values.is(flag).into();
+        set_in_module(values, flag, "cgroups", flag, on);
+    }
+    let timeout = duration(values, "cgroups_destroy_timeout").as_secs().into();
+    let (flag, key) = ("cgroups_destroy_timeout", "cgroups_destroy_timeout_secs");
+    set_in_module(values, flag, "cgroups", key, timeout);
 }
 
 fn network(values: &Values) -> Result<Network, FlagError> {

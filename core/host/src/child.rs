@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -82,6 +83,8 @@ impl Child {
             .arg(library)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
+            // Keys pressed at the daemon's terminal are for the daemon.
+            .process_group(0)
             .spawn()
             .map_err(ChildError::Spawn)?;
         let input = ours.try_clone().map_err(ChildError::Spawn)?;

@@ -1,10 +1,7 @@
-//! Allocator `{{name}}`: each agent goes to the framework that was served least recently.
+//! Allocator `acme/module`: each agent goes to the framework that was served least recently.
 use tepui_module_sdk::prelude::*;
 
-#[cfg(test)]
-mod tests;
-
-/// Settings of `{{name}}`.
+/// Settings of `acme/module`.
 #[config]
 pub struct Config {
     /// Agents one framework may get in a round; 0 is no limit.
@@ -13,23 +10,27 @@ pub struct Config {
 }
 
 /// The module. Equal facts and rounds must give equal proposals: no clock, no randomness of its own.
-pub struct {{Type}} {
+pub struct AcmeModule {
     config: Config,
     /// Number of the last agent a framework got.
     served: BTreeMap<FrameworkKey, u64>,
     count: u64,
 }
 
-impl Module for {{Type}} {
+impl Module for AcmeModule {
     type Config = Config;
-    const NAME: &'static str = "{{name}}";
+    const NAME: &'static str = "acme/module";
 
     fn create(config: Config, _: Context) -> Result<Self> {
-        Ok(Self { config, served: BTreeMap::new(), count: 0 })
+        Ok(Self {
+            config,
+            served: BTreeMap::new(),
+            count: 0,
+        })
     }
 }
 
-impl Allocator for {{Type}} {
+impl Allocator for AcmeModule {
     fn allocate(&mut self, cluster: &Cluster, round: &Round, out: &mut Proposals<'_>) {
         let mut given: BTreeMap<FrameworkKey, usize> = BTreeMap::new();
         for &agent in &round.candidates {
@@ -50,5 +51,3 @@ impl Allocator for {{Type}} {
         }
     }
 }
-
-export!(allocator: {{Type}});

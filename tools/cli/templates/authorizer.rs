@@ -1,10 +1,7 @@
-//! Authorizer `{{name}}`: only tasks of certain users may run.
+//! Authorizer `acme/module`: only tasks of certain users may run.
 use tepui_module_sdk::prelude::*;
 
-#[cfg(test)]
-mod tests;
-
-/// Settings of `{{name}}`.
+/// Settings of `acme/module`.
 #[config]
 pub struct Config {
     /// Users whose tasks may run and be seen.
@@ -12,18 +9,18 @@ pub struct Config {
 }
 
 /// The module.
-pub struct {{Type}}(Config);
+pub struct AcmeModule(Config);
 
-impl Module for {{Type}} {
+impl Module for AcmeModule {
     type Config = Config;
-    const NAME: &'static str = "{{name}}";
+    const NAME: &'static str = "acme/module";
 
     fn create(config: Config, _: Context) -> Result<Self> {
         Ok(Self(config))
     }
 }
 
-impl Authorizer for {{Type}} {
+impl Authorizer for AcmeModule {
     async fn approver(&self, _: Option<&Subject>, action: Action) -> Result<Approver> {
         let users = self.0.users.clone();
         Ok(match action {
@@ -34,5 +31,3 @@ impl Authorizer for {{Type}} {
         })
     }
 }
-
-export!(authorizer: {{Type}});

@@ -1,10 +1,7 @@
-//! Isolator `{{name}}`: gives every container one more environment variable.
+//! Isolator `acme/module`: gives every container one more environment variable.
 use tepui_module_sdk::prelude::*;
 
-#[cfg(test)]
-mod tests;
-
-/// Settings of `{{name}}`.
+/// Settings of `acme/module`.
 #[config]
 pub struct Config {
     /// Name of the variable.
@@ -14,18 +11,18 @@ pub struct Config {
 }
 
 /// The module.
-pub struct {{Type}}(Config);
+pub struct AcmeModule(Config);
 
-impl Module for {{Type}} {
+impl Module for AcmeModule {
     type Config = Config;
-    const NAME: &'static str = "{{name}}";
+    const NAME: &'static str = "acme/module";
 
     fn create(config: Config, _: Context) -> Result<Self> {
         Ok(Self(config))
     }
 }
 
-impl Isolator for {{Type}} {
+impl Isolator for AcmeModule {
     const LIMITS: bool = false;
 
     async fn recover(&self, _running: Vec<Container>, orphans: Vec<ContainerId>) -> Result<()> {
@@ -43,5 +40,3 @@ impl Isolator for {{Type}} {
         Ok(())
     }
 }
-
-export!(isolator: {{Type}});

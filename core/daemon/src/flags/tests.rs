@@ -251,10 +251,7 @@ fn settings_that_do_not_go_together_are_refused() {
     }
     for (args, message) in [
         (&["--master=a:1"][..], "'work_dir' is needed"),
-        (
-            &["--work_dir=/w"],
-            "'master' or 'master_detector' is needed",
-        ),
+        (&["--work_dir=/w"], "'master' is needed"),
         (
             &["--work_dir=/w", "--master=zk://x/y"],
             "'master': ZooKeeper is not supported yet; give host:port",

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
+use serde_json::json;
 
 /// Write a new module project
 #[derive(clap::Args)]
@@ -61,14 +62,37 @@ impl Kind {
         }
     }
 
-    /// Settings that its template needs.
-    fn settings(self) -> &'static str {
+    /// Settings that its template needs, as JSON.
+    fn settings(self) -> serde_json::Value {
         match self {
-            Kind::Allocator => "most_per_round = 0",
-            Kind::Authorizer => "users = [\"www-data\"]",
-            Kind::Isolator => "variable = \"GREETING\"\nvalue = \"hello\"",
-            Kind::Leader => "",
+            Kind::Allocator => json!({"most_per_round": 0}),
+            Kind::Authorizer => json!({"users": ["www-data"]}),
+            Kind::Isolator => json!({"variable": "GREETING", "value": "hello"}),
+            Kind::Leader => json!({}),
         }
+    }
+
+    /// What its suite needs besides the module: an isolator gets a container it has something to do for.
+    fn suite_arguments(self) -> &'static str {
+        match self {
+            Kind::Isolator => ", &Default::default()",
+            _ => "",
+        }
+    }
+
+    /// The module of this kind, complete. The templates are modules themselves, tested as such; only what
+    /// makes a library of them is not in them.
+    fn source(self, name: &str) -> String {
+        let module = self
+            .module()
+            .replace("AcmeModule", &type_name(name))
+            .replace("acme/module", name);
+        let kind = self.word();
+        let of_library = format!(
+            "\nexport!({kind}: {});\n\n#[cfg(test)]\nmod tests;\n",
+            type_name(name)
+        );
+        module.trim_end().to_owned() + "\n" + &of_library
     }
 }
 
@@ -94,7 +118,14 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
             .replace("{{Type}}", &type_name(&args.name))
             .replace("{{kind}}", args.kind.word())
             .replace("{{sdk}}", &sdk.display().to_string())
-            .replace("{{settings}}", args.kind.settings())
+            .replace(
+                "{{settings}}",
+                toml::to_string(&args.kind.settings())
+                    .unwrap_or_default()
+                    .trim_end(),
+            )
+            .replace("{{json}}", &args.kind.settings().to_string())
+            .replace("{{more}}", args.kind.suite_arguments())
             .replace("{{selection}}", &args.kind.selection(&args.name))
             .replace(
                 "{{library}}",
@@ -110,7 +141,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     write("README.md", include_str!("../../templates/README.md"))?;
     write("example.toml", include_str!("../../templates/example.toml"))?;
     write(".gitignore", "/target\n")?;
-    write("src/lib.rs", args.kind.module())?;
+    write("src/lib.rs", &args.kind.source(&args.name))?;
     write("src/tests.rs", include_str!("../../templates/tests.rs"))?;
     // The versions that the SDK was tested with.
     if let Ok(lock) = fs::read(sdk.join("Cargo.lock")) {
@@ -202,6 +233,10 @@ mod tests {
 
     #[test]
     fn an_authorizer_is_at_most_forty_lines() {
-        assert!(Kind::Authorizer.module().lines().count() <= 40);
+        let source = Kind::Authorizer.source("acme/group");
+        assert!(
+            source.lines().count() <= 40 && source.contains("export!(authorizer: AcmeGroup);"),
+            "{source}"
+        );
     }
 }
