@@ -428,6 +428,10 @@ impl End for Connection {
             (Some(Body::Refuse(_)), Stage::Asked) => {
                 queues.replies.push_back(frame.clone());
                 self.drop_session(frame.session, CloseReason::Refused, queues);
+                // An agent that is alone on its connection waits for its end before it tries again.
+                if self.sessions.is_empty() {
+                    queues.done = Some(CloseReason::Refused);
+                }
                 false
             }
             (Some(Body::Shutdown(_)), _) | (_, Stage::Live) => true,

@@ -273,6 +273,8 @@ async fn an_owner_may_refuse() {
         pair.master().await.1,
         MasterEvent::Closed(CloseReason::Refused)
     ));
+    let more = pair.agent_events.recv().await;
+    assert!(more.is_none(), "nothing is left on the connection: {more:?}");
 }
 
 #[tokio::test(start_paused = true)]
