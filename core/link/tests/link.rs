@@ -274,7 +274,10 @@ async fn an_owner_may_refuse() {
         MasterEvent::Closed(CloseReason::Refused)
     ));
     let more = pair.agent_events.recv().await;
-    assert!(more.is_none(), "nothing is left on the connection: {more:?}");
+    assert!(
+        more.is_none(),
+        "nothing is left on the connection: {more:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
