@@ -54,9 +54,7 @@ impl Kind {
     fn selection(self, name: &str) -> String {
         match self {
             Kind::Allocator => format!("allocator = \"{name}\""),
-            Kind::Authorizer => {
-                format!("authorizers = [\"{name}\"]   # of an agent: authorizer = \"{name}\"")
-            }
+            Kind::Authorizer => format!("authorizers = [\"{name}\"]"),
             Kind::Isolator => format!("isolation = [\"{name}\"]"),
             Kind::Leader => format!("master_contender = \"{name}\"\nmaster_detector = \"{name}\""),
         }
