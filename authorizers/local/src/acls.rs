@@ -64,7 +64,7 @@ const NOT_YET: &[&str] = &[
     "reactivate_agents",
 ];
 
-/// The object of `--acls`. Checked by [`Config::validated`], so that its errors name what is wrong.
+/// The object of `--acls`. Checked when the module is made, so that errors name what is wrong.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(transparent)]
 pub struct Config(Map<String, Value>);

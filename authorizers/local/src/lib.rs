@@ -107,7 +107,7 @@ mod tests {
             Approver::ByValue {
                 check: tepui_module_sdk::Check::Now(check),
                 without_object,
-            } => object.map_or(without_object, |value| check(value)),
+            } => object.map_or(without_object, check),
             _ => false,
         }
     }

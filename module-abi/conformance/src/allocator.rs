@@ -135,7 +135,7 @@ fn agent(key: u32) -> Agent {
         principal: None,
         labels: None,
     };
-    if key % 3 == 0 {
+    if key.is_multiple_of(3) {
         total.push(Resource::scalar("cpus", Scalar::units(2)).with_reservations(vec![reservation]));
     }
     Agent {

@@ -134,12 +134,12 @@ impl Note {
     }
 }
 
-/// Length of the note that [`write`] makes.
+/// Length of the note that [`write()`] makes.
 pub const fn length(abi: &str, sdk: &str, panic: &str, modules: &[NoteModule]) -> usize {
     emit(&mut [], abi, sdk, panic, modules)
 }
 
-/// The note, in an array of exactly [`length`] bytes.
+/// The note, in an array of exactly [`length()`] bytes.
 pub const fn write<const N: usize>(
     abi: &str,
     sdk: &str,

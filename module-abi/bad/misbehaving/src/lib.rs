@@ -22,7 +22,7 @@ tepui_module_sdk::export!(
 
 /// Declares an authorizer by what `create` and `approver` do.
 macro_rules! authorizer {
-    ($(#[$doc:meta])* $type:ident = $name:literal, create $create:expr, approver $approver:expr) => {
+    ($(#[$doc:meta])* $type:ident = $name:literal, create $create:block, approver $approver:block) => {
         $(#[$doc])*
         pub struct $type;
 
@@ -32,7 +32,7 @@ macro_rules! authorizer {
 
             #[allow(unreachable_code, reason = "some never come to an end")]
             fn create(_: NoConfig, _: Context) -> Result<Self> {
-                $create;
+                $create
                 Ok(Self)
             }
         }
@@ -40,7 +40,7 @@ macro_rules! authorizer {
         impl Authorizer for $type {
             #[allow(unreachable_code, reason = "some never come to an end")]
             async fn approver(&self, _: Option<&Subject>, _: Action) -> Result<Approver> {
-                $approver;
+                $approver
                 Ok(Approver::Always)
             }
         }
@@ -49,7 +49,7 @@ macro_rules! authorizer {
 
 authorizer! {
     /// Panics when it is polled for the second time.
-    PanicAfterAwait = "bad/panic-after-await", create (), approver {
+    PanicAfterAwait = "bad/panic-after-await", create {}, approver {
         time::sleep(Duration::from_millis(1)).await;
         panic!("after an await, as it should")
     }
@@ -57,37 +57,37 @@ authorizer! {
 
 authorizer! {
     /// Keeps the thread that starts a call.
-    HangInStart = "bad/hang-in-start", create (), approver hang()
+    HangInStart = "bad/hang-in-start", create {}, approver { hang() }
 }
 
 authorizer! {
     /// Gives the thread back and never answers.
-    NeverAnswers = "bad/never-answers", create (), approver std::future::pending::<()>().await
+    NeverAnswers = "bad/never-answers", create {}, approver { std::future::pending::<()>().await }
 }
 
 authorizer! {
     /// Ends the process in a call.
-    CrashInStart = "bad/crash-in-start", create (), approver process::abort()
+    CrashInStart = "bad/crash-in-start", create {}, approver { process::abort() }
 }
 
 authorizer! {
     /// Panics when it is made.
-    PanicInCreate = "bad/panic-in-create", create panic!("in create, as it should"), approver ()
+    PanicInCreate = "bad/panic-in-create", create { panic!("in create, as it should") }, approver {}
 }
 
 authorizer! {
     /// Never ends being made.
-    HangInCreate = "bad/hang-in-create", create hang(), approver ()
+    HangInCreate = "bad/hang-in-create", create { hang() }, approver {}
 }
 
 authorizer! {
     /// Ends the process when it is made.
-    CrashInCreate = "bad/crash-in-create", create process::abort(), approver ()
+    CrashInCreate = "bad/crash-in-create", create { process::abort() }, approver {}
 }
 
 authorizer! {
     /// Leaves the process when it is made, as if all were well.
-    ExitInCreate = "bad/exit-in-create", create process::exit(0), approver ()
+    ExitInCreate = "bad/exit-in-create", create { process::exit(0) }, approver {}
 }
 
 fn hang() {
