@@ -10,6 +10,7 @@ use std::process::{Child, Command, Output, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use tepui_containerizer::leaks;
 
 use crate::wait::wait_for;
 
@@ -68,8 +69,27 @@ impl Drop for Scratch {
             eprintln!("kept {}", self.0.display());
         } else {
             let _ = fs::remove_dir_all(&self.0);
+            for subsystem in ["cpu", "cpuacct", "memory"] {
+                let hierarchy = Path::new("/sys/fs/cgroup").join(subsystem);
+                let _ = fs::remove_dir(hierarchy.join(cgroups_root(&self.0)));
+            }
         }
     }
+}
+
+/// The cgroup root of the agents of a folder: no other test's containers are there.
+fn cgroups_root(dir: &Path) -> String {
+    let name = dir.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+/// Waits until nothing of the containers of a folder's agents is left: processes, mounts, cgroups, sockets.
+pub fn wait_clean(dir: &Path) {
+    wait_for("an end without leftovers", || {
+        let mut left = leaks::find(dir, Some(&cgroups_root(dir)), &[]);
+        left.retain(|line| !line.contains("tepui-agent ") && !line.contains("tepui-master "));
+        if left.is_empty() { Ok(()) } else { Err(left) }
+    });
 }
 
 /// A running daemon, or `tepui local`.
@@ -142,6 +162,7 @@ impl Daemon {
             .args(["--ip=127.0.0.1", "--hostname=localhost"])
             .arg(format!("--port={port}"))
             .arg(format!("--master={master}"))
+            .arg(format!("--cgroups_root={}", cgroups_root(dir)))
             .arg(format!("--work_dir={}", dir.join(name).display()))
             .arg(format!(
                 "--runtime_dir={}",

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tepui_e2e::cluster::wait_clean;
 use tepui_e2e::scheduler::{framework, task};
 use tepui_e2e::{Daemon, Scheduler, Scratch, wait_for};
 use tepui_proto::v1::{self, TaskState, task_status};
@@ -67,32 +68,6 @@ fn executor_pid(status: &v1::TaskStatus) -> u32 {
 
 fn alive(pid: u32) -> bool {
     kill(Pid::from_raw(pid.cast_signed()), None).is_ok()
-}
-
-/// Waits until nothing of the agent's containers is left: processes, cgroups, sockets.
-fn wait_clean(dir: &Path) {
-    let text = dir.display().to_string();
-    wait_for("an end without leftovers", || {
-        let mut left = Vec::new();
-        for process in fs::read_dir("/proc").expect("proc").flatten() {
-            let command = fs::read(process.path().join("cmdline")).unwrap_or_default();
-            let command = String::from_utf8_lossy(&command).replace('\0', " ");
-            if command.contains(&text)
-                && !command.contains("tepui-agent")
-                && !command.contains("tepui-master")
-            {
-                left.push(format!("process {command}"));
-            }
-        }
-        let mounts = fs::read_to_string("/proc/self/mounts").expect("mounts");
-        left.extend(
-            mounts
-                .lines()
-                .filter(|line| line.contains(&text))
-                .map(|line| format!("mount {line}")),
-        );
-        if left.is_empty() { Ok(()) } else { Err(left) }
-    });
 }
 
 /// The directory of a process in a v1 hierarchy.
