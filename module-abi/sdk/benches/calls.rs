@@ -1,4 +1,4 @@
-//! What crossing the contract costs: `cargo bench -p tepui-module-conformance`. Figures of one machine and one run; the
+//! What crossing the contract costs: `cargo bench -p tepui-module-sdk --bench calls`. Figures of one machine and one run; the
 //! table in the design has those they are held against.
 
 use std::hint::black_box;
@@ -6,17 +6,16 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use tepui_allocator_hierarchical::Hierarchical;
-use tepui_host::config::ModuleConfig;
-use tepui_host::kinds::allocator::AllocatorClient;
-use tepui_host::{HostSettings, ModuleHost};
 use tepui_model::allocation::{Agent, AgentKey, Fact, Framework, FrameworkKey, Round};
 use tepui_model::resources::Resources;
 use tepui_model::time::Mono;
 use tepui_module_abi::{HostV1, InstanceV1, Message as Payload, RSlice, Reply, RootV1Ref};
 use tepui_module_sdk::prelude::*;
+use tepui_module_sdk::proto::Message;
+use tepui_module_sdk::proto::allocator::{self, Proposals as Packed};
 use tepui_module_sdk::proto::authorizer::{ApproversReply, ApproversRequest, CheckRequest, Method};
+use tepui_module_sdk::proto::columns::{Columns, pack_round};
 use tepui_module_sdk::proto::common::{CommonMethod, CreateRequest, ReportReply};
-use tepui_module_sdk::proto::{Message, allocator, kind};
 
 /// Waits in each call when its principal is `wait`.
 struct Plain;
@@ -168,39 +167,55 @@ fn calls() {
     });
 }
 
-/// Rounds of the hierarchical allocator, through the host's client.
+/// Rounds of the hierarchical allocator, with both ends' packing.
 fn allocation() {
     for (agents, frameworks) in [(5_000, 200), (20_000, 2_000)] {
-        let host = ModuleHost::new(HostSettings::new("master", ModuleConfig::default()));
-        host.link(tepui_module_sdk::linked!(allocator: Hierarchical));
-        let mut client = AllocatorClient::new(
-            host.load(kind::ALLOCATOR, "hierarchical")
-                .expect("it loads"),
-        );
+        let root = tepui_module_sdk::linked!(allocator: Hierarchical);
+        let (hierarchical, _none) = raw(root, "hierarchical");
+        let call = |method: allocator::Method, request: Vec<u8>| {
+            // SAFETY: the instance is never released.
+            let reply = unsafe {
+                (hierarchical.call)(
+                    hierarchical.obj,
+                    method as u32,
+                    RSlice::from_slice(&request),
+                )
+            };
+            assert_eq!(reply.code, 0);
+            reply.message.bytes
+        };
+        let mut columns = Columns::default();
         let mut facts = vec![Fact::Reset];
         facts.extend((0..agents).map(|key| Fact::AgentAdded(agent(key))));
         facts.extend((0..frameworks).map(|key| Fact::FrameworkAdded(framework(key))));
         let begin = Instant::now();
-        client.apply(&facts).expect("facts are taken");
-        println!(
-            "{:<68} {:>12.2?}",
-            format!("{agents} agents, {frameworks} frameworks: told"),
-            begin.elapsed()
+        call(
+            allocator::Method::Apply,
+            columns.pack_facts(&facts).encode_to_vec(),
         );
+        let what = format!("{agents} agents, {frameworks} frameworks: told");
+        println!("{what:<68} {:>12.2?}", begin.elapsed());
         let candidates: Vec<AgentKey> = (0..agents).map(AgentKey).collect();
         let mut now = 0;
         let mut back: Vec<Fact> = Vec::new();
-        let what =
-            format!("{agents} agents, {frameworks} frameworks: a round, and all of it returned");
+        let what = format!("{agents} agents, {frameworks} frameworks: all returned, and a round");
         measure(&what, 1, || {
-            client.apply(&back).expect("facts are taken");
+            call(
+                allocator::Method::Apply,
+                columns.pack_facts(&back).encode_to_vec(),
+            );
             now += 1;
             let round = Round {
                 now: Mono(now),
                 seed: now,
                 candidates: candidates.clone(),
             };
-            let made = client.allocate(&round).expect("proposals");
+            let bytes = call(
+                allocator::Method::Allocate,
+                pack_round(&round).encode_to_vec(),
+            );
+            let packed = Packed::decode(&*bytes).expect("proposals");
+            let made = columns.unpack_proposals(&packed).expect("known kinds");
             assert_eq!(made.len(), candidates.len());
             back = made.into_iter().map(Fact::Returned).collect();
         });
