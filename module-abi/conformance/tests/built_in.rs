@@ -74,6 +74,45 @@ fn standalone() {
     });
 }
 
+/// Needs root and the cgroup hierarchies of version 1; `cargo xtask test` says so where they are missing.
+#[test]
+fn kernel_isolators() {
+    use std::os::unix::fs::MetadataExt;
+    let root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+    let hierarchies = ["cpu", "memory"].map(|name| PathBuf::from("/sys/fs/cgroup").join(name));
+    if !root || hierarchies.iter().any(|dir| !dir.join("tasks").is_file()) {
+        eprintln!("NOT RUN: the kernel isolators need root and cgroup version 1");
+        return;
+    }
+    let cpus = tepui_proto::v1::Resource {
+        name: "cpus".to_owned(),
+        r#type: tepui_proto::v1::value::Type::Scalar.into(),
+        scalar: Some(tepui_proto::v1::value::Scalar { value: 0.5 }),
+        ..Default::default()
+    };
+    let config = ContainerConfig {
+        resources: vec![prost::Message::encode_to_vec(&cpus)],
+        ..ContainerConfig::default()
+    };
+    let own = format!("tepui-conformance-{}", std::process::id());
+    for (name, settings) in [
+        ("cgroups/cpu", json!({"cgroups_root": own})),
+        ("cgroups/mem", json!({"cgroups_root": own})),
+        ("namespaces/pid", json!({})),
+    ] {
+        both("tepui_isolators", name, settings, |subject| {
+            isolator(subject, &config).unwrap()
+        });
+    }
+    for hierarchy in std::fs::read_dir("/sys/fs/cgroup").unwrap() {
+        let dir = hierarchy.unwrap().path().join(&own);
+        if dir.exists() {
+            // Fails when a container's own was left in it.
+            std::fs::remove_dir(dir).unwrap();
+        }
+    }
+}
+
 #[test]
 fn examples() {
     let groups = json!({"admins": "ops", "groups": {"ops": ["root"], "web": ["www"]}});

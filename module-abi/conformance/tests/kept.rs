@@ -10,7 +10,10 @@ use tepui_module_conformance::{Subject, authorizer};
 #[test]
 fn the_first_library_still_serves() {
     let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("kept");
-    let file = kept.join("first-x86_64-linux-gnu.so").canonicalize().unwrap();
+    let file = kept
+        .join("first-x86_64-linux-gnu.so")
+        .canonicalize()
+        .unwrap();
     let settings = json!({"admins": "ops", "groups": {"ops": ["root"], "web": ["www"]}});
     authorizer(&Subject::file(&file, "acme/group", settings.clone())).unwrap();
     authorizer(&Subject::process(&file, "acme/group", settings)).unwrap();
