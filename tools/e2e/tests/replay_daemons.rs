@@ -56,7 +56,7 @@ fn answers_are_those_of_mesos() {
     ];
     let mut outcome: Outcome = replay(&of_groups(&all, &idle), &target);
 
-    let (subscribed, _stream) = open(master.address, &subscription(), true).expect("SUBSCRIBE");
+    let (subscribed, stream) = open(master.address, &subscription(), true).expect("SUBSCRIBE");
     let event: Value = first_event(&subscribed.body);
     let id = event["subscribed"]["framework_id"]["value"]
         .as_str()
@@ -71,6 +71,8 @@ fn answers_are_those_of_mesos() {
         (RECORDED_STREAM.to_owned(), stream_id),
     ];
     outcome.extend(replay(&of_groups(&all, &["errors/"]), &target));
+    // It holds all offers.
+    drop(stream);
 
     let mut framework = Scheduler::subscribe(master.address, scheduler::framework("files", false));
     framework.launch(vec![scheduler::task("sleeps", "sleep 1000", 0.1, 32.0)]);
