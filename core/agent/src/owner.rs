@@ -588,6 +588,4 @@ pub(crate) fn attach(
     files.attach(&latest.display().to_string(), &sandbox);
     let short = format!("/frameworks/{framework}/executors/{executor}/runs/latest");
     files.attach(&short, &sandbox);
-    let alias = format!("/framework/{framework}/executor/{executor}/latest");
-    files.attach(&alias, &sandbox);
 }

@@ -431,7 +431,7 @@ async fn a_task_from_launch_to_history() {
     assert!(seen.contains(r#""executor_pid":7"#), "{seen}");
     let listed = running.get("/containers").await;
     assert_eq!(listed[0]["statistics"]["timestamp"], 1.5);
-    let virtual_path = "/files/read?path=/framework/F/executor/t/latest/stdout&offset=0";
+    let virtual_path = "/files/read?path=/frameworks/F/executors/t/runs/latest/stdout&offset=0";
     assert_eq!(running.get(virtual_path).await["data"], "hello\n");
 
     containers.end(&container, Exit::Status(0));

@@ -147,7 +147,7 @@ impl Agent {
             r#type: Some(agent::call::Type::ReadFile.into()),
             read_file: Some(agent::call::ReadFile {
                 path: format!(
-                    "/framework/{}/executor/{}/latest/{file}",
+                    "/frameworks/{}/executors/{}/runs/latest/{file}",
                     sandbox.framework, sandbox.executor
                 ),
                 offset,

@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use tepui_e2e::replay::{
     Answer, Exchange, Target, expected_differences, load, recordings, replay, verdict,
 };
@@ -41,25 +43,35 @@ fn canned(exchanges: &[Exchange], change: Change) -> SocketAddr {
     address
 }
 
+fn packed(answer: &Answer) -> Vec<u8> {
+    if answer.header("Content-Encoding").is_none() {
+        return answer.body.clone();
+    }
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(&answer.body).unwrap();
+    encoder.finish().unwrap()
+}
+
 fn on_the_wire(answer: &Answer, is_head: bool) -> Vec<u8> {
+    let body = packed(answer);
     let mut bytes = format!("HTTP/1.1 {} {}\r\n", answer.status, answer.reason).into_bytes();
     for (name, value) in &answer.headers {
         let value = match name.as_str() {
-            "Content-Length" => answer.body.len().to_string(),
+            "Content-Length" => body.len().to_string(),
             _ => value.clone(),
         };
         bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
     }
     bytes.extend_from_slice(b"\r\n");
     if answer.header("Transfer-Encoding") == Some("chunked") {
-        for chunk in answer.body.chunks(100) {
+        for chunk in body.chunks(100) {
             bytes.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
             bytes.extend_from_slice(chunk);
             bytes.extend_from_slice(b"\r\n");
         }
         bytes.extend_from_slice(b"0\r\n\r\n");
     } else if !is_head {
-        bytes.extend_from_slice(&answer.body);
+        bytes.extend_from_slice(&body);
     }
     bytes
 }
@@ -69,6 +81,7 @@ fn target(address: SocketAddr) -> Target {
         master: address,
         agents: vec![address; 2],
         substitutions: Vec::new(),
+        start: Vec::new(),
     }
 }
 

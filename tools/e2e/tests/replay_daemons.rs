@@ -1,5 +1,6 @@
 //! Recorded exchanges of Mesos 1.11, replayed against a master and two agents.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -19,8 +20,17 @@ const RECORDED_RUNS: &str = "/var/lib/mesos1/work/agents/0/work/slaves/\
     executors/peer-executor/runs";
 const RECORDED_RUN: &str = "a3e5581a-4b88-42c3-9945-8bded0ea625c";
 
-/// What the recorded agents had.
-const RESOURCES: &str = "--resources=cpus:4;mem:4096;disk:10240;ports:[31000-32000]";
+/// The task whose sandbox is looked at has the name of the recorded executor.
+const TASK: &str = "peer-executor";
+
+/// What the recorded agents were started with.
+const AGENT: &[&str] = &[
+    "--resources=cpus:4;mem:4096;disk:10240;ports:[31000-32000]",
+    "--launcher=posix",
+    "--launcher_dir=/usr/libexec/mesos",
+    "--switch_user=false",
+    "--systemd_enable_support=false",
+];
 
 fn of_groups(all: &[Exchange], groups: &[&str]) -> Vec<Exchange> {
     let is_in = |exchange: &&Exchange| groups.iter().any(|g| exchange.name.starts_with(g));
@@ -30,9 +40,9 @@ fn of_groups(all: &[Exchange], groups: &[&str]) -> Vec<Exchange> {
 #[test]
 fn answers_are_those_of_mesos() {
     let scratch = Scratch::new();
-    let master = Daemon::master(scratch.path(), &[]);
+    let master = Daemon::master(scratch.path(), &["--registry=in_memory"]);
     let agents =
-        ["a1", "a2"].map(|name| Daemon::agent(scratch.path(), name, master.address, &[RESOURCES]));
+        ["a1", "a2"].map(|name| Daemon::agent(scratch.path(), name, master.address, AGENT));
     wait_for("two agents", || {
         let agents = master.get("/slaves");
         match agents["slaves"].as_array().map_or(0, Vec::len) {
@@ -45,6 +55,7 @@ fn answers_are_those_of_mesos() {
         master: master.address,
         agents: agents.iter().map(|agent| agent.address).collect(),
         substitutions: Vec::new(),
+        start: start(master.address),
     };
 
     // The idle groups first: later ones leave completed frameworks behind.
@@ -75,8 +86,8 @@ fn answers_are_those_of_mesos() {
     drop(stream);
 
     let mut framework = Scheduler::subscribe(master.address, scheduler::framework("files", false));
-    framework.launch(vec![scheduler::task("sleeps", "sleep 1000", 0.1, 32.0)]);
-    framework.wait_state("sleeps", tepui_proto::v1::TaskState::TaskRunning);
+    framework.launch(vec![scheduler::task(TASK, "sleep 1000", 0.1, 32.0)]);
+    framework.wait_state(TASK, tepui_proto::v1::TaskState::TaskRunning);
     let (agent, directory) = agents
         .iter()
         .find_map(|agent| Some((agent, sandbox(&agent.get("/state"))?)))
@@ -92,7 +103,7 @@ fn answers_are_those_of_mesos() {
         (RECORDED_RUNS.to_owned(), runs),
     ];
     outcome.extend(replay(&of_groups(&all, &["files/"]), &target));
-    framework.kill("sleeps");
+    framework.kill(TASK);
 
     assert_eq!(outcome.len(), all.len(), "a group was not replayed");
     let list = std::fs::read_to_string(recordings().join("differences.txt")).expect("the list");
@@ -103,6 +114,46 @@ fn answers_are_those_of_mesos() {
         .count();
     println!("{equal} of {} exchanges are equal", outcome.len());
     verdict(&outcome, &listed).unwrap_or_else(|report| panic!("\n{report}"));
+}
+
+/// Flags that the tests have to set and the recorded cluster had at its own values, in both forms
+/// that flags are shown in.
+fn start(master: SocketAddr) -> Vec<(String, String)> {
+    let isolation = "cgroups/cpu,cgroups/mem,namespaces/pid";
+    let flags = [
+        // What stands before the flag, its name, its value here and in the recording.
+        ("initialize_driver_logging", "true", "ip", "127.0.0.1", None),
+        (
+            "initialize_driver_logging",
+            "true",
+            "isolation",
+            isolation,
+            Some("posix/cpu,posix/mem"),
+        ),
+        ("logging_level", "INFO", "master", &master.to_string(), None),
+        (
+            "offer_constraints_re2_max_program_size",
+            "100",
+            "port",
+            "0",
+            Some("5050"),
+        ),
+        ("perf_interval", "1mins", "port", "0", Some("5051")),
+    ];
+    let forms: [fn(&str, &str) -> String; 2] = [
+        |name, value| format!(r#""{name}":"{value}""#),
+        |name, value| format!(r#"{{"name":"{name}","value":"{value}"}}"#),
+    ];
+    let mut replaced = Vec::new();
+    for (name_before, value_before, name, value, recorded) in flags {
+        for form in forms {
+            let before = form(name_before, value_before);
+            let after = recorded.map(|recorded| format!(",{}", form(name, recorded)));
+            let current = format!("{before},{}", form(name, value));
+            replaced.push((current, before + &after.unwrap_or_default()));
+        }
+    }
+    replaced
 }
 
 /// A framework of the role that the recorded calls name.

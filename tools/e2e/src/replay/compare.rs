@@ -1,8 +1,5 @@
 //! Compares an answer with the recorded one.
 
-use std::io::Read;
-
-use flate2::read::GzDecoder;
 use tepui_proto::descriptor::Described;
 use tepui_proto::v1::{agent, master};
 use tepui_proto::{json, v1};
@@ -74,17 +71,9 @@ fn headers(answer: &Answer) -> Vec<(String, String)> {
     headers
 }
 
-/// The body as masked text: unpacked, protobuf as JSON, of a stream the first record.
+/// The body as masked text: protobuf as JSON, of a stream the first record.
 fn body(exchange: &Exchange, answer: &Answer) -> Result<String, String> {
     let mut bytes = answer.body.clone();
-    if answer.header("Content-Encoding") == Some("gzip") {
-        let mut unpacked = Vec::new();
-        let mut decoder = GzDecoder::new(&bytes[..]);
-        decoder
-            .read_to_end(&mut unpacked)
-            .map_err(|error| format!("gzip: {error}"))?;
-        bytes = unpacked;
-    }
     if answer.is_stream {
         bytes = raw::first_record(&bytes).ok_or("the stream has no whole record")?;
     }

@@ -1,10 +1,12 @@
 //! A recorded exchange: `GROUP/NAME.json`, with the exact bytes of a long body in `NAME.body`.
 
+use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use flate2::read::GzDecoder;
 use serde_json::Value;
 
 /// A request as it was sent.
@@ -46,7 +48,7 @@ pub struct Answer {
     pub reason: String,
     /// Headers in the order they came in.
     pub headers: Vec<(String, String)>,
-    /// The body, chunks joined; of a stream the part that came.
+    /// The body, chunks joined and unpacked; of a stream the part that came.
     pub body: Vec<u8>,
     /// Whether it is a stream that went on.
     pub is_stream: bool,
@@ -60,6 +62,21 @@ impl Answer {
             .iter()
             .find(|(found, _)| found.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
+    }
+}
+
+impl Answer {
+    /// Unpacks a compressed body; the header that says so stays.
+    ///
+    /// # Errors
+    /// A body that is not what its header says.
+    pub(super) fn unpack(&mut self) -> std::io::Result<()> {
+        if self.header("Content-Encoding") == Some("gzip") {
+            let mut unpacked = Vec::new();
+            GzDecoder::new(&self.body[..]).read_to_end(&mut unpacked)?;
+            self.body = unpacked;
+        }
+        Ok(())
     }
 }
 
@@ -114,7 +131,7 @@ fn read(path: &Path, name: String) -> anyhow::Result<Exchange> {
     if !is_stream && answer["body_length"].as_u64() != Some(body.len() as u64) {
         bail!("the body has {} bytes, not the recorded number", body.len());
     }
-    Ok(Exchange {
+    let mut exchange = Exchange {
         name,
         request: Request {
             method: text(request, "method")?,
@@ -129,7 +146,9 @@ fn read(path: &Path, name: String) -> anyhow::Result<Exchange> {
             body,
             is_stream,
         },
-    })
+    };
+    exchange.answer.unpack()?;
+    Ok(exchange)
 }
 
 fn text(of: &Value, key: &str) -> anyhow::Result<String> {

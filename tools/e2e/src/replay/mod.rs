@@ -39,6 +39,8 @@ pub struct Target {
     pub agents: Vec<SocketAddr>,
     /// Recorded texts in requests, such as a framework's id, and what stands for them now.
     pub substitutions: Vec<(String, String)>,
+    /// Texts in answers that come from how the cluster was started, and what the recorded one had.
+    pub start: Vec<(String, String)>,
 }
 
 impl Target {
@@ -67,6 +69,9 @@ impl Target {
     fn as_recorded(&self, answer: &mut Answer) {
         if let Ok(mut text) = String::from_utf8(answer.body.clone()) {
             for (recorded, current) in &self.substitutions {
+                text = text.replace(current, recorded);
+            }
+            for (current, recorded) in &self.start {
                 text = text.replace(current, recorded);
             }
             answer.body = text.into_bytes();

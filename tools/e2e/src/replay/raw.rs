@@ -48,7 +48,8 @@ pub fn open(
     connection.set_write_timeout(Some(PATIENCE))?;
     connection.write_all(&on_the_wire(address, request))?;
     let mut reader = BufReader::new(connection);
-    let answer = read_answer(&mut reader, request.method == "HEAD", is_stream)?;
+    let mut answer = read_answer(&mut reader, request.method == "HEAD", is_stream)?;
+    answer.unpack()?;
     Ok((answer, reader.into_inner()))
 }
 
