@@ -16,7 +16,7 @@ async fn limits_are_those_of_mesos_and_follow_updates() {
     }
     let root = kernel::Root::new("limits");
     let at = tempfile::tempdir().unwrap();
-    let settings = serde_json::json!({ "cgroups_enable_cfs": true });
+    let settings = serde_json::json!({ "cgroups_enable_cfs": true, "cgroups_limit_swap": true });
     let containerizer = containerizer(at.path(), kernel::isolators(&root.0, settings));
     containerizer.recover(BTreeSet::new()).await.unwrap();
     let mut config = shell(at.path(), "c", "echo $$; sleep 1000");
@@ -34,6 +34,12 @@ async fn limits_are_those_of_mesos_and_follow_updates() {
         file("memory", "memory.soft_limit_in_bytes"),
         (48 << 20).to_string()
     );
+    assert_eq!(
+        file("memory", "memory.memsw.limit_in_bytes"),
+        (48 << 20).to_string()
+    );
+    let score = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
+    assert_eq!(score(launched.pid), score(std::process::id()));
     for subsystem in ["cpu", "cpuacct", "memory"] {
         let processes = file(subsystem, "cgroup.procs");
         assert!(
@@ -80,12 +86,32 @@ async fn limits_are_those_of_mesos_and_follow_updates() {
         "a hard limit is never lowered"
     );
 
+    assert_eq!(
+        file("memory", "memory.memsw.limit_in_bytes"),
+        unlimited.trim()
+    );
+
     let usage = containerizer.usage(&config.id).await.unwrap();
     assert!(usage.cpus_user_time_secs.is_some() && usage.cpus_nr_periods.is_some());
     assert!(usage.mem_total_bytes.unwrap() > 0 && usage.mem_rss_bytes.is_some());
     assert_eq!(usage.mem_low_pressure_counter, Some(0));
     assert_eq!(usage.mem_soft_limit_bytes, Some(32 << 20));
 
+    // A task that may use more than it asked for is killed before others.
+    let mut burstable = shell(at.path(), "b", "sleep 1000");
+    burstable.limits = [("mem".to_owned(), Limit::Amount(Scalar(64_000)))].into();
+    let launched = containerizer.launch(burstable.clone()).await.unwrap();
+    assert_eq!(
+        root.file("memory", "b", "memory.limit_in_bytes"),
+        (64 << 20).to_string()
+    );
+    assert_eq!(
+        root.file("memory", "b", "memory.soft_limit_in_bytes"),
+        (32 << 20).to_string()
+    );
+    assert!((900..=1000).contains(&score(launched.pid).trim().parse::<i32>().unwrap()));
+
+    containerizer.destroy(&burstable.id).await.unwrap();
     containerizer.destroy(&config.id).await.unwrap();
     assert_eq!(
         leaks::find(at.path(), Some(&root.0), &[]),
