@@ -2,12 +2,21 @@
 //! reproducible.
 
 use std::env;
+use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=SOURCE_DATE_EPOCH");
     println!("cargo::rerun-if-env-changed=TEPUI_GIT_SHA");
+    // The commit of the checkout as of this build; a later commit alone builds nothing anew.
+    if let Some(head) = git(&["rev-parse", "--git-path", "HEAD"]) {
+        println!("cargo::rerun-if-changed={head}");
+    }
+    let sha = env::var("TEPUI_GIT_SHA").ok();
+    if let Some(sha) = sha.or_else(|| git(&["rev-parse", "HEAD"])) {
+        println!("cargo::rustc-env=TEPUI_GIT_SHA={sha}");
+    }
     let given = env::var("SOURCE_DATE_EPOCH")
         .ok()
         .and_then(|text| text.parse().ok());
@@ -22,6 +31,14 @@ fn main() {
     {
         println!("cargo::rustc-env=TEPUI_BUILD_USER={user}");
     }
+}
+
+/// What git says; nothing where there is no git or no checkout.
+fn git(arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(arguments).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let line = text.trim();
+    (output.status.success() && !line.is_empty()).then(|| line.to_owned())
 }
 
 /// `2020-11-24 15:38:37`, in UTC.

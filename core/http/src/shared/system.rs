@@ -1,4 +1,4 @@
-//! `/system/stats.json`.
+//! `/system/stats.json`, and the profiler that there is not.
 
 use serde::Serialize;
 
@@ -21,7 +21,16 @@ struct Stats {
     mem_total_bytes: Option<u64>,
 }
 
+/// What Mesos says where it was built without profilers, as this is.
+const NO_PROFILER: &str =
+    "Perftools is disabled. To enable perftools, configure libprocess with --enable-perftools.\n";
+
 pub(super) fn register(router: &mut Router) {
+    for path in ["/profiler/start", "/profiler/stop"] {
+        router.route(path, |_: Request| async {
+            Response::bad_request(NO_PROFILER)
+        });
+    }
     router.route("/system/stats.json", |request: Request| async move {
         let body = serde_json::to_vec(&stats()).expect("plain data serializes");
         Response::jsonp(&request, vec![body.into()])
