@@ -62,7 +62,7 @@ struct Instance {
     service: Option<Arc<dyn Service>>,
     /// Set by a panic; nothing is entered any more.
     finished: AtomicBool,
-    /// Calls that wait, each with what cancels it when it is dropped.
+    /// Calls that are not complete, each with what cancels it when it is dropped.
     waiting: Mutex<BTreeMap<u64, oneshot::Sender<()>>>,
 }
 
@@ -151,8 +151,11 @@ impl Instance {
     }
 
     fn start(self: Arc<Self>, call: u64, method: u32, request: Message) {
+        // Before anything is polled: a cancellation may come while the first poll goes on.
+        let (cancel, cancelled) = oneshot::channel();
+        self.waiting().insert(call, cancel);
         let answer = Answer {
-            host: self.host,
+            instance: self.clone(),
             call: Some(call),
         };
         close_handles(&request);
@@ -181,7 +184,7 @@ impl Instance {
         };
         match Pin::new(&mut work).poll(&mut task::Context::from_waker(Waker::noop())) {
             Poll::Ready(result) => answer.give(result),
-            Poll::Pending => finish_later(call, work, answer),
+            Poll::Pending => finish_later(work, cancelled, answer),
         }
         runtime::ensure_thread_if_used();
     }
@@ -216,10 +219,7 @@ impl Drop for Instance {
 }
 
 /// Polls the rest of a call on the library's runtime.
-fn finish_later(call: u64, mut work: Guarded, answer: Answer) {
-    let (cancel, cancelled) = oneshot::channel();
-    let instance = work.instance.clone();
-    instance.waiting().insert(call, cancel);
+fn finish_later(mut work: Guarded, cancelled: oneshot::Receiver<()>, answer: Answer) {
     tokio::spawn(async move {
         let result = tokio::select! {
             biased;
@@ -230,7 +230,6 @@ fn finish_later(call: u64, mut work: Guarded, answer: Answer) {
                 dropped.and(Err(Failure::cancelled()))
             }
         };
-        instance.waiting().remove(&call);
         answer.give(result);
     });
 }
@@ -291,7 +290,7 @@ impl Drop for Guarded {
 
 /// Owes an answer; one that is dropped answers too.
 struct Answer {
-    host: Host,
+    instance: Arc<Instance>,
     call: Option<u64>,
 }
 
@@ -301,9 +300,15 @@ impl Answer {
     }
 
     fn send(&mut self, reply: Reply) {
-        let Some(call) = self.call.take() else { return };
+        let Some(call) = self.call.take() else {
+            return;
+        };
+        // First, since the host may use the number again once the call is complete.
+        let cancel = self.instance.waiting().remove(&call);
+        drop(cancel);
+        let host = self.instance.host.0;
         // SAFETY: the host's table is valid for the life of the process, and `take` makes this the only completion.
-        unsafe { (self.host.0.complete)(self.host.0.ctx, call, reply) };
+        unsafe { (host.complete)(host.ctx, call, reply) };
     }
 }
 

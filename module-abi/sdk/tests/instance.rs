@@ -26,6 +26,8 @@ struct Config {
 struct Odd(Config);
 
 static BLOCKED_ENDED: AtomicBool = AtomicBool::new(false);
+static POLLED: AtomicBool = AtomicBool::new(false);
+static CANCELLED: AtomicBool = AtomicBool::new(false);
 
 impl Module for Odd {
     type Config = Config;
@@ -59,6 +61,13 @@ impl Authorizer for Odd {
             }
             Some("wait") => time::sleep(Duration::from_millis(5)).await,
             Some("hang") => std::future::pending().await,
+            Some("slow-then-hang") => {
+                POLLED.store(true, Ordering::SeqCst);
+                while !CANCELLED.load(Ordering::SeqCst) {
+                    std::thread::yield_now();
+                }
+                std::future::pending().await
+            }
             Some("block") => {
                 let work = || {
                     std::thread::sleep(Duration::from_millis(100));
@@ -183,6 +192,23 @@ fn calls_wait_on_the_librarys_own_thread_and_can_be_cancelled() {
         host.completed().iter().filter(|&&call| call == 3).count(),
         1,
         "exactly once"
+    );
+}
+
+#[test]
+fn a_cancellation_during_the_first_poll_is_not_lost() {
+    let (_, odd) = odd();
+    std::thread::scope(|threads| {
+        threads.spawn(|| odd.start(1, APPROVERS, &ask("slow-then-hang", &[Action::ViewFlags])));
+        while !POLLED.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        odd.cancel(1);
+        CANCELLED.store(true, Ordering::SeqCst);
+    });
+    assert_eq!(
+        odd.wait::<ApproversReply>(1).unwrap_err().0,
+        Code::Cancelled
     );
 }
 
