@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, UPGRADE};
 use http::{HeaderMap, Method, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
@@ -14,6 +14,7 @@ use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use prost::Message;
+use tepui_proto::recordio::{Decoder, RecordError};
 
 use crate::media::{Media, PROTOBUF};
 use crate::upgrade::Upgraded;
@@ -69,7 +70,10 @@ pub enum ClientError {
     Decode(#[from] prost::DecodeError),
     /// A stream's framing is broken.
     #[error("stream is not in RecordIO format")]
-    Record,
+    Record(#[from] RecordError),
+    /// A stream ended in the middle of a record.
+    #[error("stream ended in the middle of a record")]
+    Unfinished,
     /// The server did not switch protocols.
     #[error("server did not upgrade the connection")]
     NotUpgraded(#[source] Option<hyper::Error>),
@@ -267,7 +271,7 @@ impl Client {
         Ok(Records {
             headers: parts.headers,
             incoming,
-            buffer: BytesMut::new(),
+            decoder: Decoder::new(MAX_RECORD),
         })
     }
 
@@ -375,7 +379,7 @@ pub struct Records {
     /// Headers of the answer, `Mesos-Stream-Id` among them.
     pub headers: HeaderMap,
     incoming: Incoming,
-    buffer: BytesMut,
+    decoder: Decoder,
 }
 
 impl Records {
@@ -387,40 +391,19 @@ impl Records {
     /// The next record; `None` after the stream's end. Cancelling it loses nothing.
     pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
         loop {
-            if let Some(record) = take_record(&mut self.buffer)? {
+            if let Some(record) = self.decoder.next_record()? {
                 return Ok(Some(record));
             }
             match self.incoming.frame().await {
-                None if self.buffer.is_empty() => return Ok(None),
-                None => return Err(ClientError::Record),
+                None if self.decoder.is_between_records() => return Ok(None),
+                None => return Err(ClientError::Unfinished),
                 Some(frame) => {
                     let frame = frame.map_err(|error| ClientError::Body(error.into()))?;
                     if let Some(data) = frame.data_ref() {
-                        self.buffer.extend_from_slice(data);
+                        self.decoder.push(data);
                     }
                 }
             }
         }
     }
-}
-
-fn take_record(buffer: &mut BytesMut) -> Result<Option<Bytes>, ClientError> {
-    let Some(end) = buffer.iter().take(21).position(|byte| *byte == b'\n') else {
-        return if buffer.len() > 20 {
-            Err(ClientError::Record)
-        } else {
-            Ok(None)
-        };
-    };
-    let length = std::str::from_utf8(&buffer[..end])
-        .ok()
-        .and_then(|digits| digits.parse::<usize>().ok());
-    let length = length
-        .filter(|length| *length <= MAX_RECORD)
-        .ok_or(ClientError::Record)?;
-    if buffer.len() < end + 1 + length {
-        return Ok(None);
-    }
-    let _ = buffer.split_to(end + 1);
-    Ok(Some(buffer.split_to(length).freeze()))
 }
