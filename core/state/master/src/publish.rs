@@ -52,8 +52,14 @@ impl MasterState {
 
     /// Picture of one framework; the last one while nothing changed.
     pub(crate) fn framework_view(&self, framework: &mut Framework) -> Arc<FrameworkView> {
+        // Tables are changed in many places; their own versions cannot be forgotten.
+        let newest = framework.version
+            + framework.tasks.version()
+            + framework.unreachable.version()
+            + framework.completed.version()
+            + framework.executors.version();
         if let Some((version, view)) = &framework.published
-            && *version == framework.version
+            && *version == newest
         {
             return Arc::clone(view);
         }
@@ -64,7 +70,7 @@ impl MasterState {
             completed: framework.completed.publish(),
             executors: framework.executors.publish(),
         });
-        framework.published = Some((framework.version, Arc::clone(&view)));
+        framework.published = Some((newest, Arc::clone(&view)));
         view
     }
 

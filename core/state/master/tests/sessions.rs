@@ -69,7 +69,14 @@ fn a_frameworks_life() {
     );
     assert_eq!(acks.len(), 2);
 
+    let before = world.state.view();
+    world.update(1, &scheduler, &agent, "t-stay", TaskState::TaskKilling, 4);
     let view = world.state.view();
+    let state =
+        |view: &tepui_view::View| view.frameworks[0].tasks.iter().next().map(|row| row.state);
+    assert_eq!(state(&before), Some(TaskState::TaskRunning));
+    assert_eq!(state(&view), Some(TaskState::TaskKilling));
+    assert!(view.version > before.version);
     let row = &view.frameworks[0];
     assert_eq!((row.tasks.len(), row.completed.len()), (1, 1));
     assert_eq!(row.row.used.cpus().to_f64(), 0.1);
