@@ -5,8 +5,8 @@
 //! it runs anything. Nested containers are in the cgroup of the outermost one. Nothing but these cgroups, and the root
 //! of all of them, is ever touched.
 //!
-//! Values and files are those of Mesos: `src/slave/containerizer/mesos/isolators/cgroups/`. The subsystems ([`cpu`],
-//! [`mem`]) know files and values only; a v2 implementation of them stands beside them, chosen by
+//! Values and files are those of Mesos: `src/slave/containerizer/mesos/isolators/cgroups/`. The subsystems (`cpu`,
+//! `mem`) know files and values only; a v2 implementation of them stands beside them, chosen by
 //! [`tepui_isolators_linux::Mounted`].
 
 mod config;
