@@ -200,7 +200,8 @@ fn scalar(resources: &[v1::Resource], name: &str) -> String {
         .filter_map(|r| r.scalar.as_ref())
         .map(|s| s.value)
         .sum();
-    let text = format!("{sum:.3}");
+    // The empty sum of floats is -0.0.
+    let text = format!("{:.3}", sum + 0.0);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 

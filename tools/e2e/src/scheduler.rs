@@ -8,7 +8,7 @@ use tepui_http::{Client, SchedulerClient, SchedulerError};
 use tepui_proto::v1::{self, TaskState, scheduler};
 use tokio::runtime::Runtime;
 
-use crate::wait::PATIENCE;
+use crate::wait::{PATIENCE, wait_for};
 
 pub use tepui_http::scheduler_client::command_task as task;
 
@@ -40,9 +40,16 @@ pub fn framework(name: &str, checkpoint: bool) -> v1::FrameworkInfo {
 }
 
 impl Scheduler {
-    /// Subscribes; an ERROR event fails the test.
+    /// Subscribes as soon as the master leads; an ERROR event fails the test.
+    #[track_caller]
     pub fn subscribe(master: SocketAddr, info: v1::FrameworkInfo) -> Self {
-        Self::try_subscribe(master, info).unwrap_or_else(|error| panic!("SUBSCRIBE: {error}"))
+        let subscribed = wait_for("a leading master", || {
+            match Self::try_subscribe(master, info.clone()) {
+                Err(error @ SchedulerError::Call { .. }) => Err(error),
+                other => Ok(other),
+            }
+        });
+        subscribed.unwrap_or_else(|error| panic!("SUBSCRIBE: {error}"))
     }
 
     /// Subscribes, or says why not.
