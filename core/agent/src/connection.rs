@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tepui_http::Client;
+use tepui_http::{Client, ClientError, Upgraded, header};
 use tepui_link::{AgentEnd, AgentEvent, AgentSession, AgentSettings, AgentUpdate, CloseReason};
 use tepui_proto::Wire;
 use tepui_proto::link::refuse::Code;
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::owner::{Handle, Input};
 use crate::settings::CAPABILITIES;
-use crate::{Settings, machine};
+use crate::{Settings, clock, machine};
 
 /// Longest wait between two attempts.
 const BACKOFF_MAX: Duration = Duration::from_mins(1);
@@ -49,8 +49,11 @@ impl Connection {
     pub(crate) async fn run(self) {
         let boot_id = machine::boot_id();
         let factor = self.settings.registration_backoff_factor;
-        let mut window = factor;
-        let mut attempts = 0;
+        // A starting agent does not wait: only those that lost the same master come back at once.
+        let mut window = Duration::ZERO;
+        // Sessions of a later process must have greater numbers than those of this one.
+        let begin = clock::now().wall.0 / 1_000_000;
+        let mut attempts = u64::try_from(begin).unwrap_or_default();
         loop {
             let wait = window.mul_f64(fastrand::f64());
             tokio::select! {
@@ -65,7 +68,7 @@ impl Connection {
                 }
                 Attempt::Failed(reason) => {
                     tracing::warn!(master = %self.settings.master, %reason, "not registered");
-                    window = (window * 2).min(BACKOFF_MAX);
+                    window = (window * 2).clamp(factor, BACKOFF_MAX.max(factor));
                 }
                 Attempt::Later(wait) => window = wait.max(factor),
                 Attempt::Over => return,
@@ -74,14 +77,9 @@ impl Connection {
     }
 
     async fn attempt(&self, number: u64, boot_id: &str) -> Attempt {
-        let client = match Client::new(&self.settings.master) {
-            Ok(client) => client,
-            Err(error) => return Attempt::Failed(crate::chain(&error)),
-        };
-        let upgrade = client.upgrade(tepui_link::PATH, tepui_link::UPGRADE, &[]);
         let stream = tokio::select! {
             () = self.stop.cancelled() => return Attempt::Over,
-            stream = upgrade => match stream {
+            stream = connect(&self.settings.master) => match stream {
                 Ok(stream) => stream,
                 Err(error) => return Attempt::Failed(crate::chain(&error)),
             },
@@ -171,13 +169,51 @@ impl Connection {
     fn refused(&self, refuse: Refuse) -> Attempt {
         let reason = refuse.reason.clone();
         match refuse.code() {
-            Code::Gone | Code::Denied => {
-                tracing::error!(%reason, "the master refuses this agent");
+            Code::Gone => {
+                tracing::error!(%reason, "the master has given this agent up");
                 self.handle.tell(Input::Event(Event::Gone { reason }));
                 Attempt::Over
             }
             Code::Busy => Attempt::Later(Duration::from_millis(refuse.retry_ms.into())),
+            // Also a denial: its authorizer may be back soon, and running tasks are worth the wait.
             code => Attempt::Failed(format!("refused ({}): {reason}", code.as_str_name())),
         }
     }
+}
+
+/// A byte stream to the leader, over the master that is configured or the one that it names.
+async fn connect(master: &str) -> Result<Upgraded, ClientError> {
+    let upgrade = async |authority: &str| {
+        let client = Client::new(authority)?;
+        client
+            .upgrade(tepui_link::PATH, tepui_link::UPGRADE, &[])
+            .await
+    };
+    match upgrade(master).await {
+        Err(ClientError::Refused {
+            status,
+            text,
+            headers,
+        }) if status.is_redirection() => {
+            let location = headers.get(header::LOCATION).and_then(|l| l.to_str().ok());
+            let leader = location.and_then(authority);
+            let Some(leader) = leader.map(str::to_owned) else {
+                return Err(ClientError::Refused {
+                    status,
+                    text,
+                    headers,
+                });
+            };
+            upgrade(&leader).await
+        }
+        other => other,
+    }
+}
+
+/// `host:port` of a `Location`, which may leave its scheme out.
+fn authority(location: &str) -> Option<&str> {
+    let (_, rest) = location.split_once("//")?;
+    rest.split('/')
+        .next()
+        .filter(|authority| !authority.is_empty())
 }

@@ -34,6 +34,7 @@ use crate::store::Store;
 use crate::{Settings, clock};
 
 /// What the owner is told.
+#[expect(clippy::large_enum_variant, reason = "lives for one step")]
 pub(crate) enum Input {
     /// Something happened to the agent.
     Event(Event),

@@ -62,7 +62,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-async fn run(settings: AgentSettings, level: LogLevel) -> anyhow::Result<()> {
+async fn run(mut settings: AgentSettings, level: LogLevel) -> anyhow::Result<()> {
     for notice in &settings.common.notices {
         tracing::warn!("{notice}");
     }
@@ -71,7 +71,12 @@ async fn run(settings: AgentSettings, level: LogLevel) -> anyhow::Result<()> {
     let mut leave = signal(SignalKind::user_defined1()).context("cannot wait for SIGUSR1")?;
 
     std::fs::create_dir_all(&settings.work_dir)
+        .and_then(|()| settings.work_dir.canonicalize())
+        .map(|absolute| settings.work_dir = absolute)
         .with_context(|| format!("--work_dir: cannot make {}", settings.work_dir.display()))?;
+    // Tasks and supervisors have other working directories.
+    settings.runtime_dir = std::path::absolute(&settings.runtime_dir)
+        .with_context(|| format!("--runtime_dir: {}", settings.runtime_dir.display()))?;
     let host = ModuleHost::new(settings.host());
     let containers = containerizer(&settings, &host).await?;
     let address = settings.common.network.bind();

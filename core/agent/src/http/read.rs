@@ -96,7 +96,7 @@ pub(crate) fn state(endpoints: &Endpoints, snapshot: &Snapshot) -> AgentState {
 }
 
 /// A framework that was told of and has run nothing yet is not shown.
-fn shown(framework: &Framework) -> bool {
+pub(crate) fn shown(framework: &Framework) -> bool {
     !framework.executors.is_empty() || !framework.completed_executors.is_empty()
 }
 

@@ -1,5 +1,10 @@
 //! `/api/v1`: the agent's operator API.
 
+#![expect(
+    clippy::result_large_err,
+    reason = "a refusal is an answer like any other"
+)]
+
 use std::time::Duration;
 
 use tepui_http::shared::FileError;
@@ -383,8 +388,9 @@ fn frameworks(snapshot: &Snapshot) -> response::GetFrameworks {
     let entry = |info: &v1::FrameworkInfo| response::get_frameworks::Framework {
         framework_info: info.clone(),
     };
+    let live = snapshot.frameworks.iter().filter(|f| read::shown(f));
     response::GetFrameworks {
-        frameworks: snapshot.frameworks.iter().map(|f| entry(&f.info)).collect(),
+        frameworks: live.map(|f| entry(&f.info)).collect(),
         completed_frameworks: snapshot.completed.iter().map(|f| entry(&f.info)).collect(),
     }
 }

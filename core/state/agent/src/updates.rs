@@ -270,7 +270,10 @@ impl AgentState {
             });
             self.completed_frameworks
                 .retain(|old| old.id != framework.id);
-            self.completed_frameworks.push_back(Arc::new(framework));
+            // One whose tasks were all refused has no history here.
+            if !framework.completed_executors.is_empty() {
+                self.completed_frameworks.push_back(Arc::new(framework));
+            }
             let excess = self
                 .completed_frameworks
                 .len()
