@@ -55,7 +55,7 @@ fn answers_are_those_of_mesos() {
         master: master.address,
         agents: agents.iter().map(|agent| agent.address).collect(),
         substitutions: Vec::new(),
-        start: start(master.address),
+        start: start(master.address, scratch.path()),
     };
 
     // The idle groups first: later ones leave completed frameworks behind.
@@ -118,10 +118,21 @@ fn answers_are_those_of_mesos() {
 
 /// Flags that the tests have to set and the recorded cluster had at its own values, in both forms
 /// that flags are shown in.
-fn start(master: SocketAddr) -> Vec<(String, String)> {
+fn start(master: SocketAddr, folder: &Path) -> Vec<(String, String)> {
+    let root = folder
+        .file_name()
+        .and_then(|name| name.to_str())
+        .expect("a scratch folder");
     let isolation = "cgroups/cpu,cgroups/mem,namespaces/pid";
     let flags = [
         // What stands before the flag, its name, its value here and in the recording.
+        (
+            "cgroups_limit_swap",
+            "false",
+            "cgroups_root",
+            root,
+            Some("mesos"),
+        ),
         ("initialize_driver_logging", "true", "ip", "127.0.0.1", None),
         (
             "initialize_driver_logging",
