@@ -5,7 +5,7 @@ use tepui_module_abi::macro_support::{LibHeader, RootCell, RootModuleResult, lib
 use tepui_module_abi::{
     ABI_VERSION, HostV1, InstanceV1, Message, ROk, RResult, RSlice, RVec, Reply, RootV1,
 };
-use tepui_module_sdk::proto::authorizer::{Approver, ApproversReply, approver::Answer};
+use tepui_module_sdk::proto::authorizer::{Approver, ApproversReply, Method, approver::Answer};
 use tepui_module_sdk::proto::common::{CommonMethod, Failure, LibraryManifest, ModuleManifest};
 use tepui_module_sdk::proto::{Message as _, kind};
 
@@ -48,6 +48,12 @@ unsafe extern "C" fn call(_: *const (), method: u32, _: RSlice<'_, u8>) -> Reply
 unsafe extern "C" fn start(obj: *const (), call: u64, method: u32, _: u64, _: Message) {
     // SAFETY: the object is the leaked table of the host.
     let host = unsafe { &*obj.cast::<HostV1>() };
+    if method == Method::Changed as u32 {
+        // Its rules are what they are.
+        let reply = Reply::error(12, Failure::new("no such method").encode_to_vec());
+        // SAFETY: as below, and only once.
+        return unsafe { (host.complete)(host.ctx, call, reply) };
+    }
     let approver = Approver {
         answer: Answer::Always.into(),
         handle: 0,
