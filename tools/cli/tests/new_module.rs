@@ -27,17 +27,19 @@ fn good(output: &Output) -> String {
 /// Builds it as its author would, but without the network and with the dependencies built here before.
 fn build(project: &Path) -> PathBuf {
     let own = Path::new(env!("CARGO_BIN_EXE_tepui"));
-    let target = own.ancestors().nth(2).unwrap().join("outside");
+    let target = own.ancestors().nth(2).unwrap();
     let output = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()))
         .args(["build", "--offline", "--quiet"])
         .current_dir(project)
-        .env("CARGO_TARGET_DIR", &target)
+        .env("CARGO_TARGET_DIR", target)
         .output()
         .unwrap();
     good(&output);
-    // Its own folder, as an author has it: the target folder holds those of other tests.
+    // Beside the project, as an author has it: not among the modules of the workspace.
     let library = project.join("libacme_group.so");
-    std::fs::copy(target.join("debug/libacme_group.so"), &library).unwrap();
+    let built = target.join("debug/libacme_group.so");
+    std::fs::copy(&built, &library).unwrap();
+    std::fs::remove_file(built).unwrap();
     library
 }
 

@@ -1,5 +1,7 @@
 //! The modules that `tepui module new` writes pass the suites of their kinds.
 
+#![expect(unreachable_pub, reason = "in projects of their own these are crates")]
+
 use serde_json::json;
 use tepui_module_conformance::{Subject, allocator, authorizer, isolator, leader};
 
