@@ -109,34 +109,33 @@ fn one(text: &str, schema: &Value, root: &Value) -> Result<Value, &'static str> 
     if schema.get("enum").is_some() || schema.get("const").is_some() {
         return Ok(Value::String(text.into()));
     }
-    for kind in types(schema, root) {
-        let text = text.trim();
-        return match kind.as_str() {
-            "boolean" => match text {
-                "true" | "1" => Ok(Value::Bool(true)),
-                "false" | "0" => Ok(Value::Bool(false)),
-                _ => Err("true or false"),
-            },
-            "integer" => match (text.parse::<u64>(), text.parse::<i64>()) {
-                (Ok(n), _) => Ok(n.into()),
-                (_, Ok(n)) => Ok(n.into()),
-                _ => Err("a whole number"),
-            },
-            "number" => text
-                .parse::<f64>()
-                .ok()
-                .and_then(Number::from_f64)
-                .map(Value::Number)
-                .ok_or("a number"),
-            "array" => array(text, schema, root),
-            "object" => serde_json::from_str(text)
-                .ok()
-                .filter(Value::is_object)
-                .ok_or("a JSON object"),
-            _ => break,
-        };
+    // Of several types the first counts; an optional setting has one.
+    let kind = types(schema, root).into_iter().next().unwrap_or_default();
+    let trimmed = text.trim();
+    match kind.as_str() {
+        "boolean" => match trimmed {
+            "true" | "1" => Ok(Value::Bool(true)),
+            "false" | "0" => Ok(Value::Bool(false)),
+            _ => Err("true or false"),
+        },
+        "integer" => match (trimmed.parse::<u64>(), trimmed.parse::<i64>()) {
+            (Ok(n), _) => Ok(n.into()),
+            (_, Ok(n)) => Ok(n.into()),
+            _ => Err("a whole number"),
+        },
+        "number" => trimmed
+            .parse::<f64>()
+            .ok()
+            .and_then(Number::from_f64)
+            .map(Value::Number)
+            .ok_or("a number"),
+        "array" => array(trimmed, schema, root),
+        "object" => serde_json::from_str(trimmed)
+            .ok()
+            .filter(Value::is_object)
+            .ok_or("a JSON object"),
+        _ => Ok(Value::String(text.into())),
     }
-    Ok(Value::String(text.into()))
 }
 
 /// A JSON array, or items separated by commas.
