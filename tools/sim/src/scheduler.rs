@@ -73,6 +73,10 @@ impl Scheduler {
         self.info.id.clone()
     }
 
+    pub(crate) fn framework_id(&self) -> Option<String> {
+        self.id().map(|id| id.value)
+    }
+
     fn living(&self) -> impl Iterator<Item = (&String, &Known)> {
         self.tasks
             .iter()

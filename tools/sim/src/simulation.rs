@@ -14,7 +14,7 @@ use tepui_proto::link::LinkFrame;
 use tepui_proto::v1::{executor, scheduler};
 use tepui_proto::{Wire, convert};
 use tepui_state_agent::ContainerEnd;
-use tepui_state_master::{Entry as StoreEntry, Reply, StoreId, StreamKey};
+use tepui_state_master::{CallId, Entry as StoreEntry, OperatorCall, Reply, StoreId, StreamKey};
 
 use crate::agent::Agent;
 use crate::allocator;
@@ -325,7 +325,30 @@ impl Simulation {
                     self.rest()
                 ));
             }
+            self.clear_away()?;
             self.until(self.now.mono + Self::LOOK)?;
+        }
+        Ok(())
+    }
+
+    /// The operator ends frameworks whose scheduler is gone for good. A new leader knows them from agents
+    /// again, and keeps them until somebody does.
+    fn clear_away(&mut self) -> Result<(), String> {
+        let over: Vec<String> = self
+            .schedulers
+            .iter()
+            .filter(|scheduler| scheduler.over)
+            .filter_map(|scheduler| scheduler.framework_id())
+            .collect();
+        for framework_id in over {
+            self.calls += 1;
+            let event = tepui_state_master::Event::Operator {
+                call: CallId(self.calls),
+                principal: None,
+                request: OperatorCall::Teardown { framework_id },
+                class: None,
+            };
+            self.master_event(event)?;
         }
         Ok(())
     }
