@@ -48,7 +48,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         DaemonArg::Agent => Daemon::Agent,
     });
     let values = crate::module::read_config(&args.file, daemon, &args.flags)?;
-    println!("{}, for {}", args.file.display(), values.daemon.program());
+    say!("{}, for {}", args.file.display(), values.daemon.program());
     print_values(&values);
     let (settings, modules, notices) = match values.daemon {
         Daemon::Master => {
@@ -60,11 +60,11 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
             (settings.host(), settings.modules(), settings.common.notices)
         }
     };
-    println!("\nModules");
+    say!("\nModules");
     let sound = print_modules(settings, &modules);
     if !notices.is_empty() {
-        println!("\nNotices");
-        notices.iter().for_each(|notice| println!("  {notice}"));
+        say!("\nNotices");
+        notices.iter().for_each(|notice| say!("  {notice}"));
     }
     Ok(if sound {
         ExitCode::SUCCESS
@@ -75,13 +75,13 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 
 /// What was given, and by what.
 fn print_values(values: &Values) {
-    println!("\nSettings that were given");
+    say!("\nSettings that were given");
     for flag in values.daemon.flags() {
         if let Some(value) = values
             .get(flag.name)
             .filter(|value| value.source != Source::Default)
         {
-            println!("  {} = {}    ({})", flag.name, value.shown, value.source);
+            say!("  {} = {}    ({})", flag.name, value.shown, value.source);
         }
     }
 }
@@ -98,15 +98,15 @@ fn print_modules(settings: HostSettings, modules: &[(&'static str, String)]) -> 
         let load = host.settings().config.load(name);
         match host.check(kind, name) {
             Ok(checked) => {
-                println!("  {kind} {name}: ok");
-                println!("    file      {}", checked.found.file.display());
-                println!("    sha256    {}", checked.sha256);
-                println!(
+                say!("  {kind} {name}: ok");
+                say!("    file      {}", checked.found.file.display());
+                say!("    sha256    {}", checked.sha256);
+                say!(
                     "    runs in   {}",
                     format!("{:?}", checked.run_in).to_lowercase()
                 );
                 let settings = serde_json::Value::Object(checked.settings);
-                println!("    settings  {settings}");
+                say!("    settings  {settings}");
             }
             Err(error) => {
                 sound &= !load.required;
@@ -115,13 +115,13 @@ fn print_modules(settings: HostSettings, modules: &[(&'static str, String)]) -> 
                 } else {
                     "refused, not required"
                 };
-                println!("  {kind} {name}: {refused}");
+                say!("  {kind} {name}: {refused}");
                 error
                     .to_string()
                     .lines()
-                    .for_each(|line| println!("    {line}"));
+                    .for_each(|line| say!("    {line}"));
                 if let LoadError::NotFound { .. } = error {
-                    println!(
+                    say!(
                         "    put its library into one of these directories, or name one with module_dirs"
                     );
                 }
@@ -130,7 +130,7 @@ fn print_modules(settings: HostSettings, modules: &[(&'static str, String)]) -> 
     }
     for name in host.settings().config.settings.keys() {
         if !modules.iter().any(|(_, selected)| selected == name) {
-            println!("  [modules.\"{name}\"] is for no module that is selected by this name");
+            say!("  [modules.\"{name}\"] is for no module that is selected by this name");
         }
     }
     sound

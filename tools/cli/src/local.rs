@@ -67,7 +67,7 @@ async fn local(args: Args) -> Result<ExitCode> {
         outcome = serve(&args, &dir, &mut daemons) => outcome,
         _ = stop.wait() => Ok(()),
     };
-    println!("stopping");
+    say!("stopping");
     let stopped = end(&mut daemons).await;
     outcome.and(stopped)?;
     Ok(ExitCode::SUCCESS)
@@ -128,8 +128,8 @@ async fn serve(args: &Args, dir: &Path, daemons: &mut Vec<Daemon>) -> Result<()>
         ready = registered(master, usize::from(args.agents)) => ready?,
         dead = first_dead(daemons) => return dead,
     }
-    println!("ready: master http://{master} agents {}", agents.join(" "));
-    println!("work dir {}, stop with Ctrl-C", dir.display());
+    say!("ready: master http://{master} agents {}", agents.join(" "));
+    say!("work dir {}, stop with Ctrl-C", dir.display());
     first_dead(daemons).await
 }
 

@@ -1,5 +1,14 @@
 //! The `tepui` command: a cluster on this machine, tasks, modules and configuration.
 
+/// `println!` that lets the reader go: `tepui tasks | head` is no error, and a cluster whose output
+/// nobody reads runs on.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
 mod client;
 mod config_cmd;
 mod local;

@@ -61,7 +61,7 @@ fn schema(args: SchemaArgs) -> Result<ExitCode> {
         .find(|module| module.name == found.module);
     let text = module.map(|module| module.schema.as_str()).unwrap_or("{}");
     let schema: serde_json::Value = serde_json::from_str(text)?;
-    println!("{}", serde_json::to_string_pretty(&schema)?);
+    say!("{}", serde_json::to_string_pretty(&schema)?);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -206,6 +206,6 @@ fn scalar(resources: &[v1::Resource], name: &str) -> String {
 }
 
 fn print(text: String) -> Result<ExitCode> {
-    println!("{}", text.trim_end());
+    say!("{}", text.trim_end());
     Ok(ExitCode::SUCCESS)
 }

@@ -115,11 +115,15 @@ impl Daemon {
             .stderr(stderr)
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
-        let output = BufReader::new(child.stdout.take().expect("the output is piped"));
-        let address = output.lines().map_while(Result::ok).find_map(|line| {
+        let mut lines = BufReader::new(child.stdout.take().expect("the output is piped"))
+            .lines()
+            .map_while(Result::ok);
+        let address = lines.by_ref().find_map(|line| {
             let rest = line.strip_prefix(prefix)?;
             rest.split_whitespace().next()?.parse().ok()
         });
+        // What it says afterwards is read too, so that it never waits for a reader.
+        std::thread::spawn(move || lines.for_each(drop));
         let Some(address) = address else {
             let status = child.wait();
             panic!(

@@ -26,10 +26,12 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let host = ModuleHost::new(HostSettings::new("check", config));
     let file = std::path::absolute(&args.file)?;
     let note = read_named(&file)?;
-    println!("{}", file.display());
-    println!(
+    say!("{}", file.display());
+    say!(
         "  abi {}, sdk {}, panic {}",
-        note.note.abi, note.note.sdk, note.note.panic
+        note.note.abi,
+        note.note.sdk,
+        note.note.panic
     );
     let mut refused = 0;
     let mut digest = None;
@@ -44,25 +46,25 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         match host.check_found(found, std::slice::from_ref(&module.name)) {
             Ok(checked) => {
                 digest = Some(checked.sha256);
-                println!("{head}: ok");
+                say!("{head}: ok");
             }
             // Loaded and its layout is right; only the last step needs to know more.
             Err(LoadError::Settings { errors, .. }) if args.config.is_none() => {
-                println!("{head}: loads; to create it, name its settings with --config:");
-                errors.iter().for_each(|error| println!("    {error}"));
+                say!("{head}: loads; to create it, name its settings with --config:");
+                errors.iter().for_each(|error| say!("    {error}"));
             }
             Err(error) => {
                 refused += 1;
-                println!("{head}: REFUSED");
+                say!("{head}: REFUSED");
                 error
                     .to_string()
                     .lines()
-                    .for_each(|line| println!("    {line}"));
+                    .for_each(|line| say!("    {line}"));
             }
         }
     }
     if let Some(digest) = digest {
-        println!("  sha256 {digest}");
+        say!("  sha256 {digest}");
     }
     Ok(if refused == 0 {
         ExitCode::SUCCESS

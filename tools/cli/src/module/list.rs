@@ -65,7 +65,7 @@ fn found(dirs: &[PathBuf]) -> Result<ExitCode> {
             }
         }
     }
-    print!("{table}");
+    say!("{}", table.to_string().trim_end());
     damaged.iter().for_each(|line| eprintln!("{line}"));
     Ok(if damaged.is_empty() {
         ExitCode::SUCCESS
@@ -86,7 +86,7 @@ async fn loaded(address: String, json: bool) -> Result<ExitCode> {
     let client = Client::new(&address).with_context(|| format!("--address {address}"))?;
     let body = client.get("/tepui/v1/modules").await?.success()?.text();
     if json {
-        println!("{body}");
+        say!("{body}");
         return Ok(ExitCode::SUCCESS);
     }
     let report: Report =
@@ -97,7 +97,7 @@ async fn loaded(address: String, json: bool) -> Result<ExitCode> {
     for module in &report.modules {
         table.row(row(module));
     }
-    print!("{table}");
+    say!("{}", table.to_string().trim_end());
     for module in report.modules {
         let text = [module.trouble, module.health]
             .into_iter()
@@ -105,7 +105,7 @@ async fn loaded(address: String, json: bool) -> Result<ExitCode> {
             .collect::<Vec<_>>()
             .join("; ");
         if !text.is_empty() {
-            println!("{}: {text}", module.name);
+            say!("{}: {text}", module.name);
         }
         for call in module.pending.iter().filter(|call| call.stuck) {
             let container = call
@@ -113,7 +113,7 @@ async fn loaded(address: String, json: bool) -> Result<ExitCode> {
                 .as_deref()
                 .map(|id| format!(" of {id}"))
                 .unwrap_or_default();
-            println!(
+            say!(
                 "{}: {}{container} is stuck since {:.1} s",
                 module.name,
                 call.method,

@@ -145,16 +145,16 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     if let Ok(lock) = fs::read(sdk.join("Cargo.lock")) {
         fs::write(path.join("Cargo.lock"), lock)?;
     }
-    println!(
+    say!(
         "Wrote the {} module {} to {}. Next:",
         args.kind.word(),
         args.name,
         path.display()
     );
-    println!("  cd {}", path.display());
-    println!("  cargo test                  # its own tests and the suite of its kind");
-    println!("  cargo build --release");
-    println!(
+    say!("  cd {}", path.display());
+    say!("  cargo test                  # its own tests and the suite of its kind");
+    say!("  cargo build --release");
+    say!(
         "  tepui module check target/release/lib{}.so --config example.toml",
         package.replace('-', "_")
     );
