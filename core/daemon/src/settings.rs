@@ -296,11 +296,18 @@ impl AgentSettings {
         debug_assert_eq!(values.daemon, Daemon::Agent);
         let root = nix::unistd::geteuid().is_root();
         let isolation_given = values.given("isolation");
-        let isolation = if root {
-            "cgroups/cpu,cgroups/mem,namespaces/pid"
-        } else {
-            ""
+        let isolation = match (root, cgroup_v1("cpu") && cgroup_v1("memory")) {
+            (true, true) => "cgroups/cpu,cgroups/mem,namespaces/pid",
+            (true, false) => "namespaces/pid",
+            (false, _) => "",
         };
+        if isolation == "namespaces/pid" && !isolation_given {
+            values.notices.push(
+                "tasks have no limits of cpu and memory: cgroups/cpu and cgroups/mem need the cgroup v1 \
+                 hierarchies of cpu and memory, which are not mounted (cgroups v2 is not supported yet)"
+                    .into(),
+            );
+        }
         values.set_default("isolation", isolation.into());
         values.set_default("launcher", if root { "linux" } else { "posix" }.into());
         values.set_default("runtime_dir", default_runtime_dir());
@@ -363,6 +370,18 @@ fn isolation_of(values: &Values) -> Vec<String> {
         )
     });
     names
+}
+
+/// Whether a cgroup v1 hierarchy with this controller is mounted.
+fn cgroup_v1(controller: &str) -> bool {
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+    mounts.lines().any(|line| {
+        let mut fields = line.split(' ').skip(2);
+        fields.next() == Some("cgroup")
+            && fields
+                .next()
+                .is_some_and(|options| options.split(',').any(|o| o == controller))
+    })
 }
 
 fn default_runtime_dir() -> String {
