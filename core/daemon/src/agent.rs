@@ -15,57 +15,21 @@ use tepui_model::Attributes;
 use tepui_proto::json;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::flags::{self, Daemon};
+use crate::flags::Daemon;
 use crate::settings::{AgentSettings, Recover};
 use crate::start::{self, LogLevel};
 
 /// Runs the daemon; the answer is the process's exit code.
 pub fn main() -> ExitCode {
-    let read = flags::read(Daemon::Agent, std::env::args().skip(1), std::env::vars());
-    let settings = match read {
-        Ok(flags::Read::Help) => {
-            println!("{}", flags::help(Daemon::Agent));
-            return ExitCode::SUCCESS;
-        }
-        Ok(flags::Read::Version) => {
-            println!("mesos {}", VersionInfo::default().version);
-            return ExitCode::SUCCESS;
-        }
-        Ok(flags::Read::Run(values)) => AgentSettings::new(*values),
-        Err(error) => Err(error),
-    };
-    let settings = match settings {
-        Ok(settings) => settings,
-        Err(error) => {
-            eprintln!("{error}\nSee `tepui-agent --help`");
-            return ExitCode::FAILURE;
-        }
-    };
-    start::tie_to_parent();
-    let run = || -> anyhow::Result<()> {
-        let level = start::log(&settings.common.log, "tepui-agent")?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
-            .context("cannot start the runtime")?;
-        let done = runtime.block_on(run(settings, level));
-        // A call of a module that does not end must not keep the process.
-        runtime.shutdown_background();
-        done
-    };
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("tepui-agent: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    start::main(
+        Daemon::Agent,
+        AgentSettings::new,
+        |settings| &settings.common,
+        run,
+    )
 }
 
 async fn run(mut settings: AgentSettings, level: LogLevel) -> anyhow::Result<()> {
-    for notice in &settings.common.notices {
-        tracing::warn!("{notice}");
-    }
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let mut leave = signal(SignalKind::user_defined1()).context("cannot wait for SIGUSR1")?;

@@ -13,64 +13,28 @@ use tepui_host::kinds::allocator::AllocatorClient;
 use tepui_host::kinds::authorizer::AuthorizerClient;
 use tepui_host::kinds::leader::LeaderClient;
 use tepui_host::{Instance, ModuleHost};
-use tepui_http::shared::{Files, Logging, Metrics, VersionInfo};
+use tepui_http::shared::{Files, Logging, Metrics};
 use tepui_model::resources::{Quantities, Resources};
 use tepui_proto::json;
 use tepui_registry::Registry;
 use tepui_state_master as state;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::flags::{self, Daemon};
+use crate::flags::Daemon;
 use crate::settings::{MasterSettings, Registry as RegistryPlace};
 use crate::start::{self, LogLevel};
 
 /// Runs the daemon; the answer is the process's exit code.
 pub fn main() -> ExitCode {
-    let read = flags::read(Daemon::Master, std::env::args().skip(1), std::env::vars());
-    let settings = match read {
-        Ok(flags::Read::Help) => {
-            println!("{}", flags::help(Daemon::Master));
-            return ExitCode::SUCCESS;
-        }
-        Ok(flags::Read::Version) => {
-            println!("mesos {}", VersionInfo::default().version);
-            return ExitCode::SUCCESS;
-        }
-        Ok(flags::Read::Run(values)) => MasterSettings::new(*values),
-        Err(error) => Err(error),
-    };
-    let settings = match settings {
-        Ok(settings) => settings,
-        Err(error) => {
-            eprintln!("{error}\nSee `tepui-master --help`");
-            return ExitCode::FAILURE;
-        }
-    };
-    start::tie_to_parent();
-    let run = || -> anyhow::Result<()> {
-        let level = start::log(&settings.common.log, "tepui-master")?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
-            .context("cannot start the runtime")?;
-        let done = runtime.block_on(run(settings, level));
-        // A call of a module that does not end must not keep the process.
-        runtime.shutdown_background();
-        done
-    };
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("tepui-master: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    start::main(
+        Daemon::Master,
+        MasterSettings::new,
+        |settings| &settings.common,
+        run,
+    )
 }
 
 async fn run(settings: MasterSettings, level: LogLevel) -> anyhow::Result<()> {
-    for notice in &settings.common.notices {
-        tracing::warn!("{notice}");
-    }
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let store = store(&settings)?;

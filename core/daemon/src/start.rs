@@ -4,18 +4,21 @@
 use std::fs::File;
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::unistd::getppid;
+use tepui_http::shared::VersionInfo;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, fmt, reload};
 
-use crate::settings::LogSettings;
+use crate::flags::{self, Daemon, FlagError, Values};
+use crate::settings::{CommonSettings, LogSettings};
 
 /// Set by a parent, such as `tepui local`, whose end must be the daemon's end too.
 pub const EXIT_WITH_PARENT: &str = "TEPUI_EXIT_WITH_PARENT";
@@ -96,6 +99,64 @@ impl LogLevel {
             _ => LevelFilter::TRACE,
         });
     }
+}
+
+/// Runs a daemon from its command line to its end; the answer is the process's exit code.
+pub fn main<S, F: Future<Output = anyhow::Result<()>>>(
+    daemon: Daemon,
+    validate: impl FnOnce(Values) -> Result<S, FlagError>,
+    common: impl FnOnce(&S) -> &CommonSettings,
+    run: impl FnOnce(S, LogLevel) -> F,
+) -> ExitCode {
+    let program = daemon.program();
+    let read = match flags::read(daemon, std::env::args().skip(1), std::env::vars()) {
+        Ok(flags::Read::Help) => {
+            println!("{}", flags::help(daemon));
+            return ExitCode::SUCCESS;
+        }
+        Ok(flags::Read::Version) => {
+            println!("mesos {}", VersionInfo::default().version);
+            return ExitCode::SUCCESS;
+        }
+        Ok(flags::Read::Run(values)) => validate(*values),
+        Err(error) => Err(error),
+    };
+    let settings = match read {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("{error}\nSee `{program} --help`");
+            return ExitCode::FAILURE;
+        }
+    };
+    tie_to_parent();
+    match serve(program, settings, common, run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{program}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve<S, F: Future<Output = anyhow::Result<()>>>(
+    program: &str,
+    settings: S,
+    common: impl FnOnce(&S) -> &CommonSettings,
+    run: impl FnOnce(S, LogLevel) -> F,
+) -> anyhow::Result<()> {
+    let common = common(&settings);
+    let level = log(&common.log, program)?;
+    for notice in &common.notices {
+        tracing::warn!("{notice}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.context("cannot start the runtime")?;
+    let done = runtime.block_on(run(settings, level));
+    // A call of a module that does not end must not keep the process.
+    runtime.shutdown_background();
+    done
 }
 
 /// Prints where the daemon listens, once its socket is open. With port 0 this is how others learn it:
