@@ -40,10 +40,7 @@ fn main() {
 
 async fn run(containers: usize, at_once: usize) {
     let at = tempfile::tempdir().expect("a directory");
-    let mut settings = common::settings(at.path());
-    if let Some(init) = std::env::var_os("TEPUI_INIT") {
-        settings.init = init.into();
-    }
+    let settings = common::settings(at.path());
     let root = kernel::available().then(|| kernel::Root::new("bench"));
     let isolators = root
         .as_ref()

@@ -19,8 +19,12 @@ use tepui_containerizer::{Called, Command, ContainerConfig, Containerizer, Isola
 use tepui_model::{id::ContainerId, resources::Resources};
 use tepui_module_proto::isolator as messages;
 
-/// The program beside the tests, built when it is missing or older than its source.
+/// The program that `TEPUI_INIT` names, else the one beside the tests, built when it is missing or older than its
+/// source.
 pub fn init() -> PathBuf {
+    if let Some(program) = std::env::var_os("TEPUI_INIT") {
+        return program.into();
+    }
     let mut directory = std::env::current_exe().unwrap();
     directory.pop();
     if directory.ends_with("deps") {
@@ -40,7 +44,12 @@ pub fn init() -> PathBuf {
     if changed(&program) < newest {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let built = std::process::Command::new(cargo)
-            .args(["build", "-p", "tepui-init"])
+            .args(["build", "-p", "tepui-init", "--profile"])
+            .arg(if directory.ends_with("release") {
+                "release"
+            } else {
+                "dev"
+            })
             .status()
             .unwrap();
         assert!(built.success(), "tepui-init cannot be built");
