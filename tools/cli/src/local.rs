@@ -44,7 +44,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     work_dir: Option<PathBuf>,
     /// Configuration file; a key goes to the daemons that know it, and what only one of them is to
-    /// have stands in [master] or [agent]
+    /// have stands in a table `master` or `agent`
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }

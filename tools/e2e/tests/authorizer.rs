@@ -30,16 +30,16 @@ fn build(scratch: &Scratch) -> PathBuf {
         "{} lines",
         source.lines().count()
     );
-    // Dependencies that the workspace has built already are taken from there.
-    let target = bin("tepui")
-        .ancestors()
-        .nth(2)
-        .expect("target/PROFILE/tepui")
-        .join("outside");
+    // The workspace's own target folder, where its dependencies are built already.
+    let debug = bin("tepui")
+        .parent()
+        .expect("target/debug/tepui")
+        .to_owned();
+    let target = debug.parent().expect("target/debug");
     let built = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .args(["build", "--offline", "--quiet"])
         .current_dir(&project)
-        .env("CARGO_TARGET_DIR", &target)
+        .env("CARGO_TARGET_DIR", target)
         .output()
         .expect("cargo starts");
     assert!(
@@ -49,7 +49,10 @@ fn build(scratch: &Scratch) -> PathBuf {
     );
     let library = scratch.path().join("lib").join("libacme_users.so");
     fs::create_dir(library.parent().expect("a folder")).expect("the scratch folder");
-    fs::copy(target.join("debug/libacme_users.so"), &library).expect("the library was built");
+    // Not to be left among the modules of the workspace.
+    let output = debug.join("libacme_users.so");
+    fs::copy(&output, &library).expect("the library was built");
+    fs::remove_file(output).expect("just built");
     library
 }
 
