@@ -44,15 +44,6 @@ enum Measurement {
         #[arg(long, default_value_t = 5)]
         runs: usize,
     },
-    /// P5b: command tasks from ACCEPT to TASK_FINISHED on one agent
-    Tasks {
-        /// How many tasks
-        #[arg(long, default_value_t = 1000)]
-        tasks: usize,
-        /// How many at once
-        #[arg(long, default_value_t = 50)]
-        at_once: usize,
-    },
 }
 
 #[tokio::main]
@@ -61,7 +52,6 @@ async fn main() -> Result<()> {
         Measurement::Memory { tasks } => measure_memory(tasks).await,
         Measurement::Turnaround { cycles } => measure_turnaround(cycles).await,
         Measurement::Start { runs } => measure_start(runs).await,
-        Measurement::Tasks { tasks, at_once } => measure_tasks(tasks, at_once).await,
     }
 }
 
@@ -89,7 +79,7 @@ async fn measure_memory(tasks: usize) -> Result<()> {
     let ids: Vec<String> = (0..tasks).map(|n| format!("m{n}")).collect();
     launch(&framework, &offer, &ids, "exec sleep 1000", 0.01, 4.0).await?;
     wait_state(&mut framework, tasks, TaskState::TaskRunning).await?;
-    let inits: Vec<u64> = init_processes(agent)
+    let inits: Vec<u64> = init_processes()
         .into_iter()
         .filter_map(|pid| Some(memory(pid).ok()?.pss))
         .collect();
@@ -102,45 +92,17 @@ async fn measure_memory(tasks: usize) -> Result<()> {
     Ok(framework.bare(scheduler::call::Type::Teardown).await?)
 }
 
-/// Supervisors and first processes below an agent.
-fn init_processes(agent: u32) -> Vec<u32> {
-    let mut children: std::collections::BTreeMap<u32, Vec<(u32, String)>> =
-        std::collections::BTreeMap::new();
-    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse::<u32>().ok())
-        else {
-            continue;
-        };
-        let status = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
-        let field = |key: &str| {
-            status
-                .lines()
-                .find_map(|line| line.strip_prefix(key))
-                .unwrap_or("")
-                .trim()
-                .to_owned()
-        };
-        if let Ok(parent) = field("PPid:").parse() {
-            children
-                .entry(parent)
-                .or_default()
-                .push((pid, field("Name:")));
-        }
-    }
-    let mut found = Vec::new();
-    let mut open = vec![agent];
-    while let Some(parent) = open.pop() {
-        for (pid, name) in children.remove(&parent).unwrap_or_default() {
-            open.push(pid);
-            if name.starts_with("tepui") {
-                found.push(pid);
-            }
-        }
-    }
-    found
+/// Supervisors and first processes. They outlive the agent, so they are not its children; those of
+/// other clusters on this machine are counted too.
+fn init_processes() -> Vec<u32> {
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| {
+        // Executed from a sealed memfd, whose name the link keeps.
+        std::fs::read_link(format!("/proc/{pid}/exe"))
+            .is_ok_and(|exe| exe.to_string_lossy().contains("tepui-init"))
+    })
+    .collect()
 }
 
 async fn measure_turnaround(cycles: usize) -> Result<()> {
@@ -197,27 +159,6 @@ async fn measure_start(runs: usize) -> Result<()> {
     println!("until the first offer: {}", quantiles(&mut offered));
     println!("until the first task runs: {}", quantiles(&mut running));
     Ok(())
-}
-
-async fn measure_tasks(tasks: usize, at_once: usize) -> Result<()> {
-    let cluster = Cluster::start(&[])?;
-    let mut framework = subscribe(&cluster.master, "tasks").await?;
-    let begun = Instant::now();
-    let mut done = 0;
-    while done < tasks {
-        let offer = offers(&mut framework).await?.pop().context("no offer")?;
-        let count = at_once.min(tasks - done);
-        let ids: Vec<String> = (done..done + count).map(|n| format!("t{n}")).collect();
-        launch(&framework, &offer, &ids, "/bin/true", 0.01, 4.0).await?;
-        wait_state(&mut framework, count, TaskState::TaskFinished).await?;
-        framework.bare(scheduler::call::Type::Revive).await?;
-        done += count;
-    }
-    let rate = tasks as f64 / begun.elapsed().as_secs_f64();
-    println!(
-        "{tasks} command tasks, {at_once} at once, ACCEPT until TASK_FINISHED: {rate:.0} tasks/s"
-    );
-    Ok(framework.bare(scheduler::call::Type::Teardown).await?)
 }
 
 async fn subscribe(master: &str, name: &str) -> Result<SchedulerClient> {
