@@ -262,6 +262,15 @@ impl Connection {
                 retry_ms: 0,
             })),
         });
+        self.end_if_unused(CloseReason::Refused, queues);
+    }
+
+    /// Ends a connection that carries no session any more: an agent that is alone on its
+    /// connection waits for its end before it tries again.
+    fn end_if_unused(&self, reason: CloseReason, queues: &mut Events) {
+        if self.sessions.is_empty() {
+            queues.done = Some(reason);
+        }
     }
 
     /// Ends a session on this side only.
@@ -288,9 +297,7 @@ impl Connection {
             })),
         });
         self.drop_session(number, reason.clone(), queues);
-        if self.sessions.is_empty() {
-            queues.done = Some(reason);
-        }
+        self.end_if_unused(reason, queues);
     }
 
     fn violation(&mut self, number: u32, what: &str, queues: &mut Events) {
@@ -428,10 +435,7 @@ impl End for Connection {
             (Some(Body::Refuse(_)), Stage::Asked) => {
                 queues.replies.push_back(frame.clone());
                 self.drop_session(frame.session, CloseReason::Refused, queues);
-                // An agent that is alone on its connection waits for its end before it tries again.
-                if self.sessions.is_empty() {
-                    queues.done = Some(CloseReason::Refused);
-                }
+                self.end_if_unused(CloseReason::Refused, queues);
                 false
             }
             (Some(Body::Shutdown(_)), _) | (_, Stage::Live) => true,

@@ -231,6 +231,12 @@ async fn the_newest_common_protocol_is_spoken() {
             };
             assert_eq!(refused.code(), refuse::Code::TooOld);
             assert!(refused.reason.contains("protocol"), "{}", refused.reason);
+            // Nothing else can come of this connection: the master ends it, so that the agent
+            // hears of it at once and tries again in its own time.
+            let (_, AgentUpdate::Closed(CloseReason::Refused)) = pair.agent().await else {
+                panic!("not closed");
+            };
+            assert!(pair.agent_events.recv().await.is_none());
             continue;
         };
         let (
