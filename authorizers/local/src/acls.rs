@@ -1,68 +1,15 @@
 //! Settings: the message `mesos.ACLs` as JSON, and how one entity matches.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt::Display;
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use tepui_module_sdk::macro_support::schemars::{JsonSchema, Schema, SchemaGenerator};
 use tepui_module_sdk::{Failure, Result};
 
-/// Kinds of ACLs that Mesos 1.11 has and this module does not apply yet.
-const NOT_YET: &[&str] = &[
-    "reserve_resources",
-    "unreserve_resources",
-    "create_volumes",
-    "destroy_volumes",
-    "teardown_frameworks",
-    "update_weights",
-    "get_endpoints",
-    "get_quotas",
-    "update_quotas",
-    "view_frameworks",
-    "view_tasks",
-    "view_executors",
-    "access_sandboxes",
-    "access_mesos_logs",
-    "view_roles",
-    "view_flags",
-    "launch_nested_containers_as_user",
-    "launch_nested_containers_under_parent_with_user",
-    "kill_nested_containers",
-    "wait_nested_containers",
-    "launch_nested_container_sessions_as_user",
-    "launch_nested_container_sessions_under_parent_with_user",
-    "attach_containers_input",
-    "attach_containers_output",
-    "view_containers",
-    "set_log_level",
-    "remove_nested_containers",
-    "register_agents",
-    "update_maintenance_schedules",
-    "get_maintenance_schedules",
-    "start_maintenances",
-    "stop_maintenances",
-    "get_maintenance_statuses",
-    "mark_agents_gone",
-    "launch_standalone_containers",
-    "kill_standalone_containers",
-    "wait_standalone_containers",
-    "remove_standalone_containers",
-    "modify_resource_provider_configs",
-    "view_standalone_containers",
-    "prune_images",
-    "resize_volumes",
-    "create_block_disks",
-    "destroy_block_disks",
-    "create_mount_disks",
-    "destroy_mount_disks",
-    "view_resource_providers",
-    "mark_resource_providers_gone",
-    "destroy_raw_disks",
-    "drain_agents",
-    "deactivate_agents",
-    "reactivate_agents",
-];
+use crate::kinds::{KINDS, Kind, NOT_YET, Objects, PATHS};
 
 /// The object of `--acls`. Checked when the module is made, so that errors name what is wrong.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -93,14 +40,21 @@ impl JsonSchema for Config {
                 },
             })
         };
+        let mut properties = Map::new();
+        let permissive = "What is decided when no ACL matches; true unless set.";
+        properties.insert(
+            "permissive".into(),
+            json!({"type": "boolean", "description": permissive}),
+        );
+        for kind in KINDS {
+            let names: Vec<&str> = kind.actions.iter().map(|action| action.as_str()).collect();
+            let description = format!("Who may {}, the first that matches.", names.join(", "));
+            properties.insert(kind.field.into(), acls(kind.object, &description));
+        }
         let schema = json!({
             "type": "object",
-            "description": "The access control lists of `--acls`. The first that matches decides.",
-            "properties": {
-                "permissive": {"type": "boolean", "description": "What is decided when no ACL matches; true unless set."},
-                "register_frameworks": acls("roles", "Principals whose frameworks may subscribe in these roles."),
-                "run_tasks": acls("users", "Principals whose frameworks may run tasks as these users."),
-            },
+            "description": "The access control lists of `--acls`. Of each kind the first that matches decides.",
+            "properties": properties,
         });
         schema.try_into().expect("an object is a schema")
     }
@@ -110,8 +64,8 @@ impl JsonSchema for Config {
 #[derive(Debug)]
 pub(crate) struct Acls {
     pub(crate) permissive: bool,
-    pub(crate) register_frameworks: Vec<Acl>,
-    pub(crate) run_tasks: Vec<Acl>,
+    /// By the field of [`Kind`].
+    lists: BTreeMap<&'static str, Vec<Acl>>,
 }
 
 /// One ACL of any kind.
@@ -119,6 +73,13 @@ pub(crate) struct Acls {
 pub(crate) struct Acl {
     pub(crate) principals: Entity,
     pub(crate) objects: Entity,
+}
+
+impl Acls {
+    /// The ACLs of a kind, in the order of the settings.
+    pub(crate) fn of(&self, kind: &Kind) -> &[Acl] {
+        self.lists.get(kind.field).map_or(&[], Vec::as_slice)
+    }
 }
 
 /// `mesos.ACL.Entity`.
@@ -194,60 +155,68 @@ impl Config {
         }
         let mut acls = Acls {
             permissive: true,
-            register_frameworks: Vec::new(),
-            run_tasks: Vec::new(),
+            lists: BTreeMap::new(),
         };
         for (key, value) in object {
-            match key.as_str() {
-                "permissive" => acls.permissive = read(&key, value)?,
-                "register_frameworks" => {
-                    let read: Vec<RegisterFramework> = read(&key, value)?;
-                    let acl = |acl: RegisterFramework| Acl {
-                        principals: acl.principals,
-                        objects: acl.roles,
-                    };
-                    acls.register_frameworks = read.into_iter().map(acl).collect();
-                }
-                "run_tasks" => {
-                    let read: Vec<RunTask> = read(&key, value)?;
-                    let acl = |acl: RunTask| Acl {
-                        principals: acl.principals,
-                        objects: acl.users,
-                    };
-                    acls.run_tasks = read.into_iter().map(acl).collect();
-                }
-                known if NOT_YET.contains(&known) => {
-                    let message = format!(
-                        "ACLs of kind `{key}` are not enforced yet; enforced are `register_frameworks` and `run_tasks`"
-                    );
-                    return Err(Failure::invalid(message).setting(key));
-                }
-                _ => {
-                    return Err(
-                        Failure::invalid(format!("there are no ACLs of kind `{key}`")).setting(key),
-                    );
-                }
+            if key == "permissive" {
+                acls.permissive = serde_json::from_value(value).map_err(|e| invalid(&key, &e))?;
+            } else if let Some(kind) = KINDS.iter().find(|kind| kind.field == key) {
+                acls.lists.insert(kind.field, list(kind, value)?);
+            } else if NOT_YET.contains(&key.as_str()) {
+                return Err(invalid(&key, &"ACLs of this kind are not enforced yet"));
+            } else {
+                return Err(invalid(&key, &"there are no ACLs of this kind"));
             }
         }
         Ok(acls)
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RegisterFramework {
-    principals: Entity,
-    roles: Entity,
+fn list(kind: &Kind, value: Value) -> Result<Vec<Acl>> {
+    let list: Vec<Map<String, Value>> =
+        serde_json::from_value(value).map_err(|e| invalid(kind.field, &e))?;
+    let acl = |(index, object)| {
+        acl(kind, object).map_err(|error| {
+            let place = format!("{}[{index}]", kind.field);
+            invalid(&place, &error)
+        })
+    };
+    list.into_iter().enumerate().map(acl).collect()
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RunTask {
-    principals: Entity,
-    users: Entity,
+fn acl(kind: &Kind, mut object: Map<String, Value>) -> std::result::Result<Acl, String> {
+    let mut entity = |name: &str| -> std::result::Result<Entity, String> {
+        let value = object.remove(name);
+        let value = value.ok_or_else(|| format!("missing field `{name}`"))?;
+        serde_json::from_value(value).map_err(|error| format!("{name}: {error}"))
+    };
+    let acl = Acl {
+        principals: entity("principals")?,
+        objects: entity(kind.object)?,
+    };
+    if let Some(unknown) = object.keys().next() {
+        let object = kind.object;
+        return Err(format!(
+            "unknown field `{unknown}`, expected `principals` and `{object}`"
+        ));
+    }
+    let Entity { r#type, values } = &acl.objects;
+    match kind.objects {
+        Objects::Unnamed if *r#type == EntityType::Some => Err(format!(
+            "{}: nothing can be named here, the type has to be ANY or NONE",
+            kind.object
+        )),
+        Objects::Paths => match values.iter().find(|path| !PATHS.contains(&path.as_str())) {
+            Some(path) => Err(format!(
+                "paths: `{path}` is not authorized by path; those that are: {}",
+                PATHS.join(", ")
+            )),
+            None => Ok(acl),
+        },
+        _ => Ok(acl),
+    }
 }
 
-fn read<T: DeserializeOwned>(key: &str, value: Value) -> Result<T> {
-    serde_json::from_value(value)
-        .map_err(|error| Failure::invalid(format!("{key}: {error}")).setting(key))
+fn invalid(key: &str, what: &dyn Display) -> Failure {
+    Failure::invalid(format!("{key}: {what}")).setting(key)
 }

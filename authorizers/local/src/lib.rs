@@ -1,14 +1,17 @@
 //! Access control lists in the form of Mesos (`--acls`), evaluated by the rules of its local authorizer
 //! (`src/authorizer/local/authorizer.cpp`).
 //!
-//! The settings are the JSON object of `--acls` itself. ACLs of kinds that are not enforced yet are refused by
-//! name: an ACL that is read and not applied would be worse than none.
+//! The settings are the JSON object of `--acls` itself. The kinds of ACLs are a table ([`kinds`]): which actions each
+//! decides, and what its objects are. Kinds that are not enforced yet are refused by name: an ACL that is read and not
+//! applied would be worse than none.
 
 mod acls;
+mod kinds;
 
 pub use acls::Config;
 
-use acls::{Acl, Acls, Entity, Request};
+use acls::{Acls, Entity, Request};
+use kinds::Objects;
 use tepui_module_sdk::prelude::*;
 
 /// See the crate.
@@ -30,11 +33,9 @@ impl Module for Local {
 
 impl Authorizer for Local {
     async fn approver(&self, subject: Option<&Subject>, action: Action) -> Result<Approver> {
-        let (acls, role): (&[Acl], bool) = match action {
-            Action::RegisterFramework => (&self.acls.register_frameworks, true),
-            Action::RunTask => (&self.acls.run_tasks, false),
-            _ => (&[], false),
-        };
+        let kind = kinds::of_action(action);
+        let acls = kind.map_or(&[][..], |kind| self.acls.of(kind));
+        let role = kind.is_some_and(|kind| kind.objects == Objects::Roles);
         // Claims without a principal cannot be matched by ACLs.
         let principal = subject.and_then(|subject| subject.principal.clone());
         let request = principal.as_deref().map_or(Request::Any, Request::One);
@@ -181,6 +182,37 @@ mod tests {
         assert!(!allowed(&acls, None, Action::RunTask, Some("a/b")).await);
     }
 
+    #[tokio::test]
+    async fn what_has_no_object_is_decided_without_one() {
+        let agents = json!([
+            {"principals": {"values": ["agent"]}, "agents": {"type": "ANY"}},
+            {"principals": {"type": "ANY"}, "agents": {"type": "NONE"}},
+        ]);
+        let acls = local(json!({"permissive": false, "register_agents": agents})).unwrap();
+        for (principal, expected) in [(Some("agent"), true), (Some("other"), false), (None, false)]
+        {
+            let allowed = allowed(&acls, principal, Action::RegisterAgent, None).await;
+            assert_eq!(allowed, expected, "{principal:?}");
+        }
+    }
+
+    #[test]
+    fn every_kind_and_action_has_its_acls() {
+        let with_two_lists = [
+            Action::LaunchNestedContainer,
+            Action::LaunchNestedContainerSession,
+        ];
+        for action in Action::ALL {
+            let kind = kinds::of_action(*action);
+            assert_eq!(kind.is_none(), with_two_lists.contains(action), "{action}");
+        }
+        for kind in kinds::KINDS {
+            let any = json!([{"principals": {}, kind.object: {"type": "ANY"}}]);
+            let acls = local(json!({kind.field: any})).expect(kind.field);
+            assert_eq!(acls.acls.of(kind).len(), 1, "{}", kind.field);
+        }
+    }
+
     #[test]
     fn what_is_not_enforced_is_refused_by_name() {
         let refused = |settings| {
@@ -190,11 +222,29 @@ mod tests {
                 .unwrap_or_default()
         };
         let any = json!([{"principals": {"type": "ANY"}, "users": {"type": "NONE"}}]);
+        let nested = "launch_nested_containers_as_user";
         assert_eq!(
-            refused(json!({"view_tasks": any, "run_tasks": any})),
-            "ACLs of kind `view_tasks` are not enforced yet; enforced are `register_frameworks` and `run_tasks`"
+            refused(json!({nested: any, "run_tasks": any})),
+            "launch_nested_containers_as_user: ACLs of this kind are not enforced yet"
         );
-        assert!(refused(json!({"run_task": any})).contains("no ACLs of kind `run_task`"));
+        assert_eq!(
+            refused(json!({"run_task": any})),
+            "run_task: there are no ACLs of this kind"
+        );
+        let extra = json!([{"principals": {}, "users": {}, "roles": {}}]);
+        assert_eq!(
+            refused(json!({"view_tasks": extra})),
+            "view_tasks[0]: unknown field `roles`, expected `principals` and `users`"
+        );
+        let named = json!([{"principals": {}, "agents": {"values": ["a1"]}}]);
+        assert_eq!(
+            refused(json!({"register_agents": named})),
+            "register_agents[0]: agents: nothing can be named here, the type has to be ANY or NONE"
+        );
+        let path = json!([{"principals": {}, "paths": {"values": ["/state"]}}]);
+        assert!(
+            refused(json!({"get_endpoints": path})).contains("`/state` is not authorized by path")
+        );
         assert!(
             refused(json!({"run_tasks": [{"principals": {"type": "ANY"}}]}))
                 .contains("missing field `users`")

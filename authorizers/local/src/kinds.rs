@@ -1,0 +1,122 @@
+//! The kinds of ACLs: the fields of the message `mesos.ACLs`.
+
+use tepui_module_sdk::prelude::Action::{self, *};
+
+use Objects::{Paths, Roles, Unnamed, Values};
+
+/// What the objects of a kind of ACLs are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Objects {
+    /// Roles; `a/%` stands for all below `a`.
+    Roles,
+    /// Users or principals.
+    Values,
+    /// Paths of endpoints that are authorized by path.
+    Paths,
+    /// Nothing that could be named: the entity has to be `ANY` or `NONE`.
+    Unnamed,
+}
+
+/// A kind of ACLs.
+#[derive(Debug)]
+pub(crate) struct Kind {
+    /// The field of `mesos.ACLs`.
+    pub(crate) field: &'static str,
+    /// The field of one ACL that names the objects.
+    pub(crate) object: &'static str,
+    pub(crate) objects: Objects,
+    /// Decided by these ACLs.
+    pub(crate) actions: &'static [Action],
+}
+
+const fn kind(
+    field: &'static str,
+    object: &'static str,
+    objects: Objects,
+    actions: &'static [Action],
+) -> Kind {
+    Kind {
+        field,
+        object,
+        objects,
+        actions,
+    }
+}
+
+/// All kinds that are enforced.
+#[rustfmt::skip]
+pub(crate) const KINDS: &[Kind] = &[
+    kind("register_frameworks", "roles", Roles, &[RegisterFramework]),
+    kind("run_tasks", "users", Values, &[RunTask]),
+    kind("reserve_resources", "roles", Roles, &[ReserveResources]),
+    kind("unreserve_resources", "reserver_principals", Values, &[UnreserveResources]),
+    kind("create_volumes", "roles", Roles, &[CreateVolume]),
+    kind("destroy_volumes", "creator_principals", Values, &[DestroyVolume]),
+    kind("teardown_frameworks", "framework_principals", Values, &[TeardownFramework]),
+    kind("update_weights", "roles", Roles, &[UpdateWeight]),
+    kind("get_endpoints", "paths", Paths, &[GetEndpointWithPath]),
+    kind("get_quotas", "roles", Roles, &[GetQuota]),
+    kind("update_quotas", "roles", Roles, &[UpdateQuota, UpdateQuotaWithConfig]),
+    kind("view_frameworks", "users", Values, &[ViewFramework]),
+    kind("view_tasks", "users", Values, &[ViewTask]),
+    kind("view_executors", "users", Values, &[ViewExecutor]),
+    kind("access_sandboxes", "users", Values, &[AccessSandbox]),
+    kind("access_mesos_logs", "logs", Unnamed, &[AccessMesosLog]),
+    kind("view_roles", "roles", Roles, &[ViewRole]),
+    kind("view_flags", "flags", Unnamed, &[ViewFlags]),
+    kind("kill_nested_containers", "users", Values, &[KillNestedContainer]),
+    kind("wait_nested_containers", "users", Values, &[WaitNestedContainer]),
+    kind("attach_containers_input", "users", Values, &[AttachContainerInput]),
+    kind("attach_containers_output", "users", Values, &[AttachContainerOutput]),
+    kind("view_containers", "users", Values, &[ViewContainer]),
+    kind("set_log_level", "level", Unnamed, &[SetLogLevel]),
+    kind("remove_nested_containers", "users", Values, &[RemoveNestedContainer]),
+    kind("register_agents", "agents", Unnamed, &[RegisterAgent]),
+    kind("update_maintenance_schedules", "machines", Unnamed, &[UpdateMaintenanceSchedule]),
+    kind("get_maintenance_schedules", "machines", Unnamed, &[GetMaintenanceSchedule]),
+    kind("start_maintenances", "machines", Unnamed, &[StartMaintenance]),
+    kind("stop_maintenances", "machines", Unnamed, &[StopMaintenance]),
+    kind("get_maintenance_statuses", "machines", Unnamed, &[GetMaintenanceStatus]),
+    kind("drain_agents", "agents", Unnamed, &[DrainAgent]),
+    kind("deactivate_agents", "agents", Unnamed, &[DeactivateAgent]),
+    kind("reactivate_agents", "agents", Unnamed, &[ReactivateAgent]),
+    kind("mark_agents_gone", "agents", Unnamed, &[MarkAgentGone]),
+    kind("launch_standalone_containers", "users", Unnamed, &[LaunchStandaloneContainer]),
+    kind("kill_standalone_containers", "users", Unnamed, &[KillStandaloneContainer]),
+    kind("wait_standalone_containers", "users", Unnamed, &[WaitStandaloneContainer]),
+    kind("remove_standalone_containers", "users", Unnamed, &[RemoveStandaloneContainer]),
+    kind("view_standalone_containers", "users", Unnamed, &[ViewStandaloneContainer]),
+    kind("modify_resource_provider_configs", "resource_providers", Unnamed, &[ModifyResourceProviderConfig]),
+    kind("mark_resource_providers_gone", "resource_providers", Unnamed, &[MarkResourceProviderGone]),
+    kind("view_resource_providers", "resource_providers", Unnamed, &[ViewResourceProvider]),
+    kind("prune_images", "images", Unnamed, &[PruneImages]),
+    kind("resize_volumes", "roles", Roles, &[ResizeVolume]),
+    kind("create_block_disks", "roles", Roles, &[CreateBlockDisk]),
+    kind("destroy_block_disks", "roles", Roles, &[DestroyBlockDisk]),
+    kind("create_mount_disks", "roles", Roles, &[CreateMountDisk]),
+    kind("destroy_mount_disks", "roles", Roles, &[DestroyMountDisk]),
+    kind("destroy_raw_disks", "roles", Roles, &[DestroyRawDisk]),
+];
+
+/// Kinds about nested containers to launch, which decide by two lists at once.
+pub(crate) const NOT_YET: &[&str] = &[
+    "launch_nested_containers_as_user",
+    "launch_nested_containers_under_parent_with_user",
+    "launch_nested_container_sessions_as_user",
+    "launch_nested_container_sessions_under_parent_with_user",
+];
+
+/// The endpoints that `get_endpoints` can be about.
+pub(crate) const PATHS: &[&str] = &[
+    "/containers",
+    "/containerizer/debug",
+    "/files/debug",
+    "/logging/toggle",
+    "/metrics/snapshot",
+    "/monitor/statistics",
+];
+
+/// The ACLs that decide about an action.
+pub(crate) fn of_action(action: Action) -> Option<&'static Kind> {
+    KINDS.iter().find(|kind| kind.actions.contains(&action))
+}
