@@ -1,0 +1,189 @@
+//! Many agents in one process, without containers, over the real agent link: what a master of a
+//! large cluster has at its other end. Says on its standard output when all are registered, and
+//! again each time that all are back after a master was gone.
+
+mod agent;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tepui_http::Client;
+use tepui_link::{AgentEnd, AgentEvent, AgentSession, AgentSettings, AgentUpdate};
+use tepui_proto::convert;
+use tokio::sync::{Notify, mpsc};
+
+use crate::agent::FakeAgent;
+
+/// Events of a connection that wait before it is not read any more.
+const INBOX: usize = 256;
+
+/// Files that are needed beside the connections.
+const SPARE_FILES: usize = 64;
+
+/// Wait before a connection is tried again, spread so that not all come at once.
+const RETRY: Duration = Duration::from_millis(200);
+
+#[derive(Parser)]
+#[command(
+    name = "tepui-fake-agent",
+    about = "Many agents without containers, over the real agent link",
+    long_about = "Many agents without containers, over the real agent link. A task whose command is \
+                  `true` ends at once with TASK_FINISHED; any other runs until it is killed."
+)]
+struct Cli {
+    /// The master
+    #[arg(long, value_name = "HOST:PORT")]
+    master: String,
+    /// How many agents
+    #[arg(long, default_value_t = 100)]
+    agents: usize,
+    /// How many of them share a connection
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    per_connection: u32,
+    /// What each of them has, as `tepui-agent --resources` takes it
+    #[arg(
+        long,
+        default_value = "cpus:32;mem:131072;disk:1048576;ports:[31000-32000]"
+    )]
+    resources: String,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<()> {
+    let cli = Cli::parse();
+    let resources = convert::parse_resources(&cli.resources, "*").context("--resources")?;
+    let resources = convert::to_proto(&resources);
+    let per_connection = cli.per_connection as usize;
+    allow_files(cli.agents.div_ceil(per_connection) + SPARE_FILES)?;
+
+    let mut agents: Vec<FakeAgent> = (0..cli.agents)
+        .map(|n| {
+            // Address and host name tell agents apart; nothing listens there.
+            let port = u16::try_from(n % 60_000 + 5_000).expect("below 65,536");
+            FakeAgent::new(format!("fake-{n}"), port, resources.clone())
+        })
+        .collect();
+    let registered = Arc::new(Registered::default());
+    while !agents.is_empty() {
+        let rest = agents.split_off(agents.len().min(per_connection));
+        let own = std::mem::replace(&mut agents, rest);
+        let client = Client::new(&cli.master)?;
+        tokio::spawn(serve(client, own, registered.clone()));
+    }
+    tokio::select! {
+        never = report(&registered, cli.agents) => never,
+        stopped = tokio::signal::ctrl_c() => Ok(stopped?),
+    }
+}
+
+/// Lets this process open so many files.
+fn allow_files(needed: usize) -> Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let needed = needed as u64;
+    ensure!(
+        needed <= hard,
+        "{needed} open files are needed and the system allows {hard}: raise the hard limit \
+         (`ulimit -Hn`) or let more agents share a connection (--per-connection)"
+    );
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, soft.max(needed), hard)?)
+}
+
+/// How many agents are registered now.
+#[derive(Default)]
+struct Registered {
+    count: AtomicUsize,
+    changed: Notify,
+}
+
+impl Registered {
+    fn add(&self) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.changed.notify_one();
+    }
+
+    fn remove(&self, n: usize) {
+        self.count.fetch_sub(n, Ordering::Relaxed);
+        self.changed.notify_one();
+    }
+}
+
+/// Says when all agents are there, how long that took, and when they are lost.
+async fn report(registered: &Registered, all: usize) -> Result<()> {
+    let mut begun = Instant::now();
+    let mut complete = false;
+    loop {
+        registered.changed.notified().await;
+        let count = registered.count.load(Ordering::Relaxed);
+        if count == all && !complete {
+            let seconds = begun.elapsed().as_secs_f64();
+            println!("registered {all} agents in {seconds:.3} s");
+            complete = true;
+        } else if count < all && complete {
+            println!("disconnected");
+            complete = false;
+            begun = Instant::now();
+        }
+    }
+}
+
+/// Keeps the agents of one connection registered.
+async fn serve(client: Client, mut agents: Vec<FakeAgent>, registered: Arc<Registered>) {
+    for attempt in 1.. {
+        if let Err(error) = connection(&client, &mut agents, &registered, attempt).await {
+            // The first of many says it for all.
+            if attempt % 50 == 1 {
+                eprintln!("{}: {error:#}", client.authority());
+            }
+        }
+        tokio::time::sleep(RETRY.mul_f64(0.5 + fastrand::f64())).await;
+    }
+}
+
+/// One connection, until it ends.
+async fn connection(
+    client: &Client,
+    agents: &mut [FakeAgent],
+    registered: &Registered,
+    attempt: u64,
+) -> Result<()> {
+    let upgrade = client.upgrade(tepui_link::PATH, tepui_link::UPGRADE, &[]);
+    let (inbox, mut events) = mpsc::channel(INBOX);
+    let (end, run) = AgentEnd::start(upgrade.await?, AgentSettings::default(), inbox);
+    let run = tokio::spawn(run);
+    let sessions: Vec<AgentSession> = agents
+        .iter()
+        .map(|agent| end.open(agent.hello(attempt)))
+        .collect();
+    let first = sessions.first().map_or(0, AgentSession::number);
+    let mut there = 0;
+    while let Some(AgentEvent { session, event }) = events.recv().await {
+        let index = (session - first) as usize;
+        let (agent, session) = (&mut agents[index], &sessions[index]);
+        match event {
+            AgentUpdate::Welcome(welcome) => {
+                // An error means that the session is over, which the next event says.
+                let _ = session.sync(agent.welcome(&welcome));
+                if let Some(pending) = agent.pending() {
+                    let _ = session.send(pending);
+                }
+                there += 1;
+                registered.add();
+            }
+            AgentUpdate::Command(command) => {
+                if let Some(answer) = agent.command(*command) {
+                    let _ = session.send(answer);
+                }
+            }
+            AgentUpdate::Refused(refuse) => eprintln!("{}: {}", refuse.code, refuse.reason),
+            // The others of this connection come back with it.
+            AgentUpdate::Closed(_) => break,
+        }
+    }
+    registered.remove(there);
+    run.abort();
+    Ok(())
+}
