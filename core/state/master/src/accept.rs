@@ -14,6 +14,7 @@ use tepui_proto::v1::{self, OperationState, Task, TaskInfo, TaskState, scheduler
 use tepui_view::{ExecutorRow, TaskRow};
 
 use crate::allocation::Back;
+use crate::counts::{Count, Offers};
 use crate::event::Refused;
 use crate::reconcile::operation_event;
 use crate::status::{self, MasterStatus};
@@ -58,10 +59,13 @@ impl MasterState {
             role,
             left: Resources::new(),
         };
+        let counts = &self.frameworks[&framework].counts;
+        counts.offers(Offers::Accepted, call.offer_ids.len());
         for row in self.close_own(framework, &call.offer_ids) {
             accepted.left += row.resources;
         }
         for (index, operation) in call.operations.into_iter().enumerate() {
+            self.count_operation(framework, &operation);
             let refused: Vec<&Refused> = refused
                 .iter()
                 .filter(|refused| refused.operation as usize == index)
@@ -71,6 +75,17 @@ impl MasterState {
         if !accepted.left.is_empty() {
             let back = self.refusal(call.filters.as_ref());
             self.release(framework, agent, &accepted.left, back, now);
+        }
+    }
+
+    /// A LAUNCH counts by its tasks, each as soon as it is launched; an empty one is a decline.
+    fn count_operation(&self, framework: FrameworkKey, operation: &offer::Operation) {
+        match &operation.launch {
+            Some(launch) if launch.task_infos.is_empty() => self.counts.add(Count::Decline),
+            Some(_) => self.counts.add(Count::Launch),
+            None => self.frameworks[&framework]
+                .counts
+                .operation(operation.r#type()),
         }
     }
 
@@ -290,6 +305,7 @@ impl MasterState {
             self.add_executor(framework, executor);
         }
         accepted.left -= &launch.resources;
+        self.frameworks[&framework].counts.operation(Type::Launch);
         self.introduce(framework, agent, effects);
         let row = self.task_row(accepted, &launch.info, launch.resources);
         effects.push(self.operators_task_added(&row));
@@ -387,6 +403,7 @@ impl MasterState {
             },
             now,
         );
+        self.count_end(owner, status.state(), &status);
         owner.send(status::update_event(status), effects);
     }
 }

@@ -13,6 +13,7 @@ use tepui_proto::v1::{self, AgentInfo, TaskState, task_status};
 use tepui_proto::{Message as _, convert};
 use tepui_view::AgentRow;
 
+use crate::counts::Count;
 use crate::effect::bytes_of;
 use crate::event::SessionKey;
 use crate::registry::{Pending, agent_entry};
@@ -77,11 +78,17 @@ impl MasterState {
         now: Now,
         effects: &mut Vec<Effect>,
     ) {
+        let named = hello.info.as_ref().and_then(|info| info.id.as_ref());
+        let new = named.is_none_or(|id| id.value.is_empty());
+        let pick = |one, other| if new { one } else { other };
+        self.counts.add(pick(Count::AgentNew, Count::AgentAgain));
         if let Err(refuse) = self.may_register(session, &hello) {
             effects.push(Effect::to_agent(session, Body::Refuse(refuse)));
             effects.push(Effect::CloseAgent { session });
             return;
         }
+        self.counts
+            .add(pick(Count::Registered, Count::Reregistered));
         let mut info = hello.info.take().unwrap_or_default();
         let mut deletes = Vec::new();
         let id = match info.id.as_ref().filter(|id| !id.value.is_empty()) {
@@ -90,6 +97,8 @@ impl MasterState {
                 // Mesos removes a disconnected agent when a new one registers at its address.
                 if let Some(old) = self.broken_agent_at(&hello.address) {
                     deletes.push(format!("agents/{old}"));
+                    self.counts.add(Count::Removed);
+                    self.counts.add(Count::RemovedRegistered);
                     self.agent_removed(&old, now, effects);
                 }
                 let id = AgentId::from(format!("{}-S{}", self.master_id, self.next_agent));

@@ -81,6 +81,15 @@ impl Allocation {
         self.batch_at
     }
 
+    /// Filters that are in effect, by role.
+    pub(crate) fn filters_by_role(&self) -> BTreeMap<Role, u64> {
+        let mut roles: BTreeMap<Role, u64> = BTreeMap::new();
+        for ((_, role, _), filters) in &self.filters {
+            *roles.entry(role.clone()).or_default() += filters.len() as u64;
+        }
+        roles
+    }
+
     pub(crate) fn filter(&mut self, holding: Holding, until: Mono) {
         let place = (holding.framework, holding.role.clone(), holding.agent);
         self.ends.insert((until, place.clone()));

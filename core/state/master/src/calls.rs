@@ -8,6 +8,7 @@ use tepui_model::time::Now;
 use tepui_proto::link::{self, link_frame::Body};
 use tepui_proto::v1::scheduler::{self, call::Type};
 
+use crate::counts::Count;
 use crate::event::Refused;
 use crate::{Effect, MasterState, Reply};
 
@@ -25,6 +26,7 @@ impl MasterState {
             Ok(key) => key,
             Err(refusal) => return refusal,
         };
+        self.count_call(key, request.r#type());
         match request.r#type() {
             Type::Teardown => self.remove_framework(key, now, effects),
             Type::Accept => {
@@ -66,6 +68,29 @@ impl MasterState {
             }
         }
         Reply::Accepted
+    }
+
+    fn count_call(&self, key: FrameworkKey, kind: Type) {
+        let framework = &self.frameworks[&key];
+        framework.counts.call(kind);
+        if let Some(principal) = &framework.info.principal {
+            self.counts.principal(principal);
+        }
+        self.counts.add(match kind {
+            Type::Teardown => Count::Teardown,
+            Type::Kill => Count::Kill,
+            Type::Acknowledge => Count::Acknowledge,
+            Type::AcknowledgeOperationStatus => Count::AcknowledgeOperation,
+            Type::Request => Count::Request,
+            Type::Decline => Count::Decline,
+            Type::Revive => Count::Revive,
+            Type::Suppress => Count::Suppress,
+            Type::Reconcile => Count::Reconcile,
+            Type::ReconcileOperations => Count::ReconcileOperations,
+            Type::Message => Count::ToExecutor,
+            // Those that launch are counted by what they launch; the others have no number.
+            _ => return,
+        });
     }
 
     fn caller(
@@ -147,9 +172,11 @@ impl MasterState {
         call: scheduler::call::Message,
         effects: &mut Vec<Effect>,
     ) {
-        let Some(agent) = self.agent_ids.get(call.agent_id.value.as_str()) else {
-            return;
-        };
+        let agent = self.agent_ids.get(call.agent_id.value.as_str());
+        let reached = agent.filter(|agent| self.agent_runs[*agent].synced);
+        let (good, bad) = (Count::ValidToExecutor, Count::InvalidToExecutor);
+        self.counts.judge(reached.is_some(), good, bad);
+        let Some(agent) = reached else { return };
         let body = Body::FrameworkMessage(link::FrameworkMessage {
             framework_id: Some(self.frameworks[&key].proto_id()),
             executor_id: Some(call.executor_id),

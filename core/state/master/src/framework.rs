@@ -18,6 +18,7 @@ use tepui_proto::v1::framework_info::capability::Type as Capability;
 use tepui_proto::v1::{self, FrameworkInfo, TaskState, scheduler, task_status};
 use tepui_view::{DoneRow, ExecutorRow, FrameworkRow, FrameworkView, Table, TaskRow};
 
+use crate::counts::FrameworkCounts;
 use crate::effect::bytes_of;
 use crate::event::StreamKey;
 use crate::ledger::Tally;
@@ -92,6 +93,7 @@ pub(crate) struct Framework {
     pub(crate) offers: BTreeSet<u64>,
     pub(crate) used: Tally,
     pub(crate) offered: Tally,
+    pub(crate) counts: FrameworkCounts,
     /// Grows with changes outside the tables.
     pub(crate) version: u64,
     pub(crate) published: Option<(u64, Arc<FrameworkView>)>,
@@ -122,6 +124,7 @@ impl Framework {
             offers: BTreeSet::new(),
             used: Tally::default(),
             offered: Tally::default(),
+            counts: FrameworkCounts::default(),
             version: 0,
             published: None,
         }
@@ -130,6 +133,7 @@ impl Framework {
     /// Sends an event, if a scheduler is there.
     pub(crate) fn send(&self, event: scheduler::Event, effects: &mut Vec<Effect>) {
         if let Some(stream) = self.stream {
+            self.counts.event(&event);
             effects.push(Effect::ToScheduler {
                 stream: stream.key,
                 event: Wire(event),
@@ -319,6 +323,7 @@ impl MasterState {
         self.allocation.forget_framework(key);
         self.allocation.tell(Fact::FrameworkRemoved(key));
         effects.push(self.operators_framework_removed(&framework));
+        self.keep_counts(&framework);
         let view = self.framework_view(&mut framework);
         self.completed.push_back(view);
         while self.completed.len() > self.settings.max_completed_frameworks {

@@ -5,6 +5,7 @@ use tepui_model::id::{AgentId, TaskId};
 use tepui_model::time::{Now, Wall};
 use tepui_proto::v1::{TaskState, task_status};
 
+use crate::counts::Count;
 use crate::event::SessionKey;
 use crate::registry::Pending;
 use crate::status::{self, MasterStatus};
@@ -21,6 +22,7 @@ impl MasterState {
         let Some(key) = self.agent_of(session) else {
             return;
         };
+        self.counts.add(Count::AgentUnregister);
         self.sessions.remove(&session);
         self.session_ended(key, now, effects);
         effects.push(Effect::CloseAgent { session });

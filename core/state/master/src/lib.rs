@@ -21,6 +21,7 @@ mod agent;
 mod allocation;
 mod calls;
 mod check;
+mod counts;
 mod effect;
 mod event;
 mod framework;
@@ -50,12 +51,14 @@ use tepui_model::rng::Rng;
 use tepui_model::time::{Mono, Now, Wall};
 use tepui_view::{AgentRow, FrameworkView, OfferRow, Table};
 
+pub use counts::{Counted, CountedFramework};
 pub use effect::{Effect, Reply};
 pub use event::{CallId, Entry, Event, OperatorCall, Refused, SessionKey, StoreId, StreamKey};
 pub use settings::Settings;
 
 use agent::{Agent, Session};
 use allocation::Allocation;
+use counts::Count;
 use framework::Framework;
 use registry::Pending;
 use timers::Timers;
@@ -111,6 +114,8 @@ pub struct MasterState {
     classes: Vec<Arc<Class>>,
     class_keys: Map<Class, ClassKey>,
     published: publish::Published,
+    counts: counts::Counts,
+    completed_counts: VecDeque<CountedFramework>,
     stopped: bool,
 }
 
@@ -161,6 +166,8 @@ impl MasterState {
             classes: Vec::new(),
             class_keys: Map::with_hasher(seed),
             published: publish::Published::default(),
+            counts: counts::Counts::default(),
+            completed_counts: VecDeque::new(),
             stopped: false,
             settings,
         }
@@ -226,7 +233,7 @@ impl MasterState {
                 self.agent_updates(session, updates.0, now, effects)
             }
             // Operations are never sent to agents yet, so none can be updated.
-            Event::AgentOperationUpdate { .. } => {}
+            Event::AgentOperationUpdate { .. } => self.counts.add(Count::OperationUpdate),
             Event::AgentExecutorEnded { session, ended } => {
                 self.executor_ended(session, ended.0, now, effects)
             }

@@ -11,6 +11,7 @@ use tepui_proto::v1::{self, scheduler};
 use tepui_view::OfferRow;
 
 use crate::allocation::Back;
+use crate::counts::Offers;
 use crate::effect::bytes_of;
 use crate::timers::Timer;
 use crate::{Effect, MasterState};
@@ -98,6 +99,8 @@ impl MasterState {
         offers: &[u64],
         effects: &mut Vec<Effect>,
     ) {
+        let counts = &self.frameworks[&framework].counts;
+        counts.offers(Offers::Sent, offers.len());
         let offers = offers
             .iter()
             .filter_map(|number| self.offers.get(number))
@@ -218,6 +221,8 @@ impl MasterState {
         now: Now,
     ) {
         let back = self.refusal(call.filters.as_ref());
+        let counts = &self.frameworks[&framework].counts;
+        counts.offers(Offers::Declined, call.offer_ids.len());
         for row in self.close_own(framework, &call.offer_ids) {
             self.release(framework, row.agent, &row.resources, back, now);
         }
@@ -251,7 +256,9 @@ impl MasterState {
             }),
             ..Default::default()
         };
-        self.frameworks[&row.framework].send(event, effects);
+        let framework = &self.frameworks[&row.framework];
+        framework.counts.offers(Offers::Rescinded, 1);
+        framework.send(event, effects);
     }
 
     /// Rescinds all offers of an agent.

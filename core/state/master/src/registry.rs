@@ -6,6 +6,7 @@ use tepui_model::time::{Now, Wall};
 use tepui_proto::v1::{AgentInfo, TimeInfo};
 use tepui_proto::{Message as _, disk, link};
 
+use crate::counts::Count;
 use crate::effect::bytes_of;
 use crate::event::{CallId, Entry, SessionKey, StoreId};
 use crate::timers::Timer;
@@ -147,17 +148,25 @@ impl MasterState {
             }
             Some(Pending::Unreachable { id, since }) => {
                 self.transitioning.remove(&id);
-                self.recovered.remove(&id);
+                self.counts.add(Count::UnreachableCompleted);
+                self.counts.add(Count::Removed);
+                self.counts.add(match self.recovered.remove(&id) {
+                    Some(_) => Count::RecoveryRemovals,
+                    None => Count::RemovedUnhealthy,
+                });
                 self.globals_version += 1;
                 self.unreachable.insert(id.clone(), since);
                 self.agent_unreachable(&id, since, now, effects);
             }
             Some(Pending::Removed { id }) => {
                 self.transitioning.remove(&id);
+                self.counts.add(Count::Removed);
+                self.counts.add(Count::RemovedUnregistered);
                 self.agent_removed(&id, now, effects);
             }
             Some(Pending::Gone { id, since, call }) => {
                 self.transitioning.remove(&id);
+                self.counts.add(Count::Removed);
                 self.recovered.remove(&id);
                 self.unreachable.remove(&id);
                 self.globals_version += 1;
@@ -176,6 +185,7 @@ impl MasterState {
         if !self.transitioning.insert(id.clone()) {
             return;
         }
+        self.counts.add(Count::UnreachableScheduled);
         let entry = Entry {
             key: format!("unreachable/{id}"),
             value: bytes_of(&disk::UnreachableAgent {

@@ -8,6 +8,7 @@ use tepui_model::time::{Mono, Now};
 use tepui_proto::v1::{self, FrameworkInfo, scheduler};
 use tepui_proto::{Message as _, Wire};
 
+use crate::counts::Count;
 use crate::event::{CallId, StreamKey};
 use crate::framework::{Standing, Stream};
 use crate::timers::Timer;
@@ -45,6 +46,10 @@ impl MasterState {
             .take()
             .filter(|id| !id.value.is_empty())
             .map(|id| FrameworkId::from(id.value));
+        self.counts.add(match id {
+            None => Count::SubscribedNew,
+            Some(_) => Count::SubscribedAgain,
+        });
         if let Err(message) = self.may_subscribe(
             id.as_ref(),
             &info,
@@ -66,6 +71,9 @@ impl MasterState {
                 self.new_framework(id, now)
             }
         };
+        self.frameworks[&key]
+            .counts
+            .call(scheduler::call::Type::Subscribe);
         let stream = Stream {
             key: StreamKey(self.next_stream),
             id: self.rng.uuid(),
@@ -220,13 +228,10 @@ impl MasterState {
         now: Now,
         effects: &mut Vec<Effect>,
     ) {
-        if !self.streams.contains_key(&stream) {
+        let Some(key) = self.streams.get(&stream) else {
             return;
-        }
-        effects.push(Effect::ToScheduler {
-            stream,
-            event: Wire(heartbeat_event()),
-        });
+        };
+        self.frameworks[key].send(heartbeat_event(), effects);
         let next = (due + self.settings.heartbeat_interval).max(now.mono);
         self.timers.set(next, Timer::Heartbeat(stream));
     }

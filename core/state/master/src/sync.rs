@@ -17,6 +17,7 @@ use tepui_proto::v1::{self, Task, TaskState, TaskStatus, task_status};
 use tepui_view::{ExecutorRow, TaskRow, UpdateHead};
 
 use crate::allocation::Back;
+use crate::counts::Count;
 use crate::effect::bytes_of;
 use crate::event::SessionKey;
 use crate::status::{self, MasterStatus, is_terminal};
@@ -44,6 +45,7 @@ impl MasterState {
             effects.push(Effect::CloseAgent { session });
             return self.agent_closed(session, now, effects);
         };
+        self.counts.add(Count::AgentSynced);
         let first = !self.agent_runs[&key].announced;
         self.rescind_agent(key, now, effects);
         let ended = self.adopt_frameworks(&sync.frameworks, now, effects);
@@ -322,6 +324,8 @@ impl MasterState {
         if is_terminal(state) {
             row.terminal = true;
             let (agent, resources) = (row.agent, row.resources.clone());
+            let said = task.statuses.last().cloned().unwrap_or_default();
+            self.count_end(&self.frameworks[&framework], state, &said);
             self.give_back(framework, agent, &resources);
             self.release(framework, agent, &resources, Back::Returned, now);
         }

@@ -15,6 +15,7 @@ use tepui_proto::v1::{self, Task, TaskState, TaskStatus, scheduler, task_status}
 use tepui_view::{DoneRow, ExecutorRow, TaskRow, UpdateHead};
 
 use crate::allocation::Back;
+use crate::counts::Count;
 use crate::effect::bytes_of;
 use crate::event::SessionKey;
 use crate::status::{self, MasterStatus, is_terminal};
@@ -152,6 +153,7 @@ impl MasterState {
         if is_terminal(latest) && !row.terminal {
             row.terminal = true;
             let (agent, resources) = (row.agent, row.resources.clone());
+            self.count_end(&self.frameworks[&framework], latest, status);
             self.give_back(framework, agent, &resources);
             self.release(framework, agent, &resources, Back::Returned, now);
         }
@@ -273,7 +275,11 @@ impl MasterState {
         let (Some(framework_id), Some(status)) = (update.framework_id, update.status) else {
             return;
         };
-        let Some(framework) = self.framework_ids.get(framework_id.value.as_str()).copied() else {
+        let framework = self.framework_ids.get(framework_id.value.as_str()).copied();
+        self.counts.add(Count::Update);
+        let (good, bad) = (Count::ValidUpdate, Count::InvalidUpdate);
+        self.counts.judge(framework.is_some(), good, bad);
+        let Some(framework) = framework else {
             if self
                 .removed_frameworks
                 .contains(framework_id.value.as_str())
@@ -306,13 +312,12 @@ impl MasterState {
         now: Now,
         effects: &mut Vec<Effect>,
     ) {
-        let Some(agent) = self.agent_ids.get(call.agent_id.value.as_str()).copied() else {
-            return;
-        };
         // The agent resends to whoever asks later; an acknowledgement that cannot be passed on is dropped.
-        if !self.agent_runs[&agent].synced {
-            return;
-        }
+        let agent = self.agent_ids.get(call.agent_id.value.as_str()).copied();
+        let agent = agent.filter(|agent| self.agent_runs[agent].synced);
+        let (good, bad) = (Count::ValidAcknowledge, Count::InvalidAcknowledge);
+        self.counts.judge(agent.is_some(), good, bad);
+        let Some(agent) = agent else { return };
         let id = TaskId::from(call.task_id.value.as_str());
         let owner = &self.frameworks[&framework];
         let framework_id = owner.proto_id();
@@ -399,6 +404,7 @@ impl MasterState {
         let Some(framework) = self.framework_ids.get(framework_id.value.as_str()).copied() else {
             return;
         };
+        self.counts.add(Count::ExecutorEnded);
         let id = ExecutorId::from(executor_id.value.as_str());
         let owner = &self.frameworks[&framework];
         if !owner.executors.contains(&(agent, id.clone())) {
@@ -425,9 +431,11 @@ impl MasterState {
             return;
         };
         let id = FrameworkId::from(framework_id.value);
-        let Some(framework) = self.framework_ids.get(&id) else {
-            return;
-        };
+        let framework = self.framework_ids.get(&id);
+        self.counts.add(Count::FromExecutor);
+        let (good, bad) = (Count::ValidFromExecutor, Count::InvalidFromExecutor);
+        self.counts.judge(framework.is_some(), good, bad);
+        let Some(framework) = framework else { return };
         let event = scheduler::Event {
             r#type: Some(scheduler::event::Type::Message as i32),
             message: Some(scheduler::event::Message {
