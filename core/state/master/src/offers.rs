@@ -3,7 +3,7 @@
 use tepui_model::allocation::{AgentKey, FrameworkKey, Proposal};
 use tepui_model::filters;
 use tepui_model::id::{OfferId, Role};
-use tepui_model::resources::Resources;
+use tepui_model::resources::{Resource, Resources, Value};
 use tepui_model::time::Now;
 use tepui_proto::Message as _;
 use tepui_proto::convert::{self, Format};
@@ -21,7 +21,7 @@ impl MasterState {
     pub(crate) fn make_offer(&mut self, proposal: Proposal, now: Now) -> u64 {
         let number = self.next_offer;
         self.next_offer += 1;
-        let resources = proposal.resources.allocate(&proposal.role);
+        let resources = in_offer_order(&proposal.resources.allocate(&proposal.role));
         let id = OfferId::from(format!("{}-O{number}", self.master_id));
         let message = self.offer_message(&id, &proposal, &resources);
         self.offer_out(proposal.framework, proposal.agent, &resources);
@@ -296,6 +296,17 @@ impl MasterState {
             self.rescind(number, now, effects);
         }
     }
+}
+
+/// Resources in the order in which an offer of Mesos lists them: what is not an amount, then what is
+/// reserved, then the rest.
+fn in_offer_order(resources: &Resources) -> Resources {
+    let mut ordered: Vec<Resource> = resources.iter().cloned().collect();
+    ordered.sort_by_key(|resource| {
+        let is_amount = matches!(resource.value(), Value::Scalar(_));
+        (is_amount, !resource.is_reserved())
+    });
+    ordered.into_iter().collect()
 }
 
 /// Where the agent's endpoints are, as offers tell it.

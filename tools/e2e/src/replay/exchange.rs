@@ -63,9 +63,13 @@ impl Answer {
             .find(|(found, _)| found.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
     }
-}
 
-impl Answer {
+    /// Whether the body comes in chunks.
+    pub(super) fn is_chunked(&self) -> bool {
+        self.header("Transfer-Encoding")
+            .is_some_and(|value| value.eq_ignore_ascii_case("chunked"))
+    }
+
     /// Unpacks a compressed body; the header that says so stays.
     ///
     /// # Errors
@@ -91,7 +95,8 @@ pub struct Exchange {
     pub answer: Answer,
 }
 
-/// Reads all exchanges below a folder, sorted by name.
+/// Reads all single exchanges below a folder, sorted by name; sessions are read by
+/// [`session::load`](super::session::load).
 ///
 /// # Errors
 /// A folder or file that cannot be read, or is no recording.
@@ -109,6 +114,9 @@ pub fn load(folder: &Path) -> anyhow::Result<Vec<Exchange>> {
                 .is_some_and(|extension| extension == "json")
             {
                 let name = path.strip_prefix(folder)?.to_string_lossy().into_owned();
+                if name.starts_with("scheduler") {
+                    continue;
+                }
                 exchanges.push(read(&path, name.clone()).with_context(|| name)?);
             }
         }
@@ -151,18 +159,18 @@ fn read(path: &Path, name: String) -> anyhow::Result<Exchange> {
     Ok(exchange)
 }
 
-fn text(of: &Value, key: &str) -> anyhow::Result<String> {
+pub(super) fn text(of: &Value, key: &str) -> anyhow::Result<String> {
     Ok(of[key]
         .as_str()
         .with_context(|| format!("no {key}"))?
         .to_owned())
 }
 
-fn headers(of: &Value) -> anyhow::Result<Vec<(String, String)>> {
+pub(super) fn headers(of: &Value) -> anyhow::Result<Vec<(String, String)>> {
     serde_json::from_value(of["headers"].clone()).context("headers")
 }
 
-fn body_of(message: &Value) -> anyhow::Result<Option<Vec<u8>>> {
+pub(super) fn body_of(message: &Value) -> anyhow::Result<Option<Vec<u8>>> {
     if let Some(text) = message["body_text"].as_str() {
         return Ok(Some(text.as_bytes().to_vec()));
     }

@@ -18,40 +18,85 @@ const RELEASE: &[&str] = &["version", "build_date", "build_user", "git_sha", "gi
 /// Keys whose numbers belong to the machine.
 const MACHINE: &[&str] = &["mem_total_bytes", "mem_free_bytes", "executor_pid"];
 
+/// A masked text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Masked {
+    /// The text with each changing part replaced by its kind.
+    pub text: String,
+    /// The ids that were replaced, in their order.
+    pub ids: Vec<String>,
+}
+
+/// Which numbers are figures of the machine or of the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Figures {
+    /// Those whose key says so.
+    Named,
+    /// Those, and the amounts of scalar resources: what is free while tasks end.
+    Amounts,
+    /// All numbers.
+    All,
+}
+
+impl Figures {
+    /// All numbers of a metrics snapshot are figures.
+    fn of_path(path: &str) -> Self {
+        if path.contains("/metrics/snapshot") || path.contains("/system/stats.json") {
+            Self::All
+        } else {
+            Self::Named
+        }
+    }
+}
+
 /// Masks a JSON body. `path` is the request's: all numbers of a metrics snapshot are figures.
 /// Text that is not JSON comes back masked as text.
 pub fn json(body: &str, path: &str) -> String {
-    let all_numbers = path.contains("/metrics/snapshot") || path.contains("/system/stats.json");
+    json_with_ids(body, Figures::of_path(path)).text
+}
+
+/// As [`json`], with the ids that were there.
+pub fn json_with_ids(body: &str, figures: Figures) -> Masked {
     let mut walker = Walker {
         text: body,
         place: 0,
-        out: String::new(),
-        all_numbers,
+        out: Masked::default(),
+        figures,
     };
     let is_json = walker.value(&[]).is_some();
     if !is_json || walker.place != body.len() {
-        return text(body);
+        let mut out = Masked::default();
+        mask_text(body, &mut out);
+        return out;
     }
     // Only a build from a checkout, ours or Mesos', knows its commit.
-    walker.out.replace(r#""git_sha":"<release>","#, "")
+    let text = walker.out.text.replace(r#""git_sha":"<release>","#, "");
+    Masked { text, ..walker.out }
 }
 
 /// Masks ids, addresses and dates in a text.
 pub fn text(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
+    let mut out = Masked::default();
+    mask_text(text, &mut out);
+    out.text
+}
+
+fn mask_text(text: &str, out: &mut Masked) {
     let mut rest = text;
     'next: while let Some(first) = rest.chars().next() {
         for (length_of, mask) in PATTERNS {
             if let Some(length) = length_of(rest) {
-                out.push_str(mask);
+                out.text.push_str(mask);
+                if matches!(*mask, "<id>" | "<uuid>") {
+                    out.ids.push(rest[..length].to_owned());
+                }
                 rest = &rest[length..];
                 continue 'next;
             }
         }
-        out.push(first);
+        out.text.push(first);
         rest = &rest[first.len_utf8()..];
     }
-    out
 }
 
 /// Says how long a pattern is at the start of a text; `None` when it is not there.
@@ -119,8 +164,8 @@ fn date(text: &str) -> Option<usize> {
 struct Walker<'a> {
     text: &'a str,
     place: usize,
-    out: String,
-    all_numbers: bool,
+    out: Masked,
+    figures: Figures,
 }
 
 impl<'a> Walker<'a> {
@@ -136,6 +181,7 @@ impl<'a> Walker<'a> {
 
     fn copy(&mut self, length: usize) {
         self.out
+            .text
             .push_str(&self.text[self.place..self.place + length]);
         self.place += length;
     }
@@ -145,7 +191,7 @@ impl<'a> Walker<'a> {
         match self.peek()? {
             b'{' => self.list(b'}', |walker| {
                 let key = walker.string()?;
-                walker.out.push_str(&text(key));
+                mask_text(key, &mut walker.out);
                 walker.copy_white_space();
                 if walker.peek()? != b':' {
                     return None;
@@ -156,10 +202,9 @@ impl<'a> Walker<'a> {
             b'[' => self.list(b']', |walker| walker.value(keys))?,
             b'"' => {
                 let token = self.string()?;
-                let masked = mask_string(&token[1..token.len() - 1], keys);
-                self.out.push('"');
-                self.out.push_str(&masked);
-                self.out.push('"');
+                self.out.text.push('"');
+                mask_string(&token[1..token.len() - 1], keys, &mut self.out);
+                self.out.text.push('"');
             }
             _ => {
                 let rest = &self.text[self.place..];
@@ -167,8 +212,8 @@ impl<'a> Walker<'a> {
                 let token = &rest[..length.unwrap_or(rest.len())];
                 serde_json::from_str::<serde_json::Value>(token).ok()?;
                 self.place += token.len();
-                self.out
-                    .push_str(&mask_number(token, keys, self.all_numbers));
+                let masked = mask_number(token, keys, self.figures);
+                self.out.text.push_str(&masked);
             }
         }
         self.copy_white_space();
@@ -218,21 +263,22 @@ impl<'a> Walker<'a> {
     }
 }
 
-fn mask_string(value: &str, keys: &[&str]) -> String {
+fn mask_string(value: &str, keys: &[&str], out: &mut Masked) {
     let key = keys.last().copied().unwrap_or_default();
     let is_flag = keys.contains(&"flags") || keys.contains(&"get_flags");
     if RELEASE.contains(&key) && !is_flag {
-        "<release>".to_owned()
+        out.text.push_str("<release>");
     } else if key == "uuid" || key.ends_with("_uuid") {
-        "<uuid>".to_owned()
+        out.text.push_str("<uuid>");
+        out.ids.push(value.to_owned());
     } else if is_flag && value.starts_with('/') {
-        "<path>".to_owned()
+        out.text.push_str("<path>");
     } else {
-        text(value)
+        mask_text(value, out);
     }
 }
 
-fn mask_number(token: &str, keys: &[&str], all_numbers: bool) -> String {
+fn mask_number(token: &str, keys: &[&str], figures: Figures) -> String {
     let key = keys.last().copied().unwrap_or_default();
     let is_number = token.starts_with(|c: char| c == '-' || c.is_ascii_digit());
     // The form stays: a time that is written as an integer once and as a double now differs.
@@ -247,7 +293,10 @@ fn mask_number(token: &str, keys: &[&str], all_numbers: bool) -> String {
         format!("<time>{form}")
     } else if key == "port" {
         format!("<port>{form}")
-    } else if all_numbers || MACHINE.contains(&key) {
+    } else if figures == Figures::All
+        || MACHINE.contains(&key)
+        || (figures == Figures::Amounts && keys.ends_with(&["scalar", "value"]))
+    {
         format!("<figure>{form}")
     } else {
         token.to_owned()

@@ -10,8 +10,12 @@
 
 mod compare;
 mod exchange;
+mod ids;
 pub mod mask;
+mod play;
 mod raw;
+pub mod session;
+mod stream;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -20,6 +24,8 @@ use std::path::{Path, PathBuf};
 
 pub use compare::compare;
 pub use exchange::{Answer, Exchange, Request, load};
+pub use ids::Ids;
+pub use play::Play;
 pub use raw::{ReplayError, ask, open};
 
 /// The folder of the recordings that come with the tests.
@@ -122,6 +128,17 @@ pub fn expected_differences(text: &str) -> Result<BTreeMap<String, String>, Stri
         }
     }
     Ok(listed)
+}
+
+/// The lines of `recordings/differences.txt` for the exchanges and sessions whose names begin so.
+///
+/// # Panics
+/// A list that cannot be read.
+pub fn listed_differences(groups: &[&str]) -> BTreeMap<String, String> {
+    let list = std::fs::read_to_string(recordings().join("differences.txt")).expect("the list");
+    let mut listed = expected_differences(&list).expect("a readable list");
+    listed.retain(|name, _| groups.iter().any(|group| name.starts_with(group)));
+    listed
 }
 
 /// Judges an outcome by the list of expected differences.

@@ -24,7 +24,7 @@ pub enum ReplayError {
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Longest answer that is read.
-const MAX_BODY: u64 = 64 << 20;
+pub(super) const MAX_BODY: u64 = 64 << 20;
 
 /// Sends a request on a connection of its own and reads the answer; of a stream the first record.
 ///
@@ -43,14 +43,25 @@ pub fn open(
     request: &Request,
     is_stream: bool,
 ) -> Result<(Answer, TcpStream), ReplayError> {
+    let (mut answer, mut reader) = head(address, request)?;
+    answer.is_stream = is_stream;
+    body(&mut reader, &mut answer, request.method == "HEAD")?;
+    answer.unpack()?;
+    Ok((answer, reader.into_inner()))
+}
+
+/// Sends a request on a connection of its own and reads the answer up to its body.
+pub(super) fn head(
+    address: SocketAddr,
+    request: &Request,
+) -> Result<(Answer, BufReader<TcpStream>), ReplayError> {
     let mut connection = TcpStream::connect_timeout(&address, PATIENCE)?;
     connection.set_read_timeout(Some(PATIENCE))?;
     connection.set_write_timeout(Some(PATIENCE))?;
     connection.write_all(&on_the_wire(address, request))?;
     let mut reader = BufReader::new(connection);
-    let mut answer = read_answer(&mut reader, request.method == "HEAD", is_stream)?;
-    answer.unpack()?;
-    Ok((answer, reader.into_inner()))
+    let answer = read_head(&mut reader)?;
+    Ok((answer, reader))
 }
 
 fn on_the_wire(address: SocketAddr, request: &Request) -> Vec<u8> {
@@ -68,11 +79,7 @@ fn on_the_wire(address: SocketAddr, request: &Request) -> Vec<u8> {
     [head.as_bytes(), request.body.as_deref().unwrap_or_default()].concat()
 }
 
-fn read_answer(
-    reader: &mut impl BufRead,
-    is_head: bool,
-    is_stream: bool,
-) -> Result<Answer, ReplayError> {
+fn read_head(reader: &mut impl BufRead) -> Result<Answer, ReplayError> {
     let line = line(reader)?;
     let malformed = || ReplayError::Malformed(line.clone());
     let rest = line.strip_prefix("HTTP/1.1 ").ok_or_else(malformed)?;
@@ -82,12 +89,12 @@ fn read_answer(
         reason: reason.to_owned(),
         headers: Vec::new(),
         body: Vec::new(),
-        is_stream,
+        is_stream: false,
     };
     loop {
         let line = self::line(reader)?;
         if line.is_empty() {
-            break;
+            return Ok(answer);
         }
         let (name, value) = line
             .split_once(':')
@@ -96,14 +103,19 @@ fn read_answer(
             .headers
             .push((name.to_owned(), value.trim().to_owned()));
     }
+}
+
+/// Reads the body that the head announces; of a stream the first record.
+pub(super) fn body(
+    reader: &mut impl BufRead,
+    answer: &mut Answer,
+    is_head: bool,
+) -> Result<(), ReplayError> {
     if is_head || answer.status == 204 || answer.status == 304 {
-        return Ok(answer);
+        return Ok(());
     }
-    let is_chunked = answer
-        .header("Transfer-Encoding")
-        .is_some_and(|v| v.eq_ignore_ascii_case("chunked"));
-    if is_chunked {
-        answer.body = read_chunks(reader, is_stream)?;
+    if answer.is_chunked() {
+        answer.body = read_chunks(reader, answer.is_stream)?;
     } else if let Some(length) = answer.header("Content-Length") {
         let length: u64 = length
             .parse()
@@ -115,27 +127,39 @@ fn read_answer(
     } else {
         reader.take(MAX_BODY).read_to_end(&mut answer.body)?;
     }
-    Ok(answer)
+    Ok(())
 }
 
 /// Joins chunks; of a stream until it has a whole record.
 fn read_chunks(reader: &mut impl BufRead, is_stream: bool) -> Result<Vec<u8>, ReplayError> {
     let mut body = Vec::new();
     loop {
-        let line = self::line(reader)?;
-        let length = u64::from_str_radix(line.split(';').next().unwrap_or_default().trim(), 16)
-            .ok()
-            .filter(|length| body.len() as u64 + length <= MAX_BODY)
-            .ok_or_else(|| ReplayError::Malformed(format!("chunk length {line}")))?;
-        reader.take(length).read_to_end(&mut body)?;
-        if !self::line(reader)?.is_empty() {
-            return Err(ReplayError::Malformed(
-                "a chunk does not end with its line".to_owned(),
-            ));
+        let chunk = chunk(reader)?;
+        body.extend_from_slice(&chunk);
+        if body.len() as u64 > MAX_BODY {
+            return Err(ReplayError::Malformed("an endless body".to_owned()));
         }
-        if length == 0 || (is_stream && first_record(&body).is_some()) {
+        if chunk.is_empty() || (is_stream && first_record(&body).is_some()) {
             return Ok(body);
         }
+    }
+}
+
+/// The next chunk; the last one is empty.
+pub(super) fn chunk(reader: &mut impl BufRead) -> Result<Vec<u8>, ReplayError> {
+    let line = self::line(reader)?;
+    let length = u64::from_str_radix(line.split(';').next().unwrap_or_default().trim(), 16)
+        .ok()
+        .filter(|&length| length <= MAX_BODY)
+        .ok_or_else(|| ReplayError::Malformed(format!("chunk length {line}")))?;
+    let mut chunk = Vec::new();
+    reader.take(length).read_to_end(&mut chunk)?;
+    if self::line(reader)?.is_empty() {
+        Ok(chunk)
+    } else {
+        Err(ReplayError::Malformed(
+            "a chunk does not end with its line".to_owned(),
+        ))
     }
 }
 

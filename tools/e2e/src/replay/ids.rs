@@ -1,0 +1,105 @@
+//! Which id of this run stands for which recorded one.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::Request;
+use super::mask::{self, Figures};
+
+/// Recorded ids and those of this run, one to one.
+#[derive(Clone, Debug, Default)]
+pub struct Ids {
+    current: BTreeMap<String, String>,
+    recorded: BTreeMap<String, String>,
+}
+
+impl Ids {
+    /// Notes that one id stands for the other, unless one of them is known already.
+    pub fn note(&mut self, recorded: &str, current: &str) {
+        if !self.current.contains_key(recorded) && !self.recorded.contains_key(current) {
+            self.current.insert(recorded.to_owned(), current.to_owned());
+            self.recorded
+                .insert(current.to_owned(), recorded.to_owned());
+        }
+    }
+
+    /// The recorded id that one of this run stands for.
+    pub fn recorded<'a>(&'a self, current: &'a str) -> &'a str {
+        self.recorded.get(current).map_or(current, String::as_str)
+    }
+
+    /// Puts this run's ids into a recorded request.
+    pub fn substitute(&self, request: &mut Request) {
+        // An agent's id contains the master's: from the end, the longer one comes first.
+        for (recorded, current) in self.current.iter().rev() {
+            request.substitute(recorded, current);
+        }
+    }
+
+    /// Learns ids from two messages that should be equal: where both have one at the same place.
+    pub fn learn(&mut self, recorded: &Value, current: &Value) {
+        match (recorded, current) {
+            (Value::Object(recorded), Value::Object(current)) => {
+                for (key, value) in recorded {
+                    if let Some(other) = current.get(key) {
+                        self.learn_member(key, value, other);
+                    }
+                }
+            }
+            (Value::Array(recorded), Value::Array(current)) => {
+                for (value, other) in recorded.iter().zip(current) {
+                    self.learn(value, other);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn learn_member(&mut self, key: &str, recorded: &Value, current: &Value) {
+        match (recorded.as_str(), current.as_str()) {
+            (Some(recorded), Some(current)) if key == "uuid" => self.note(recorded, current),
+            (Some(recorded), Some(current)) => {
+                if matches!(mask::text(recorded).as_str(), "<id>" | "<uuid>")
+                    && mask::text(recorded) == mask::text(current)
+                {
+                    self.note(recorded, current);
+                }
+            }
+            _ => self.learn(recorded, current),
+        }
+    }
+
+    /// Compares two JSON texts: equal once masked, and with ids that stand for each other.
+    ///
+    /// # Errors
+    /// What differs first.
+    pub fn compare(
+        &mut self,
+        recorded: &str,
+        current: &str,
+        figures: Figures,
+    ) -> Result<(), String> {
+        if let (Ok(recorded), Ok(current)) = (
+            serde_json::from_str(recorded),
+            serde_json::from_str(current),
+        ) {
+            self.learn(&recorded, &current);
+        }
+        let (theirs, ours) = (
+            mask::json_with_ids(recorded, figures),
+            mask::json_with_ids(current, figures),
+        );
+        super::compare::texts(&ours.text, &theirs.text)?;
+        for (recorded, current) in theirs.ids.iter().zip(&ours.ids) {
+            self.note(recorded, current);
+            if self.current.get(recorded) != Some(current) {
+                return Err(format!(
+                    "{current} is there for {recorded}, which was {:?} before",
+                    self.current.get(recorded)
+                ));
+            }
+        }
+        Ok(())
+    }
+}

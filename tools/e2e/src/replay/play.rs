@@ -1,0 +1,317 @@
+//! Plays a recorded session against a cluster.
+//!
+//! Calls are made in their order, each after all that the recording has before it: its events have
+//! come, and the recorded pause has passed (a long one is cut). Events are compared in the order of
+//! their subject: the updates of a task, the offers of an agent. What different subjects do at one
+//! time has no order in the recording either.
+//!
+//! The outcome has a name for each call and each subject, so one that waits for something that is
+//! not there yet does not hide the others: `scheduler/session-life.json#updates(t-stay)`.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::compare::{compare, protobuf_as_json};
+use super::ids::Ids;
+use super::mask::Figures;
+use super::session::{Session, Step, call_type};
+use super::stream::{Next, Stream};
+use super::{Exchange, Outcome, Target, ask};
+
+/// An event that has not come by then does not come.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a stream that the server does not end is listened to after its last row: more than
+/// the time between two rounds of offers.
+const LISTENED: Duration = Duration::from_millis(1300);
+
+/// The longest pause that is kept between two rows.
+const LONGEST_PAUSE: f64 = 2.0;
+
+/// How much earlier than recorded an event may come after the call before it: offers are made each
+/// second, and the recording begins anywhere in it.
+const EARLIER: f64 = 1.5;
+
+/// A part of an event that is compared by itself.
+#[derive(Clone, Debug)]
+struct Part {
+    subject: String,
+    text: String,
+    at: Instant,
+}
+
+/// A session that is being played.
+pub struct Play<'a> {
+    session: &'a Session,
+    target: &'a Target,
+    figures: Figures,
+    next: usize,
+    stream: Option<Stream>,
+    has_ended: bool,
+    /// Whether the heartbeat that comes with the subscription was compared.
+    has_heartbeat: bool,
+    /// What came and was not compared yet, by subject.
+    came: BTreeMap<String, VecDeque<Part>>,
+    /// Subjects that are not waited for any more.
+    given_up: BTreeSet<String>,
+    /// Recorded and own time of the last call, and of the last row.
+    called: (f64, Instant),
+    last: (f64, Instant),
+    outcome: Outcome,
+}
+
+impl<'a> Play<'a> {
+    /// A session to be played against the target.
+    pub fn new(session: &'a Session, target: &'a Target, figures: Figures) -> Self {
+        let now = (0.0, Instant::now());
+        Self {
+            session,
+            target,
+            figures,
+            next: 0,
+            stream: None,
+            has_ended: false,
+            has_heartbeat: false,
+            came: BTreeMap::new(),
+            given_up: BTreeSet::new(),
+            called: now,
+            last: now,
+            outcome: Outcome::new(),
+        }
+    }
+
+    /// Plays all rows that were recorded before this second.
+    pub fn until(&mut self, at: f64, ids: &mut Ids) {
+        while let Some(row) = self.session.rows.get(self.next).filter(|row| row.at < at) {
+            self.next += 1;
+            match &row.step {
+                Step::Call(exchange) => self.call(row.at, exchange, ids),
+                Step::Event(event) => self.event(row.at, event, ids),
+            }
+            self.last = (row.at, Instant::now());
+        }
+    }
+
+    /// Plays the rest, and looks whether there was more than recorded and the stream ended as recorded.
+    pub fn finish(mut self, ids: &mut Ids) -> Outcome {
+        self.until(f64::INFINITY, ids);
+        if self.session.is_ended_by_server() {
+            let deadline = Instant::now() + PATIENCE;
+            while !self.has_ended && self.receive(deadline, ids) {}
+            let difference = (!self.has_ended).then(|| "the stream goes on".to_owned());
+            self.note("end".to_owned(), difference);
+        } else {
+            let deadline = Instant::now() + LISTENED;
+            while self.receive(deadline, ids) {}
+        }
+        for (subject, parts) in std::mem::take(&mut self.came) {
+            if let Some(part) = parts.front() {
+                self.note(
+                    subject,
+                    Some(format!("not in the recording: {}", part.text)),
+                );
+            }
+        }
+        let name = &self.session.name;
+        let outcome = std::mem::take(&mut self.outcome);
+        outcome
+            .into_iter()
+            .map(|(subject, difference)| (format!("{name}#{subject}"), difference))
+            .collect()
+    }
+
+    /// Keeps the first difference of a subject.
+    fn note(&mut self, subject: String, difference: Option<String>) {
+        let subject = subject.replace(char::is_whitespace, "_");
+        let known = self.outcome.entry(subject).or_default();
+        if known.is_none() {
+            *known = difference;
+        }
+    }
+
+    fn call(&mut self, at: f64, exchange: &Exchange, ids: &mut Ids) {
+        let pause = Duration::from_secs_f64((at - self.last.0).clamp(0.0, LONGEST_PAUSE));
+        // The framework took its time here, and what must not happen meanwhile would.
+        std::thread::sleep(pause.saturating_sub(self.last.1.elapsed()));
+        let mut request = exchange.request.clone();
+        ids.substitute(&mut request);
+        self.called = (at, Instant::now());
+        let is_first = self.stream.is_none();
+        let answer = if is_first {
+            Stream::open(self.target.master, &request).map(|stream| {
+                let answer = stream.answer.clone();
+                self.stream = Some(stream);
+                answer
+            })
+        } else {
+            ask(self.target.master, &request, false)
+        };
+        let difference = match answer {
+            Ok(mut answer) => {
+                let header = "Mesos-Stream-Id";
+                if let (Some(recorded), Some(current)) =
+                    (exchange.answer.header(header), answer.header(header))
+                {
+                    ids.note(recorded, current);
+                }
+                answer.is_stream = false;
+                compare(exchange, &answer).err()
+            }
+            Err(error) => Some(format!("no answer: {error}")),
+        };
+        let kind = call_type(&exchange.request).unwrap_or_else(|| "SUBSCRIBE".to_owned());
+        self.note(format!("{at}:{kind}"), difference);
+    }
+
+    fn event(&mut self, at: f64, event: &str, ids: &mut Ids) {
+        let parts = match parts(event, &Ids::default(), Instant::now()) {
+            Ok(parts) => parts,
+            Err(problem) => return self.note("recording".to_owned(), Some(problem)),
+        };
+        for part in parts {
+            let is_heartbeat = part.subject == "HEARTBEAT";
+            // When later ones come is a matter of time.
+            if !(is_heartbeat && self.has_heartbeat) {
+                self.part(at, &part, ids);
+            }
+            if is_heartbeat {
+                self.has_heartbeat = true;
+                self.came.remove("HEARTBEAT");
+            }
+        }
+    }
+
+    fn part(&mut self, at: f64, recorded: &Part, ids: &mut Ids) {
+        let subject = &recorded.subject;
+        let deadline = Instant::now() + PATIENCE;
+        let came = loop {
+            if let Some(part) = self.came.get_mut(subject).and_then(VecDeque::pop_front) {
+                break part;
+            }
+            if self.given_up.contains(subject) || !self.receive(deadline, ids) {
+                self.given_up.insert(subject.clone());
+                let missing = format!("did not come: {}", recorded.text);
+                return self.note(subject.clone(), Some(missing));
+            }
+        };
+        let mut difference = ids.compare(&recorded.text, &came.text, self.figures).err();
+        let earliest = at - self.called.0 - EARLIER;
+        let after = came
+            .at
+            .saturating_duration_since(self.called.1)
+            .as_secs_f64();
+        if difference.is_none() && after < earliest {
+            difference = Some(format!(
+                "came {after:.1} s after the call before it, Mesos: {:.1} s",
+                at - self.called.0
+            ));
+        }
+        self.note(subject.clone(), difference);
+    }
+
+    /// Takes the next event from the stream; false when none comes in time or at all.
+    fn receive(&mut self, deadline: Instant, ids: &Ids) -> bool {
+        let Some(stream) = &self.stream else {
+            return false;
+        };
+        let record = match stream.next(deadline.saturating_duration_since(Instant::now())) {
+            Next::Record(record) => record,
+            Next::Nothing => return false,
+            Next::Ended => {
+                self.has_ended = true;
+                return false;
+            }
+            Next::Broken(problem) => {
+                if !self.has_ended {
+                    self.note("stream".to_owned(), Some(problem));
+                }
+                return false;
+            }
+        };
+        let is_protobuf = stream.answer.header("Content-Type") == Some("application/x-protobuf");
+        let json = if is_protobuf {
+            protobuf_as_json("/scheduler", &record.bytes)
+        } else {
+            Ok(record.bytes)
+        };
+        let parts = json
+            .and_then(|json| String::from_utf8(json).map_err(|error| error.to_string()))
+            .and_then(|json| parts(&json, ids, record.at));
+        match parts {
+            Ok(parts) => {
+                for part in parts {
+                    if part.subject != "HEARTBEAT" || !self.has_heartbeat {
+                        let came = self.came.entry(part.subject.clone()).or_default();
+                        came.push_back(part);
+                    }
+                }
+            }
+            Err(problem) => self.note("stream".to_owned(), Some(problem)),
+        }
+        true
+    }
+}
+
+#[derive(Deserialize)]
+struct OffersEvent<'a> {
+    #[serde(borrow)]
+    offers: OffersBody<'a>,
+}
+
+#[derive(Deserialize)]
+struct OffersBody<'a> {
+    #[serde(borrow)]
+    offers: Vec<&'a RawValue>,
+}
+
+/// Splits an event into what is compared: each offer by itself, since agents come in any order.
+fn parts(event: &str, ids: &Ids, at: Instant) -> Result<Vec<Part>, String> {
+    let value: Value = serde_json::from_str(event).map_err(|error| error.to_string())?;
+    let kind = value["type"].as_str().unwrap_or_default();
+    let part = |subject: String, text: &str| Part {
+        subject,
+        text: text.to_owned(),
+        at,
+    };
+    let subject = match kind {
+        "OFFERS" => {
+            let event_of: OffersEvent<'_> =
+                serde_json::from_str(event).map_err(|error| error.to_string())?;
+            let offers: Vec<&str> = event_of.offers.offers.iter().map(|raw| raw.get()).collect();
+            let whole = format!(
+                r#"{{"type":"OFFERS","offers":{{"offers":[{}]}}}}"#,
+                offers.join(",")
+            );
+            if whole == event {
+                let agents = value["offers"]["offers"].as_array().into_iter().flatten();
+                let agents = agents.map(|offer| text_at(offer, "/agent_id/value"));
+                return Ok(agents
+                    .zip(offers)
+                    .map(|(agent, text)| part(format!("offers({})", ids.recorded(agent)), text))
+                    .collect());
+            }
+            kind.to_owned()
+        }
+        "UPDATE" => {
+            let task = text_at(&value, "/update/status/task_id/value");
+            format!("updates({})", task.chars().take(40).collect::<String>())
+        }
+        "UPDATE_OPERATION_STATUS" => {
+            let status = "/update_operation_status/status/operation_id/value";
+            format!("operation({})", text_at(&value, status))
+        }
+        _ => kind.to_owned(),
+    };
+    Ok(vec![part(subject, event)])
+}
+
+fn text_at<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    value
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+}
