@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use tepui_containerizer::{Exit, Recovered};
 use tepui_executor::Record as PlayedRecord;
@@ -70,6 +71,7 @@ impl Agent {
         containers: Arc<dyn Containers>,
         shared: &Shared,
     ) -> Result<Option<Self>, StartError> {
+        let begin = Instant::now();
         let settings = Arc::new(settings);
         let paths = Paths::new(settings.work_dir.clone());
         let mut store = Store::open(paths.clone())?;
@@ -94,6 +96,9 @@ impl Agent {
             orphans = found.orphans.len(),
             "containers recovered"
         );
+
+        let took = shared.metrics.gauge("slave/recovery_time_secs");
+        took.set(begin.elapsed().as_secs_f64());
 
         let id = Some(agent.agent_id).filter(|id| !id.is_empty());
         if let Some(id) = &id {
@@ -184,7 +189,9 @@ pub fn attach_endpoints(agent: &Agent, shared: &Shared, modules: Modules, router
         modules,
         started: crate::clock::now().wall,
     };
-    crate::http::register(Arc::new(endpoints), router);
+    let endpoints = Arc::new(endpoints);
+    crate::metrics::register(&endpoints);
+    crate::http::register(endpoints, router);
 }
 
 /// Writes the loaded modules as JSON, for `/tepui/v1/modules`.

@@ -15,6 +15,7 @@ mod environment;
 mod http;
 mod log;
 mod machine;
+mod metrics;
 mod owner;
 mod paths;
 mod settings;

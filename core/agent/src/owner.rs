@@ -23,7 +23,7 @@ use tepui_proto::link::Hello;
 use tepui_proto::v1::{self, TaskState};
 use tepui_proto::{Wire, convert};
 use tepui_state_agent::{
-    AgentState, ContainerEnd, Effect, Event, Framework, Launch, Limitation, Record, Resumed,
+    AgentState, ContainerEnd, Counts, Effect, Event, Framework, Launch, Limitation, Record, Resumed,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -57,6 +57,7 @@ pub(crate) struct Snapshot {
     pub(crate) master: Option<v1::MasterInfo>,
     pub(crate) frameworks: Vec<Framework>,
     pub(crate) completed: Vec<Arc<Framework>>,
+    pub(crate) counts: Counts,
 }
 
 /// Why the agent ended.
@@ -203,6 +204,7 @@ impl Owner {
             master: self.state.master().cloned(),
             frameworks: self.state.frameworks().to_vec(),
             completed: self.state.completed_frameworks().cloned().collect(),
+            counts: self.state.counts().clone(),
         }
     }
 

@@ -554,3 +554,55 @@ async fn wait_until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
+
+/// Names as recorded from Mesos 1.11 (there master and agent shared one process), and its values for
+/// one command task, whose executor has resources of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metrics_are_those_of_mesos() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut master = Master::start().await;
+    let containers = Arc::new(Pretend::default());
+    let running = start(dir.path(), &master, &containers).await;
+    master.welcome().await;
+    master.run(task("t"), true);
+    let states = [TaskState::TaskStarting, TaskState::TaskRunning];
+    master.states(&states).await;
+
+    let told: BTreeMap<String, f64> =
+        serde_json::from_value(running.get("/metrics/snapshot").await).expect("numbers");
+    let recorded = "../../tools/e2e/recordings/http-busy/get-metrics-snapshot.body";
+    let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join(recorded);
+    let recorded = std::fs::read(recorded).expect("the recording");
+    let mut recorded: BTreeMap<String, f64> = serde_json::from_slice(&recorded).expect("numbers");
+    recorded.retain(|name, _| {
+        let mut masters = ["master/", "allocator/", "registrar/"].iter();
+        !masters.any(|process| name.starts_with(process))
+    });
+    assert!(told.keys().eq(recorded.keys()), "{told:#?}");
+    let same = [
+        "cpus_",
+        "mem_",
+        "disk_",
+        "gpus_",
+        "executors_",
+        "frameworks_",
+        "tasks_running",
+    ];
+    for (name, value) in recorded {
+        let name = name.as_str();
+        let own = name.strip_prefix("slave/").unwrap_or_default();
+        if same.iter().any(|part| own.starts_with(part)) {
+            assert!((told[name] - value).abs() < 1e-9, "{name}: {}", told[name]);
+        }
+    }
+    assert_eq!(told["slave/valid_status_updates"], 2.0);
+
+    containers.end(&containers.only(), Exit::Status(0));
+    master.states(&[TaskState::TaskFinished]).await;
+    wait_until("the end is counted", async || {
+        let told = running.get("/metrics/snapshot").await;
+        told["slave/tasks_finished"] == 1.0 && told["slave/executors_terminated"] == 1.0
+    })
+    .await;
+    running.stop().await;
+}

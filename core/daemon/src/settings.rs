@@ -98,6 +98,8 @@ pub struct MasterSettings {
     pub max_completed_tasks_per_framework: usize,
     pub max_unreachable_tasks_per_framework: usize,
     pub max_operator_event_stream_subscribers: usize,
+    /// Export metrics of each framework.
+    pub publish_per_framework_metrics: bool,
 }
 
 /// Settings of the agent.
@@ -265,6 +267,7 @@ impl MasterSettings {
                 &values,
                 "max_unreachable_tasks_per_framework",
             ),
+            publish_per_framework_metrics: values.is("publish_per_framework_metrics"),
             max_operator_event_stream_subscribers: number(
                 &values,
                 "max_operator_event_stream_subscribers",

@@ -6,7 +6,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tepui_http::shared::{Counter, Gauge, Metrics};
+use tepui_http::shared::{Counter, Metrics, Timer};
 use tepui_model::allocation::{Fact, Proposal, Round};
 use tepui_state_master::Event;
 
@@ -16,8 +16,15 @@ use crate::parts::Allocator;
 /// What the outbox hands on.
 pub(crate) enum Work {
     Facts(Vec<Fact>),
-    Allocate { number: u64, round: Round },
+    Allocate {
+        number: u64,
+        round: Round,
+        asked: Instant,
+    },
 }
+
+/// How long measured rounds count.
+const WINDOW: Duration = Duration::from_hours(1);
 
 /// Wait after a failure; doubled with each that follows, up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_millis(10);
@@ -34,7 +41,8 @@ pub(crate) fn start(
         allocator,
         owner,
         runs: metrics.counter("allocator/mesos/allocation_runs"),
-        latency: metrics.gauge("allocator/mesos/allocation_run_ms"),
+        run: metrics.timer("allocator/mesos/allocation_run", WINDOW),
+        latency: metrics.timer("allocator/mesos/allocation_run_latency", WINDOW),
         // What comes before the first reset is part of the snapshot that follows it.
         wait: Some(FIRST_WAIT),
     };
@@ -48,7 +56,10 @@ struct Allocation {
     allocator: Box<dyn Allocator>,
     owner: Owner,
     runs: Counter,
-    latency: Gauge,
+    /// How long rounds take.
+    run: Timer,
+    /// How long they wait before.
+    latency: Timer,
     /// Set while the allocator knows nothing: what is told counts only from a reset on. Holds how
     /// long to wait before the next try.
     wait: Option<Duration>,
@@ -67,7 +78,12 @@ impl Allocation {
                 }
             }
             // A round is always answered: the state opens no other before.
-            Work::Allocate { number, round } => {
+            Work::Allocate {
+                number,
+                round,
+                asked,
+            } => {
+                self.latency.record(asked.elapsed());
                 let answer = match self.wait {
                     Some(_) => Ok(Vec::new()),
                     None => self.allocate(&round),
@@ -90,7 +106,7 @@ impl Allocation {
     fn allocate(&mut self, round: &Round) -> Result<Vec<Proposal>, String> {
         let begin = Instant::now();
         let answer = self.allocator.allocate(round);
-        self.latency.set(begin.elapsed().as_secs_f64() * 1e3);
+        self.run.record(begin.elapsed());
         self.runs.increment();
         answer
     }

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use bytes::Bytes;
 use tepui_http::shared::{Metrics, Shared};
@@ -27,7 +28,7 @@ use crate::scheduler::SchedulerApi;
 use crate::settings::Settings;
 use crate::store::{self, Store};
 use crate::v0::V0;
-use crate::{allocation, clock, gauges, links, routes};
+use crate::{allocation, clock, links, metrics, routes};
 
 /// Batches of effects that may wait for the outbox; beyond that the owner waits.
 const OUTBOX: usize = 64;
@@ -288,11 +289,16 @@ async fn lead(site: &Arc<Site>, candidate: Candidate) -> Result<Apis, String> {
         store,
     } = candidate;
     let timeout = settings.registry_fetch_timeout;
+    let begin = Instant::now();
     let recovery = tokio::time::timeout(timeout, store.recover()).await;
+    let fetch = site
+        .shared
+        .metrics
+        .timer("registrar/state_fetch", store::WINDOW);
+    fetch.record(begin.elapsed());
     let recovery = recovery
         .map_err(|_| format!("the registry was not read in {timeout:?}"))?
         .map_err(|error| format!("cannot read the registry: {error}"))?;
-    let metrics = &site.shared.metrics;
     let (owner, inbox) = owner::inbox();
     let lanes = Lanes::new(owner.clone(), Arc::clone(&authorizer), settings.lane_limit);
     let end = {
@@ -305,7 +311,6 @@ async fn lead(site: &Arc<Site>, candidate: Candidate) -> Result<Apis, String> {
         site.spawn(links::run(events, owner.clone(), Arc::clone(&authorizer)));
         MasterEnd::new(settings, sessions)
     };
-    gauges::register(metrics, &owner, state.started);
     start_threads(
         site,
         &settings,
@@ -380,6 +385,16 @@ fn start_threads(site: &Site, settings: &Settings, threads: Threads<'_>) -> std:
     let metrics: &Metrics = &site.shared.metrics;
     // Holds one round and the facts since: calls of the allocator have a deadline.
     let (allocator_in, allocator_out) = crossbeam_channel::unbounded();
+    let told = metrics::Told {
+        owner: owner.clone(),
+        started: state.started,
+        per_framework: settings.per_framework_metrics,
+        allocator_queue: {
+            let queue = allocator_out.clone();
+            Arc::new(move || queue.len())
+        },
+    };
+    metrics::register(metrics, told);
     let (store_in, store_out) = mpsc::channel(STORE);
     let (work_in, work_out) = crossbeam_channel::bounded(OUTBOX);
     site.spawn(store::run(
@@ -387,6 +402,7 @@ fn start_threads(site: &Site, settings: &Settings, threads: Threads<'_>) -> std:
         epoch,
         settings.registry_store_timeout,
         owner.clone(),
+        metrics.clone(),
         store_out,
     ));
     let queues = Queues {

@@ -107,19 +107,9 @@ impl OperatorApi {
                 response::Type::GetVersion
             }
             Type::GetMetrics => {
-                let metric = |(name, value)| v1::Metric {
-                    name,
-                    value: Some(value),
-                };
-                // The gauges are taken from the newest view.
-                self.owner.view().await?;
-                let metrics = self
-                    .shared
-                    .metrics
-                    .snapshot()
-                    .into_iter()
-                    .map(metric)
-                    .collect();
+                let timeout = call.get_metrics.as_ref().and_then(|get| get.timeout);
+                let metrics = self.shared.metrics.messages(timeout).await;
+                let metrics = metrics.map_err(Refusal::bad_request)?;
                 answer.get_metrics = Some(response::GetMetrics { metrics });
                 response::Type::GetMetrics
             }

@@ -7,9 +7,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::thread;
+use std::time::Instant;
 
 use bytes::Bytes;
-use tepui_http::shared::{Counter, Metrics};
+use tepui_http::shared::{Counter, Gauge, Metrics};
 use tepui_http::{Media, StreamError, StreamSender, stream};
 use tepui_link::SessionSender;
 use tepui_model::authorization::ClassKey;
@@ -84,6 +85,7 @@ pub(crate) struct Outbox {
     sessions: HashMap<SessionKey, SessionSender>,
     operators: Vec<mpsc::Sender<Arc<OperatorEvent>>>,
     cut_off: Counter,
+    subscribers: Gauge,
 }
 
 struct Stream {
@@ -145,6 +147,7 @@ impl Outbox {
             sessions: HashMap::new(),
             operators: Vec::new(),
             cut_off: metrics.counter("master/event_streams_cut_off"),
+            subscribers: metrics.gauge("master/operator_event_stream_subscribers"),
         }
     }
 
@@ -202,9 +205,11 @@ impl Outbox {
                 let _ = self.allocator.send(allocation::Work::Facts(facts));
             }
             Effect::Allocate { number, round } => {
-                let _ = self
-                    .allocator
-                    .send(allocation::Work::Allocate { number, round });
+                let _ = self.allocator.send(allocation::Work::Allocate {
+                    number,
+                    round,
+                    asked: Instant::now(),
+                });
             }
             Effect::Store { id, puts, deletes } => {
                 let batch = Batch { id, puts, deletes };
@@ -302,6 +307,7 @@ impl Outbox {
         let (sender, events) = mpsc::channel(OPERATOR_QUEUE);
         if waiter.send(OperatorStream { view, events }).is_ok() {
             self.operators.push(sender);
+            self.subscribers.set(self.operators.len() as f64);
         }
     }
 
@@ -320,5 +326,6 @@ impl Outbox {
                     false
                 }
             });
+        self.subscribers.set(self.operators.len() as f64);
     }
 }

@@ -11,7 +11,7 @@ use std::thread;
 use tepui_http::{Media, StreamBody};
 use tepui_link::SessionSender;
 use tepui_model::id::Uuid;
-use tepui_state_master::{CallId, Effect, Event, MasterState, Reply, SessionKey};
+use tepui_state_master::{CallId, Counted, Effect, Event, MasterState, Reply, SessionKey};
 use tepui_view::View;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, oneshot};
@@ -65,6 +65,7 @@ pub(crate) enum Input {
     Call(Event, CallId, Waiter),
     Hello(Event, SessionKey, SessionSender),
     Operator(oneshot::Sender<OperatorStream>),
+    Counted(oneshot::Sender<Counted>),
     Publish,
     Stop,
 }
@@ -147,9 +148,17 @@ impl Owner {
         self.readers.wait(version).await.ok_or(Unavailable::Stopped)
     }
 
-    /// For those that read without waiting.
-    pub(crate) fn readers(&self) -> Readers {
-        self.readers.clone()
+    /// The owner's numbers.
+    pub(crate) async fn counted(&self) -> Result<Counted, Unavailable> {
+        let (waiter, counted) = oneshot::channel();
+        let asked = self.inbox.send(Input::Counted(waiter)).await;
+        asked.map_err(|_| Unavailable::Stopped)?;
+        counted.await.map_err(|_| Unavailable::Stopped)
+    }
+
+    /// What waits for the owner.
+    pub(crate) fn waiting(&self) -> usize {
+        self.inbox.max_capacity() - self.inbox.capacity()
     }
 
     /// Ends the owner after what is in its inbox.
@@ -273,6 +282,11 @@ impl Loop {
                 }
                 Input::Operator(waiter) => {
                     work.push(Work::Operator(Arc::new(self.state.view()), waiter));
+                    continue;
+                }
+                Input::Counted(waiter) => {
+                    // Who asked may have gone.
+                    let _ = waiter.send(self.state.counted());
                     continue;
                 }
                 Input::Stop => return false,

@@ -19,7 +19,6 @@ pub(crate) fn router(site: &Arc<Site>) -> Router {
     v0(&mut router, site);
     nothing_there(&mut router, site);
     own(&mut router, site);
-    metrics(&mut router, site);
     router
 }
 
@@ -139,19 +138,4 @@ fn own(router: &mut Router, site: &Arc<Site>) {
             async move { response }
         },
     );
-}
-
-/// `/metrics/snapshot` shows the state of now: gauges are taken from the newest view.
-fn metrics(router: &mut Router, site: &Arc<Site>) {
-    let this = Arc::clone(site);
-    router.route("/metrics/snapshot", move |request: Request| {
-        let site = Arc::clone(&this);
-        async move {
-            if let Ok(apis) = site.leading(&request.target) {
-                // Stopped: then the last view is the newest.
-                let _ = apis.owner.view().await;
-            }
-            site.shared.metrics.answer(&request)
-        }
-    });
 }

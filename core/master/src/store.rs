@@ -4,18 +4,22 @@
 //! them into one commit). A batch that fails or takes too long ends the leader.
 
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use std::sync::Arc;
+use tepui_http::shared::{Metrics, Sample};
 use tepui_registry::{Op, Registry};
 use tepui_state_master::{Entry, Event, StoreId};
 use tokio::sync::mpsc;
 
 use crate::owner::Owner;
+
+/// How long measured reads and writes count.
+pub(crate) const WINDOW: Duration = Duration::from_hours(24);
 
 /// What a new leader finds.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +41,9 @@ pub trait Store: Send + Sync {
     /// Writes a batch, all or nothing; refused when `epoch` is not the newest.
     async fn write(&self, epoch: u64, puts: Vec<Entry>, deletes: Vec<String>)
     -> Result<(), String>;
+
+    /// Bytes that the registry takes.
+    fn size(&self) -> u64;
 }
 
 #[async_trait]
@@ -70,6 +77,11 @@ impl Store for Registry {
             .await
             .map_err(|error| error.to_string())
     }
+
+    fn size(&self) -> u64 {
+        let file = std::fs::metadata(self.path());
+        file.map_or(0, |file| file.len())
+    }
 }
 
 /// `--registry=in_memory`: forgotten at exit.
@@ -102,6 +114,12 @@ impl Store for InMemory {
         entries.extend(puts.into_iter().map(|put| (put.key, put.value)));
         Ok(())
     }
+
+    fn size(&self) -> u64 {
+        let entries = self.0.lock().expect("no panic happens under this lock");
+        let sizes = entries.iter().map(|(key, value)| key.len() + value.len());
+        sizes.sum::<usize>() as u64
+    }
 }
 
 /// A batch on its way to the store.
@@ -117,17 +135,31 @@ pub(crate) async fn run(
     epoch: u64,
     timeout: Duration,
     owner: Owner,
+    metrics: Metrics,
     mut batches: mpsc::Receiver<Batch>,
 ) {
+    let took = metrics.timer("registrar/state_store", WINDOW);
+    let queued = metrics.gauge("registrar/queued_operations");
+    metrics.source({
+        let store = Arc::clone(&store);
+        move || {
+            let size = store.size() as f64;
+            async move { vec![Sample::gauge("registrar/registry_size_bytes", size)] }
+        }
+    });
     let mut writing = FuturesOrdered::new();
     loop {
+        queued.set((batches.len() + writing.len()) as f64);
         tokio::select! {
             Some(batch) = batches.recv() => {
                 let store = Arc::clone(&store);
+                let took = took.clone();
                 writing.push_back(async move {
+                    let begin = Instant::now();
                     let Batch { id, puts, deletes } = batch;
                     let written = tokio::time::timeout(timeout, store.write(epoch, puts, deletes)).await;
                     let written = written.unwrap_or_else(|_| Err(format!("no answer in {timeout:?}")));
+                    took.record(begin.elapsed());
                     (id, written)
                 });
             }

@@ -141,6 +141,10 @@ impl Store for Full {
     ) -> Result<(), String> {
         Err("no space left on device".to_owned())
     }
+
+    fn size(&self) -> u64 {
+        0
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! The agent's endpoints, with and without `/slave(1)` in front.
 
-mod read;
+pub(crate) mod read;
 mod v0;
 mod v1_api;
 
@@ -27,7 +27,7 @@ pub(crate) struct Endpoints {
 
 impl Endpoints {
     /// Everything, as the owner has it now.
-    async fn snapshot(&self) -> Result<Snapshot, Response> {
+    pub(crate) async fn snapshot(&self) -> Result<Snapshot, Response> {
         let snapshot = self.handle.ask(Input::Read).await;
         snapshot.ok_or_else(|| Response::unavailable("Agent is terminating"))
     }

@@ -100,7 +100,7 @@ pub(crate) fn shown(framework: &Framework) -> bool {
     !framework.executors.is_empty() || !framework.completed_executors.is_empty()
 }
 
-fn executor_resources(executor: &Executor) -> Resources {
+pub(crate) fn executor_resources(executor: &Executor) -> Resources {
     let all: Vec<v1::Resource> = executor.resources().cloned().collect();
     // They were checked when the task was launched.
     convert::resources(&all).unwrap_or_default()

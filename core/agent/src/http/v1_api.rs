@@ -220,14 +220,10 @@ async fn simple(endpoints: &Endpoints, call: &Call) -> Result<Answer, Response> 
             response::Type::GetVersion
         }
         Type::GetMetrics => {
-            let metrics = endpoints.shared.metrics.snapshot().into_iter();
-            let metrics = metrics.map(|(name, value)| v1::Metric {
-                name,
-                value: Some(value),
-            });
-            answer.get_metrics = Some(response::GetMetrics {
-                metrics: metrics.collect(),
-            });
+            let timeout = call.get_metrics.as_ref().and_then(|get| get.timeout);
+            let metrics = endpoints.shared.metrics.messages(timeout).await;
+            let metrics = metrics.map_err(Response::bad_request)?;
+            answer.get_metrics = Some(response::GetMetrics { metrics });
             response::Type::GetMetrics
         }
         Type::GetLoggingLevel => {

@@ -65,7 +65,7 @@ pub(super) const FLAGS: &[Flag] = &[
     int("offer_constraints_re2_max_program_size", "Program-size ceiling per regex in offer constraints.").default("100").ignored(NOT_YET),
     duration("offer_timeout", "Rescind offers unanswered for this long; unset never.").group(Group::Offers),
     port("port", "Listening port.").default("5050").group(Group::Network),
-    flag("publish_per_framework_metrics", "Export the `master/frameworks/...` metrics.").default("true").ignored(NOT_YET),
+    flag("publish_per_framework_metrics", "Export the `master/frameworks/...` metrics.").default("true").group(Group::State),
     flag("quiet", "No log to stderr.").default("false").group(Group::Logging),
     int("quorum", "Replicated-log quorum size; required with zk; must be a strict majority.").ignored(NO_REPLICATED_LOG),
     json("rate_limits", "Per-principal message rate limits for v0 frameworks.").refused(UNPROTECTED),

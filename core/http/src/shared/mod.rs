@@ -17,7 +17,7 @@ use http::Method;
 pub use duration::{parse_duration, parse_number};
 pub use files::{FileError, FileInfo, Files};
 pub use logging::Logging;
-pub use metrics::{Counter, Gauge, Metrics};
+pub use metrics::{Counter, Gauge, Kind, Metrics, Sample, Timer};
 pub use version::VersionInfo;
 
 use crate::request::Request;
@@ -67,6 +67,7 @@ impl Shared {
         self.metrics.register(router);
         self.logging.register(router);
         system::register(router);
+        self.metrics.source(system::samples);
         help::register(router, process);
     }
 

@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::request::Request;
 use crate::response::Response;
 use crate::router::Router;
+use crate::shared::metrics::Sample;
 
 #[derive(Serialize)]
 struct Stats {
@@ -35,6 +36,29 @@ pub(super) fn register(router: &mut Router) {
         let body = serde_json::to_vec(&stats()).expect("plain data serializes");
         Response::jsonp(&request, vec![body.into()])
     });
+}
+
+/// The same as metrics.
+pub(super) async fn samples() -> Vec<Sample> {
+    let stats = stats();
+    #[expect(clippy::cast_precision_loss, reason = "Mesos tells doubles")]
+    let gauges = [
+        ("system/cpus_total", Some(stats.cpus_total as f64)),
+        ("system/load_15min", stats.avg_load_15min),
+        ("system/load_1min", stats.avg_load_1min),
+        ("system/load_5min", stats.avg_load_5min),
+        (
+            "system/mem_free_bytes",
+            stats.mem_free_bytes.map(|bytes| bytes as f64),
+        ),
+        (
+            "system/mem_total_bytes",
+            stats.mem_total_bytes.map(|bytes| bytes as f64),
+        ),
+    ];
+    let told = gauges.into_iter();
+    told.filter_map(|(name, value)| Some(Sample::gauge(name, value?)))
+        .collect()
 }
 
 /// What the system tells; what it does not tell (no `/proc`) is left out, as in Mesos.

@@ -63,6 +63,7 @@ impl AgentState {
             now,
             effects,
         );
+        self.counts.launch_errors += 1;
         self.terminated(container, ContainerEnd::default(), effects);
     }
 
@@ -136,6 +137,7 @@ impl AgentState {
         if let Some(ended) = told {
             self.to_master(Body::ExecutorEnded(ended), effects);
         }
+        self.counts.executors_terminated += 1;
         self.settle(&id, effects);
     }
 

@@ -17,6 +17,7 @@
 //!   before the update is forgotten;
 //! - an executor that has ended stays until all its updates are acknowledged.
 
+mod counts;
 mod effect;
 mod event;
 mod executors;
@@ -27,6 +28,7 @@ mod rows;
 mod state;
 mod updates;
 
+pub use counts::Counts;
 pub use effect::{Effect, ExecutorKind, Launch, Record, RecordBody, Resumed};
 pub use event::{
     ContainerEnd, Event, Found, Limitation, RecoveredAgent, RecoveredExecutor, RecoveredFramework,

@@ -13,7 +13,7 @@ use tepui_proto::link::{LinkFrame, Unregister};
 use tepui_proto::{Wire, v1};
 
 use crate::rows::{Executor, Framework, is_terminal};
-use crate::{Effect, Event, Record, RecordBody};
+use crate::{Counts, Effect, Event, Record, RecordBody};
 
 /// What an agent is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -74,6 +74,7 @@ pub struct AgentState {
     pub(crate) drain: Option<Wire<v1::DrainConfig>>,
     /// Set when the agent is to exit once its executors are gone.
     pub(crate) leaving: Option<Leaving>,
+    pub(crate) counts: Counts,
 }
 
 /// Why the agent leaves.
@@ -106,6 +107,7 @@ impl AgentState {
             completed_frameworks: VecDeque::new(),
             drain: None,
             leaving: None,
+            counts: Counts::default(),
         }
     }
 
@@ -272,6 +274,12 @@ impl AgentState {
     #[must_use]
     pub fn is_recovered(&self) -> bool {
         self.recovered
+    }
+
+    /// What happened so far, in numbers.
+    #[must_use]
+    pub fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     /// Frameworks with something here, oldest first.

@@ -55,6 +55,7 @@ impl AgentState {
         effects: &mut Vec<Effect>,
     ) {
         let task = TaskId::from(&*status.task_id.value);
+        self.counts.update(&status);
         self.enqueue(framework, task, Wire(status), None, now, effects);
     }
 
@@ -96,6 +97,7 @@ impl AgentState {
         let recorded = executor
             .checkpoint
             .then(|| (executor.id.clone(), executor.container.clone()));
+        self.counts.update(&status);
         if !terminating {
             self.enqueue(&id, task_id, status, recorded, now, effects);
         }

@@ -1,0 +1,137 @@
+//! `/metrics/snapshot`.
+
+use std::time::Duration;
+
+use http::Method;
+use tepui_proto::json::Writer;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::Metrics;
+use crate::request::Request;
+use crate::response::Response;
+use crate::router::Router;
+use crate::shared::parse_duration;
+
+/// Two answers a second, as in Mesos; more wait for their turn.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// Longest wait for one's turn.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// Lets one pass each half second.
+#[derive(Debug, Default)]
+pub(crate) struct Pace {
+    next: Mutex<Option<Instant>>,
+}
+
+impl Pace {
+    /// Waits for a turn; the error is the answer when too many wait.
+    pub(crate) async fn turn(&self) -> Result<(), Response> {
+        let at = {
+            let now = Instant::now();
+            let mut next = self.next.lock().await;
+            let at = next.map_or(now, |next| next.max(now));
+            let wait = at.duration_since(now);
+            if wait > LONGEST_WAIT {
+                let text = "Too many requests are waiting for their turn (two a second)";
+                let seconds = wait.as_secs().try_into().unwrap_or(u32::MAX);
+                return Err(Response::too_many(text, seconds));
+            }
+            *next = Some(at + INTERVAL);
+            at
+        };
+        tokio::time::sleep_until(at).await;
+        Ok(())
+    }
+}
+
+impl Metrics {
+    pub(crate) fn register(&self, router: &mut Router) {
+        let metrics = self.clone();
+        router.route("/metrics/snapshot", move |request: Request| {
+            let metrics = metrics.clone();
+            async move { metrics.answer(&request).await }
+        });
+    }
+
+    async fn answer(&self, request: &Request) -> Response {
+        if !matches!(
+            request.method,
+            Method::GET | Method::HEAD | Method::POST | Method::OPTIONS
+        ) {
+            return Response::method_not_allowed(&[Method::GET], &request.method);
+        }
+        let timeout = match request.query.get("timeout") {
+            None => None,
+            Some(text) => match parse_duration(text) {
+                Ok(timeout) => Some(timeout),
+                Err(error) => {
+                    return Response::bad_request(format!("Invalid timeout '{text}': {error}.\n"));
+                }
+            },
+        };
+        if let Err(refused) = self.pace.turn().await {
+            return refused;
+        }
+        let samples = self.samples(timeout).await;
+        let mut body = Vec::new();
+        Writer::new(&mut body).object(|w| {
+            for sample in &samples {
+                w.key(&sample.name).f64(sample.value);
+            }
+        });
+        Response::jsonp(request, vec![body.into()])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use http::StatusCode;
+
+    use super::*;
+    use crate::shared::metrics::Sample;
+
+    fn get(query: &str) -> Request {
+        Request::new(Method::GET, &format!("/metrics/snapshot{query}"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn everything_in_order_but_what_comes_too_late() {
+        let metrics = Metrics::default();
+        metrics.counter("b").increment();
+        metrics.counter("b").add(2);
+        metrics.gauge("a").set(0.5);
+        metrics.source(async || vec![Sample::gauge("c", 7.0)]);
+        metrics.source(pending);
+        let response = metrics.answer(&get("?timeout=5secs")).await;
+        assert_eq!(
+            response.body_bytes().unwrap(),
+            r#"{"a":0.5,"b":3.0,"c":7.0}"#
+        );
+        let response = metrics.answer(&get("?timeout=soon")).await;
+        assert_eq!(response.status, StatusCode::BAD_REQUEST);
+        let text = "Invalid timeout 'soon': Failed to convert '' to number.\n";
+        assert_eq!(response.body_bytes().unwrap(), text);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_a_second_and_not_too_many_wait() {
+        let metrics = Metrics::default();
+        let begin = Instant::now();
+        for _ in 0..5 {
+            assert_eq!(metrics.answer(&get("")).await.status, StatusCode::OK);
+        }
+        assert_eq!(begin.elapsed(), Duration::from_secs(2));
+        let requests = (0..100).map(|_| async { metrics.answer(&get("")).await });
+        let answers = futures::future::join_all(requests).await;
+        let refused: Vec<_> = answers
+            .iter()
+            .filter(|answer| answer.status != StatusCode::OK)
+            .collect();
+        assert_eq!(refused.len(), 100 - 60);
+        assert_eq!(refused[0].status, StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(refused[0].headers["retry-after"], "30");
+    }
+}
