@@ -20,9 +20,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::connection::Connection;
 use crate::containers::Containers;
+use crate::executors::Executors;
 use crate::http::Endpoints;
+use crate::launching::attach;
 pub use crate::owner::Ended;
-use crate::owner::{Handle, Input, Owner, attach};
+use crate::owner::{Handle, Input, Owner};
 use crate::paths::Paths;
 use crate::store::{Recorded, Store, StoreError};
 use crate::{Settings, machine};
@@ -125,6 +127,7 @@ impl Agent {
             handle: handle.clone(),
             ended: ended_sender,
             played: BTreeMap::new(),
+            executors: Executors::default(),
             resumable,
             session: None,
             events: VecDeque::from([Event::Recovered(recovered)]),
@@ -202,6 +205,8 @@ fn state_settings(settings: &Settings) -> AgentSettings {
     let state = AgentSettings::new(seed, settings.info(), settings.ip.to_string());
     AgentSettings {
         shutdown_grace: settings.executor_shutdown_grace_period,
+        registration_timeout: settings.executor_registration_timeout,
+        reregistration_timeout: settings.executor_reregistration_timeout,
         executor_command: settings
             .launcher_dir
             .join("mesos-executor")

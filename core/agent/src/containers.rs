@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tepui_containerizer::{
-    ContainerConfig, Containerizer, Error, LaunchError, Launched, Recovered, Termination,
+    ContainerConfig, Containerizer, Error, LaunchError, Launched, Limits, Recovered, Termination,
 };
+use tepui_model::Resources;
 use tepui_model::id::ContainerId;
 use tepui_proto::v1;
 
@@ -26,6 +27,14 @@ pub trait Containers: Send + Sync + 'static {
 
     /// Ends a container at once.
     fn destroy<'a>(&'a self, id: &'a ContainerId) -> BoxFuture<'a, Result<Termination, Error>>;
+
+    /// Changes what is set aside for a container, and what it may use beyond that.
+    fn update<'a>(
+        &'a self,
+        id: &'a ContainerId,
+        resources: Resources,
+        limits: Limits,
+    ) -> BoxFuture<'a, Result<(), Error>>;
 
     /// What a container uses.
     fn usage<'a>(
@@ -62,6 +71,15 @@ impl Containers for Containerizer {
 
     fn destroy<'a>(&'a self, id: &'a ContainerId) -> BoxFuture<'a, Result<Termination, Error>> {
         Box::pin(Self::destroy(self, id))
+    }
+
+    fn update<'a>(
+        &'a self,
+        id: &'a ContainerId,
+        resources: Resources,
+        limits: Limits,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(Self::update(self, id, resources, limits))
     }
 
     fn usage<'a>(

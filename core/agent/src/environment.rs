@@ -1,8 +1,10 @@
-//! The environment of a command task (`executorEnvironment` of Mesos, and what its command executor adds).
+//! The environment of executors (`executorEnvironment` of Mesos), and what its command executor adds
+//! for a command task.
 
 use std::path::Path;
 use std::time::Duration;
 
+use tepui_model::time::text;
 use tepui_proto::v1;
 use tepui_state_agent::Launch;
 
@@ -43,22 +45,22 @@ pub(crate) fn environment(
     let grace = grace.map(|d| Duration::from_nanos(d.nanoseconds.max(0).unsigned_abs()));
     set(
         "MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD",
-        duration(grace.unwrap_or(settings.executor_shutdown_grace_period)),
+        text(grace.unwrap_or(settings.executor_shutdown_grace_period)),
     );
     if launch.framework.checkpoint() {
-        set(
-            "MESOS_RECOVERY_TIMEOUT",
-            duration(settings.recovery_timeout),
-        );
+        set("MESOS_RECOVERY_TIMEOUT", text(settings.recovery_timeout));
         set(
             "MESOS_SUBSCRIPTION_BACKOFF_MAX",
-            duration(Duration::from_secs(2)),
+            text(Duration::from_secs(2)),
         );
     }
     if let Some(role) = allocation_role(launch) {
         set("MESOS_ALLOCATION_ROLE", role);
     }
-    let command = launch.task.as_ref().and_then(|task| task.command.as_ref());
+    let command = match &launch.task {
+        Some(task) => task.command.as_ref(),
+        None => launch.executor.command.as_ref(),
+    };
     let own = command.and_then(|command| command.environment.as_ref());
     for variable in own.iter().flat_map(|environment| &environment.variables) {
         set(&variable.name, variable.value().to_owned());
@@ -78,39 +80,4 @@ fn allocation_role(launch: &Launch) -> Option<String> {
             .and_then(|info| info.role.clone())
     };
     resources.iter().find_map(role)
-}
-
-/// A duration as Mesos writes it: in the largest unit that it is a whole number of.
-pub(crate) fn duration(duration: Duration) -> String {
-    const UNITS: [(u128, &str); 8] = [
-        (604_800_000_000_000, "weeks"),
-        (86_400_000_000_000, "days"),
-        (3_600_000_000_000, "hrs"),
-        (60_000_000_000, "mins"),
-        (1_000_000_000, "secs"),
-        (1_000_000, "ms"),
-        (1_000, "us"),
-        (1, "ns"),
-    ];
-    let nanos = duration.as_nanos();
-    let whole = |(unit, _): &&(u128, &str)| nanos >= *unit && nanos.is_multiple_of(*unit);
-    match UNITS.iter().find(whole) {
-        Some((unit, name)) => format!("{}{name}", nanos / unit),
-        None => "0ns".to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::duration;
-
-    #[test]
-    fn durations_are_written_as_mesos_does() {
-        assert_eq!(duration(Duration::from_secs(5)), "5secs");
-        assert_eq!(duration(Duration::from_millis(3500)), "3500ms");
-        assert_eq!(duration(Duration::from_mins(15)), "15mins");
-        assert_eq!(duration(Duration::from_secs(0)), "0ns");
-    }
 }

@@ -9,26 +9,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use tepui_containerizer::{
-    Command, ContainerConfig, Exit, LaunchError, Limit, Limits, Termination,
-};
+use tepui_containerizer::Termination;
 use tepui_executor::{CommandExecutor, Identity, Input as ExecutorInput, Output};
 use tepui_http::shared::Files;
+use tepui_http::{Media, StreamBody};
 use tepui_link::{AgentSession, Synced};
 use tepui_model::id::{AgentId, ContainerId, ExecutorId, FrameworkId};
 use tepui_model::time::Mono;
-use tepui_model::{Resources, Scalar};
+use tepui_proto::Wire;
 use tepui_proto::disk::AgentRecord;
 use tepui_proto::link::Hello;
+use tepui_proto::v1::executor::{self, call};
 use tepui_proto::v1::{self, TaskState};
-use tepui_proto::{Wire, convert};
-use tepui_state_agent::{
-    AgentState, ContainerEnd, Counts, Effect, Event, Framework, Launch, Limitation, Record, Resumed,
-};
+use tepui_state_agent::{AgentState, Counts, Effect, Event, Framework, Record, Refusal, Resumed};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::containers::Containers;
-use crate::environment::environment;
+use crate::executors::{Executors, Share, Stream};
+use crate::launching::end_of;
 use crate::paths::{Paths, relink};
 use crate::store::Store;
 use crate::{Settings, clock};
@@ -42,6 +40,16 @@ pub(crate) enum Input {
     Session(u64, AgentSession),
     /// A container is over.
     Ended(ContainerId, Termination),
+    /// An executor with a process calls. Answered with its stream when it subscribes.
+    Executor(
+        executor::Call,
+        Media,
+        oneshot::Sender<Result<Option<StreamBody>, Refusal>>,
+    ),
+    /// Nobody reads a stream any more.
+    StreamOver(ContainerId, u64),
+    /// A change of what a container has is done, or failed.
+    Updated(ContainerId, Result<(), String>),
     /// What the next `Hello` says of the state.
     Hello(oneshot::Sender<Hello>),
     /// A reader wants to know everything.
@@ -110,6 +118,8 @@ pub(crate) struct Owner {
     pub(crate) handle: Handle,
     pub(crate) ended: mpsc::Sender<Ended>,
     pub(crate) played: BTreeMap<ContainerId, CommandExecutor>,
+    /// Executors with processes of their own.
+    pub(crate) executors: Executors,
     /// Records of executors that an earlier process played.
     pub(crate) resumable: BTreeMap<ContainerId, tepui_executor::Record>,
     pub(crate) session: Option<(u64, AgentSession)>,
@@ -175,6 +185,23 @@ impl Owner {
             }
             Input::Session(number, session) => self.session = Some((number, session)),
             Input::Ended(container, termination) => self.container_over(container, termination),
+            Input::Executor(call, media, answer) => self.executor_call(call, media, answer),
+            Input::StreamOver(container, number) => {
+                if self.executors.over(&container, number) {
+                    self.events
+                        .push_back(Event::ExecutorDisconnected { container });
+                }
+            }
+            Input::Updated(container, result) => {
+                if let Err(message) = result {
+                    tracing::warn!(%container, %message, "resources not changed");
+                    let container = container.clone();
+                    self.events
+                        .push_back(Event::UpdateFailed { container, message });
+                }
+                let next = self.executors.updated(&container);
+                self.start_update(container, next);
+            }
             Input::Hello(answer) => {
                 // Whoever asked may be gone.
                 let _ = answer.send(self.hello());
@@ -267,8 +294,14 @@ impl Owner {
             Effect::Launch(launch) => self.launch(*launch),
             Effect::Watch { container } => self.watch(container),
             Effect::Destroy { container } => self.destroy(container),
-            // Only what executors with tasks that come and go have; there are none yet.
-            Effect::UpdateContainer { .. } => {}
+            Effect::UpdateContainer {
+                container,
+                resources,
+                limits,
+            } => {
+                let next = self.executors.update(&container, resources, limits);
+                self.start_update(container, next);
+            }
             Effect::Play {
                 container,
                 framework,
@@ -277,8 +310,13 @@ impl Owner {
                 resumed,
             } => self.begin(container, framework, executor, seed, resumed),
             Effect::ToExecutor { container, event } => {
-                self.play(&container, ExecutorInput::Event(event));
+                if self.played.contains_key(&container) {
+                    self.play(&container, ExecutorInput::Event(event));
+                } else {
+                    self.executors.send(&container, event);
+                }
             }
+            Effect::CloseExecutor { container } => self.executors.close(&container),
             Effect::Retire { container, .. } => {
                 self.played.remove(&container);
                 if let Err(error) = self.containers.forget(&container) {
@@ -343,100 +381,6 @@ impl Owner {
         }
     }
 
-    fn launch(&mut self, launch: Launch) {
-        let container = launch.container.clone();
-        let config = match self.config(&launch) {
-            Ok(config) => config,
-            Err(message) => {
-                self.events
-                    .push_back(Event::LaunchFailed { container, message });
-                return;
-            }
-        };
-        tracing::info!(%container, task = %launch.executor.executor_id.value, "launching");
-        let (containers, handle) = (self.containers.clone(), self.handle.clone());
-        self.runtime.spawn(async move {
-            match containers.launch(config).await {
-                Ok(launched) => {
-                    handle.tell(Input::Event(Event::Launched {
-                        container: container.clone(),
-                        pid: launched.pid,
-                    }));
-                    report_end(&*containers, &handle, container).await;
-                }
-                Err(error) => {
-                    tracing::warn!(%container, %error, "not launched");
-                    let event = match &error {
-                        LaunchError::Failed { termination, .. }
-                            if termination.limitation.is_some() =>
-                        {
-                            let end = end_of(termination);
-                            Event::ContainerEnded { container, end }
-                        }
-                        _ => Event::LaunchFailed {
-                            container,
-                            message: error.to_string(),
-                        },
-                    };
-                    handle.tell(Input::Event(event));
-                }
-            }
-        });
-    }
-
-    /// The container of a command task; also makes its sandbox visible.
-    fn config(&self, launch: &Launch) -> Result<ContainerConfig, String> {
-        let agent = self.state.agent_id().ok_or("the agent is not registered")?;
-        let framework = launch.framework.id.as_ref().map_or("", |id| &id.value);
-        let framework = FrameworkId::from(framework);
-        let executor = ExecutorId::from(&*launch.executor.executor_id.value);
-        let container = &launch.container;
-        let sandbox = self.paths.sandbox(agent, &framework, &executor, container);
-        let runs = self.paths.runs(agent, &framework, &executor);
-        std::fs::create_dir_all(&runs)
-            .and_then(|()| relink(container.value.as_ref().as_ref(), &runs.join("latest")))
-            .map_err(|error| format!("cannot make '{}': {error}", runs.display()))?;
-        attach(&self.files, &runs, &framework, &executor, container);
-        let task = launch.task.as_ref().ok_or("it has no task")?;
-        let command = task.command.clone().unwrap_or_default();
-        let resources: Vec<v1::Resource> = launch.resources.iter().map(|r| r.0.clone()).collect();
-        let resources: Resources =
-            convert::resources(&resources).map_err(|error| error.to_string())?;
-        Ok(ContainerConfig {
-            id: container.clone(),
-            user: launch.user.clone(),
-            environment: environment(&self.settings, agent.as_str(), launch, &sandbox),
-            sandbox,
-            command: Command {
-                shell: command.shell(),
-                value: command.value().to_owned(),
-                arguments: command.arguments,
-            },
-            resources,
-            limits: limits(task),
-            container: task.container.clone(),
-            is_command_task: true,
-            checkpoint: launch.checkpoint,
-        })
-    }
-
-    fn watch(&self, container: ContainerId) {
-        let (containers, handle) = (self.containers.clone(), self.handle.clone());
-        self.runtime.spawn(async move {
-            report_end(&*containers, &handle, container).await;
-        });
-    }
-
-    fn destroy(&self, container: ContainerId) {
-        let containers = self.containers.clone();
-        self.runtime.spawn(async move {
-            // Its end is reported by whoever launched or watches it.
-            if let Err(error) = containers.destroy(&container).await {
-                tracing::debug!(%container, %error, "not destroyed");
-            }
-        });
-    }
-
     /// Begins to play an executor.
     fn begin(
         &mut self,
@@ -462,6 +406,56 @@ impl Owner {
         };
         self.played.insert(container.clone(), machine);
         self.outputs(&container, outputs);
+    }
+
+    /// Takes a call of an executor with a process. A new stream replaces the one it had.
+    fn executor_call(
+        &mut self,
+        call: executor::Call,
+        media: Media,
+        answer: oneshot::Sender<Result<Option<StreamBody>, Refusal>>,
+    ) {
+        let container = match self.state.caller(&call) {
+            Ok(container) => container,
+            Err(refusal) => {
+                // Whoever called may be gone.
+                let _ = answer.send(Err(refusal));
+                return;
+            }
+        };
+        let mut body = None;
+        if call.r#type() == call::Type::Subscribe {
+            let (sender, stream) = tepui_http::stream::stream();
+            let gone = sender.gone();
+            let number = self.executors.open(&container, Stream { media, sender });
+            let (handle, container) = (self.handle.clone(), container.clone());
+            self.runtime.spawn(async move {
+                gone.cancelled().await;
+                handle.tell(Input::StreamOver(container, number));
+            });
+            body = Some(stream);
+        }
+        // One that is gone has dropped its stream, and is heard of by that.
+        let _ = answer.send(Ok(body));
+        let call = Wire(call);
+        self.events
+            .push_back(Event::ExecutorCall { container, call });
+    }
+
+    /// Changes what a container has; one change at a time, so that the last one stays.
+    fn start_update(&self, container: ContainerId, next: Option<Share>) {
+        let Some(share) = next else { return };
+        let (containers, handle) = (self.containers.clone(), self.handle.clone());
+        self.runtime.spawn(async move {
+            let result = match share.amounts() {
+                Ok((resources, limits)) => {
+                    let updated = containers.update(&container, resources, limits).await;
+                    updated.map_err(|error| crate::chain(&error))
+                }
+                Err(message) => Err(message),
+            };
+            handle.tell(Input::Updated(container, result));
+        });
     }
 
     fn play(&mut self, container: &ContainerId, input: ExecutorInput) {
@@ -524,71 +518,4 @@ impl Owner {
         self.over = true;
         let _ = self.ended.try_send(Ended::Failed(reason.to_owned()));
     }
-}
-
-async fn report_end(containers: &dyn Containers, handle: &Handle, container: ContainerId) {
-    match containers.wait(&container).await {
-        Ok(termination) => handle.tell(Input::Ended(container, termination)),
-        Err(error) => {
-            tracing::error!(%container, %error, "container is lost");
-            let termination = Termination {
-                exit: Exit::Vanished,
-                limitation: None,
-                stopped: false,
-                destroyed: false,
-                launch_failure: None,
-                cleanup_failures: Vec::new(),
-            };
-            handle.tell(Input::Ended(container, termination));
-        }
-    }
-}
-
-pub(crate) fn end_of(termination: &Termination) -> ContainerEnd {
-    ContainerEnd {
-        status: termination.status(),
-        never_started: termination.exit == Exit::NeverStarted,
-        limitation: termination
-            .limitation
-            .as_ref()
-            .map(|limitation| Limitation {
-                reason: limitation.reason,
-                message: limitation.message.clone(),
-                resources: limitation
-                    .resources
-                    .iter()
-                    .map(|r| Wire(r.0.clone()))
-                    .collect(),
-            }),
-    }
-}
-
-fn limits(task: &v1::TaskInfo) -> Limits {
-    let limits = task.limits.iter();
-    limits
-        .map(|(name, limit)| {
-            let limit = if limit.value.is_infinite() {
-                Limit::Infinite
-            } else {
-                Limit::Amount(Scalar::from_f64(limit.value))
-            };
-            (name.clone(), limit)
-        })
-        .collect()
-}
-
-/// Makes a sandbox visible under the paths that Mesos gives it.
-pub(crate) fn attach(
-    files: &Files,
-    runs: &std::path::Path,
-    framework: &FrameworkId,
-    executor: &ExecutorId,
-    container: &ContainerId,
-) {
-    let sandbox = runs.join(&*container.value);
-    files.attach(&sandbox.display().to_string(), &sandbox);
-    let latest = runs.join("latest");
-    files.attach(&latest.display().to_string(), &sandbox);
-    let short = format!("/frameworks/{framework}/executors/{executor}/runs/latest");
-    files.attach(&short, &sandbox);
 }

@@ -30,6 +30,10 @@ pub struct Settings {
     pub executor_environment: Vec<(String, String)>,
     /// What executors are given to end.
     pub executor_shutdown_grace_period: Duration,
+    /// What an executor has to subscribe, once its container runs.
+    pub executor_registration_timeout: Duration,
+    /// What an executor has to subscribe with an agent process that did not launch it.
+    pub executor_reregistration_timeout: Duration,
     /// Told to executors.
     pub recovery_timeout: Duration,
     /// Upper bound of the first wait before the agent registers; doubled with each attempt.
@@ -63,6 +67,8 @@ impl Settings {
             domain: None,
             executor_environment: Vec::new(),
             executor_shutdown_grace_period: Duration::from_secs(5),
+            executor_registration_timeout: Duration::from_mins(1),
+            executor_reregistration_timeout: Duration::from_secs(2),
             recovery_timeout: Duration::from_mins(15),
             registration_backoff_factor: Duration::from_secs(1),
             cleanup: false,

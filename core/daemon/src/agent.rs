@@ -195,6 +195,8 @@ fn agent_settings(settings: &AgentSettings, port: u16) -> anyhow::Result<Setting
         attributes,
         domain,
         executor_environment: variables.collect(),
+        executor_registration_timeout: settings.executor_registration_timeout,
+        executor_reregistration_timeout: settings.executor_reregistration_timeout,
         executor_shutdown_grace_period: settings.executor_shutdown_grace_period,
         recovery_timeout: settings.recovery_timeout,
         registration_backoff_factor: settings.registration_backoff_factor,

@@ -125,6 +125,8 @@ pub struct AgentSettings {
     pub default_role: String,
     pub attributes: Option<String>,
     pub executor_environment_variables: Option<serde_json::Map<String, Json>>,
+    pub executor_registration_timeout: Duration,
+    pub executor_reregistration_timeout: Duration,
     pub executor_shutdown_grace_period: Duration,
     pub registration_backoff_factor: Duration,
     pub recover: Recover,
@@ -348,6 +350,8 @@ impl AgentSettings {
             default_role: text(&values, "default_role"),
             attributes: values.text("attributes").map(String::from),
             executor_environment_variables: environment,
+            executor_registration_timeout: duration(&values, "executor_registration_timeout"),
+            executor_reregistration_timeout: duration(&values, "executor_reregistration_timeout"),
             executor_shutdown_grace_period: duration(&values, "executor_shutdown_grace_period"),
             registration_backoff_factor: duration(&values, "registration_backoff_factor"),
             recover: match values.text("recover") {

@@ -115,3 +115,39 @@ impl Add<Duration> for Now {
         }
     }
 }
+
+/// A duration as Mesos writes it: in the largest unit that it is a whole number of.
+#[must_use]
+pub fn text(duration: Duration) -> String {
+    const UNITS: [(u128, &str); 8] = [
+        (604_800_000_000_000, "weeks"),
+        (86_400_000_000_000, "days"),
+        (3_600_000_000_000, "hrs"),
+        (60_000_000_000, "mins"),
+        (1_000_000_000, "secs"),
+        (1_000_000, "ms"),
+        (1_000, "us"),
+        (1, "ns"),
+    ];
+    let nanos = duration.as_nanos();
+    let whole = |(unit, _): &&(u128, &str)| nanos >= *unit && nanos.is_multiple_of(*unit);
+    match UNITS.iter().find(whole) {
+        Some((unit, name)) => format!("{}{name}", nanos / unit),
+        None => "0ns".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::text;
+
+    #[test]
+    fn durations_are_written_as_mesos_does() {
+        assert_eq!(text(Duration::from_secs(5)), "5secs");
+        assert_eq!(text(Duration::from_millis(3500)), "3500ms");
+        assert_eq!(text(Duration::from_mins(15)), "15mins");
+        assert_eq!(text(Duration::from_secs(0)), "0ns");
+    }
+}

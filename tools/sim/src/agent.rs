@@ -356,7 +356,9 @@ impl Simulation {
                 agent.disk.executors.remove(&container);
                 agent.disk.order.retain(|known| *known != container);
             }
-            Effect::UpdateContainer { .. } | Effect::RetireFramework { .. } => {}
+            Effect::UpdateContainer { .. }
+            | Effect::CloseExecutor { .. }
+            | Effect::RetireFramework { .. } => {}
             Effect::Exit { forget, .. } => {
                 if forget {
                     agent.disk = Disk::default();

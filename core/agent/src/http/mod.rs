@@ -1,5 +1,6 @@
 //! The agent's endpoints, with and without `/slave(1)` in front.
 
+mod executor;
 pub(crate) mod read;
 mod v0;
 mod v1_api;
@@ -69,8 +70,9 @@ pub(crate) fn register(endpoints: Arc<Endpoints>, router: &mut Router) {
         let endpoints = api.clone();
         async move { v1_api::call(&endpoints, request).await }
     });
-    router.route("/slave(1)/api/v1/executor", |request: Request| async move {
-        v1_api::executor(&request)
+    router.route("/slave(1)/api/v1/executor", move |request: Request| {
+        let endpoints = endpoints.clone();
+        async move { executor::call(&endpoints, request).await }
     });
     let providers = "/slave(1)/api/v1/resource_provider";
     router.route(providers, |request: Request| async move {

@@ -3,6 +3,7 @@
 use futures::future::join_all;
 use tepui_model::Resources;
 use tepui_model::id::ContainerId;
+use tepui_proto::v1::executor_info;
 use tepui_proto::{Message as _, convert, v1};
 use tepui_state_agent::{Executor, ExecutorKind, Framework, Task, is_terminal};
 use tepui_view::encode::agent::{AgentExecutor, AgentFramework, AgentState};
@@ -131,7 +132,12 @@ fn view_executor(
             .labels
             .as_ref()
             .map(|labels| labels.encode_to_vec().into()),
-        kind: (executor.kind != ExecutorKind::Generated).then(|| executor.info.r#type()),
+        // Where a launch names no type, it is told from the command.
+        kind: match executor.kind {
+            ExecutorKind::Generated => None,
+            ExecutorKind::Default => Some(executor_info::Type::Default),
+            ExecutorKind::Custom => Some(executor_info::Type::Custom),
+        },
         tasks: live_tasks(executor).map(task).collect(),
         queued: executor
             .queued

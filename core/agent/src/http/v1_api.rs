@@ -11,7 +11,6 @@ use tepui_http::shared::FileError;
 use tepui_http::{HeaderMap, Media, Method, Request, Response, StatusCode, header, media};
 use tepui_proto::json::{self, Writer};
 use tepui_proto::v1::agent::{Call, Response as Answer, call, response};
-use tepui_proto::v1::executor;
 use tepui_proto::{Message as _, decode, v1};
 use tepui_state_agent::Framework;
 
@@ -492,43 +491,4 @@ async fn blocking<T: Send + 'static>(
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| Response::text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?
         .map_err(|error| error.response())
-}
-
-/// The executor API. Executors with a process of their own come later: nobody is known here.
-pub(crate) fn executor(request: &Request) -> Response {
-    match check_executor(request) {
-        Ok(response) | Err(response) => response,
-    }
-}
-
-fn check_executor(request: &Request) -> Result<Response, Response> {
-    if request.method != Method::POST {
-        let allowed = [Method::POST];
-        return Err(Response::method_not_allowed(&allowed, &request.method));
-    }
-    let Some(content_type) = request.header(header::CONTENT_TYPE.as_str()) else {
-        return Err(Response::bad_request(
-            "Expecting 'Content-Type' to be present",
-        ));
-    };
-    match Media::of_content_type(content_type) {
-        Some(Media::Json) => {
-            json::to_message::<executor::Call>(&request.body).map_err(|error| {
-                let (what, text) = match error {
-                    json::JsonError::Syntax(text) => ("parse body into JSON", text),
-                    json::JsonError::Convert(text) => ("convert JSON into Call protobuf", text),
-                };
-                Response::bad_request(format!("Failed to {what}: {text}"))
-            })?;
-        }
-        Some(_) => {
-            decode::<executor::Call>(&request.body)
-                .map_err(|_| Response::bad_request("Failed to parse body into Call protobuf"))?;
-        }
-        None => {
-            let text = "Expecting 'Content-Type' of application/json or application/x-protobuf";
-            return Err(Response::text(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
-        }
-    }
-    Ok(Response::bad_request("Framework cannot be found"))
 }

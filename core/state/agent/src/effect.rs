@@ -1,5 +1,7 @@
 //! What an agent's owner has to do.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use tepui_model::id::{ContainerId, ExecutorId, FrameworkId, TaskId};
 use tepui_proto::link::{LinkFrame, SyncExecutor, SyncFramework, SyncTask};
@@ -69,6 +71,8 @@ pub enum Effect {
         container: ContainerId,
         /// All of it.
         resources: Vec<Wire<v1::Resource>>,
+        /// What it may use beyond that, by resource name.
+        limits: BTreeMap<String, f64>,
     },
     /// Begin to play the executor of a container.
     Play {
@@ -89,6 +93,11 @@ pub enum Effect {
         container: ContainerId,
         /// What.
         event: Wire<executor::Event>,
+    },
+    /// End the stream of an executor with a process, after what was sent.
+    CloseExecutor {
+        /// Its container.
+        container: ContainerId,
     },
     /// An executor is over for good: its records and its sandbox may go in time.
     Retire {
@@ -139,6 +148,8 @@ pub struct Launch {
     pub user: Option<String>,
     /// All that is set aside for it: the executor's own and its tasks'.
     pub resources: Vec<Wire<v1::Resource>>,
+    /// What it may use beyond that, by resource name.
+    pub limits: BTreeMap<String, f64>,
     /// It outlives the agent process.
     pub checkpoint: bool,
 }

@@ -54,6 +54,18 @@ pub enum Event {
         /// The call.
         call: Wire<Call>,
     },
+    /// The stream of an executor with a process is over: it hears nothing until it subscribes again.
+    ExecutorDisconnected {
+        /// Its container.
+        container: ContainerId,
+    },
+    /// What is set aside for a container could not be changed.
+    UpdateFailed {
+        /// The container.
+        container: ContainerId,
+        /// Why, for people.
+        message: String,
+    },
     /// A container is over and cleaned up. What a played executor made of it came before.
     ContainerEnded {
         /// The container.

@@ -2,28 +2,33 @@
 
 use std::time::Duration;
 
-use tepui_model::id::{ContainerId, FrameworkId, TaskId};
+use tepui_model::id::{ContainerId, ExecutorId, FrameworkId, TaskId};
 use tepui_model::time::Now;
 use tepui_proto::Wire;
 use tepui_proto::link::ExecutorEnded;
 use tepui_proto::link::link_frame::Body;
-use tepui_proto::v1::executor::{Call, Event, call, event};
-use tepui_proto::v1::task_status::{Reason, Source};
-use tepui_proto::v1::{self, TaskState, TaskStatus};
+use tepui_proto::v1::executor::event;
+use tepui_proto::v1::task_status::Reason;
+use tepui_proto::v1::{self, TaskState};
 
-use crate::rows::{ExecutorState, Task, is_terminal, new_task};
+use crate::calls::{tell_kill, to_executor};
+use crate::rows::{ExecutorState, Task, is_terminal};
 use crate::state::{AgentState, record};
-use crate::updates::container_id;
 use crate::{ContainerEnd, Effect, ExecutorKind, RecordBody};
+
+/// What FAILURE says of an executor that has no wait status, as in Mesos.
+pub(crate) const NO_STATUS: i32 = -1;
 
 impl AgentState {
     pub(crate) fn launched(
         &mut self,
         container: &ContainerId,
         pid: u32,
+        now: Now,
         effects: &mut Vec<Effect>,
     ) {
         let seed = self.rng.next_u64();
+        let registration = self.settings.registration_timeout;
         let Some(framework) = self.framework_of(container) else {
             // Forgotten while it was being launched; its end was asked for then.
             return;
@@ -33,8 +38,14 @@ impl AgentState {
             return;
         };
         executor.pid = Some(pid);
-        if executor.state == ExecutorState::Launching {
-            executor.state = ExecutorState::Registering;
+        if executor.state != ExecutorState::Launching {
+            // It subscribed before its launch was reported, or is not wanted any more.
+            return;
+        }
+        executor.state = ExecutorState::Registering;
+        if executor.kind == ExecutorKind::Custom {
+            executor.register_by = Some(now.mono + registration);
+        } else {
             effects.push(Effect::Play {
                 container: container.clone(),
                 framework: id,
@@ -52,6 +63,7 @@ impl AgentState {
         now: Now,
         effects: &mut Vec<Effect>,
     ) {
+        self.mark_over(container);
         let message = format!("Failed to launch container: {message}");
         let reason = Reason::ContainerLaunchFailed;
         self.end_tasks(
@@ -90,13 +102,10 @@ impl AgentState {
         let executor_id = executor.id.clone();
         // A task that was never told to its executor ends in its executor all the same.
         for info in std::mem::take(&mut executor.queued) {
-            let task = new_task(&info, &id, &agent, executor);
-            executor.tasks.push(Task {
-                info,
-                task: Wire(task),
-                kill_reason: None,
-            });
+            let task = Task::new(info, &id, &agent, executor);
+            executor.tasks.push(task);
         }
+        executor.groups.clear();
         let open = executor.tasks.iter().filter(|t| !is_terminal(t.state()));
         let open: Vec<TaskId> = open.map(|t| TaskId::from(&*t.info.task_id.value)).collect();
         for task in open {
@@ -107,7 +116,19 @@ impl AgentState {
         }
     }
 
-    /// Marks the end of a container and settles what waited for it.
+    /// The container is over: nothing is asked of it, and said of it, any more.
+    fn mark_over(&mut self, container: &ContainerId) {
+        let framework = self.framework_of(container);
+        if let Some(executor) = framework.and_then(|f| f.executor_mut(container)) {
+            executor.state = ExecutorState::Terminated;
+            executor.connected = false;
+            executor.register_by = None;
+            executor.heartbeat_at = None;
+            executor.shutdown_at = None;
+        }
+    }
+
+    /// Notes the end of a container and settles what waited for it.
     fn terminated(
         &mut self,
         container: &ContainerId,
@@ -121,21 +142,14 @@ impl AgentState {
         let Some(executor) = framework.executor_mut(container) else {
             return;
         };
-        executor.state = ExecutorState::Terminated;
-        executor.shutdown_at = None;
-        let status = end.status.unwrap_or_default();
+        let status = end.status.unwrap_or(NO_STATUS);
         executor.end = Some(end);
-        let told = (executor.kind != ExecutorKind::Generated).then(|| ExecutorEnded {
-            framework_id: Some(v1::FrameworkId {
-                value: id.to_string(),
-            }),
-            executor_id: Some(v1::ExecutorId {
-                value: executor.id.to_string(),
-            }),
-            status,
-        });
-        if let Some(ended) = told {
-            self.to_master(Body::ExecutorEnded(ended), effects);
+        if executor.kind != ExecutorKind::Generated {
+            let ended = executor_ended(&id, &executor.id, status);
+            effects.push(Effect::CloseExecutor {
+                container: container.clone(),
+            });
+            self.to_master(ended, effects);
         }
         self.counts.executors_terminated += 1;
         self.settle(&id, effects);
@@ -148,11 +162,18 @@ impl AgentState {
         now: Now,
         effects: &mut Vec<Effect>,
     ) {
+        self.mark_over(container);
         let Some(framework) = self.framework_of(container) else {
             return;
         };
         let id = framework.id.clone();
-        let (state, reason, message, resources) = if let Some(limitation) = &end.limitation {
+        let verdict = framework
+            .executor(container)
+            .and_then(|e| e.verdict.clone());
+        let (state, reason, message, resources) = if let Some(verdict) = verdict {
+            let reason = Reason::try_from(verdict.reason).unwrap_or(Reason::ExecutorTerminated);
+            (TaskState::TaskFailed, reason, verdict.message, None)
+        } else if let Some(limitation) = &end.limitation {
             let resources = limitation.resources.iter().map(|r| r.0.clone());
             let resources = v1::TaskResourceLimitation {
                 resources: resources.collect(),
@@ -214,6 +235,7 @@ impl AgentState {
         }
         // The launch itself came after the record, so nothing runs and nothing will.
         executor.checkpoint = false;
+        self.mark_over(container);
         let message = format!("Failed to checkpoint: {message}");
         let state = self.dropped(&id);
         self.end_tasks(
@@ -226,101 +248,6 @@ impl AgentState {
             effects,
         );
         self.terminated(container, ContainerEnd::default(), effects);
-    }
-
-    pub(crate) fn executor_call(
-        &mut self,
-        container: &ContainerId,
-        call: Call,
-        now: Now,
-        effects: &mut Vec<Effect>,
-    ) {
-        match call.r#type() {
-            call::Type::Subscribe => self.subscribed(container, effects),
-            call::Type::Update => {
-                if let Some(update) = call.update {
-                    self.executor_update(container, update.status, now, effects);
-                }
-            }
-            // Messages and heartbeats come with executors that have a process.
-            call::Type::Message | call::Type::Heartbeat | call::Type::Unknown => {}
-        }
-    }
-
-    /// The executor is there: tells it who it is, then what waits for it.
-    fn subscribed(&mut self, container: &ContainerId, effects: &mut Vec<Effect>) {
-        let agent = self.info();
-        let agent_id = self.agent().to_owned();
-        let Some(framework) = self.framework_of(container) else {
-            return;
-        };
-        let id = framework.id.clone();
-        let info = framework.info.0.clone();
-        let Some(executor) = framework.executor_mut(container) else {
-            return;
-        };
-        if executor.state == ExecutorState::Registering {
-            executor.state = ExecutorState::Running;
-        }
-        to_executor(container, event::Type::Subscribed, effects, |event| {
-            event.subscribed = Some(event::Subscribed {
-                executor_info: executor.info.0.clone(),
-                framework_info: info,
-                agent_info: agent,
-                container_id: Some(container_id(container)),
-            });
-        });
-        for (task, grace) in std::mem::take(&mut executor.kills) {
-            let grace = grace.map(|nanoseconds| v1::DurationInfo { nanoseconds });
-            let policy = grace.map(|grace| v1::KillPolicy {
-                grace_period: Some(grace),
-            });
-            tell_kill(container, &task, policy, effects);
-        }
-        for task in std::mem::take(&mut executor.queued) {
-            let row = new_task(&task, &id, &agent_id, executor);
-            to_executor(container, event::Type::Launch, effects, |event| {
-                event.launch = Some(event::Launch {
-                    task: task.0.clone(),
-                });
-            });
-            executor.tasks.push(Task {
-                info: task,
-                task: Wire(row),
-                kill_reason: None,
-            });
-        }
-    }
-
-    fn executor_update(
-        &mut self,
-        container: &ContainerId,
-        mut status: TaskStatus,
-        now: Now,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Some(uuid) = status.uuid.clone() else {
-            return;
-        };
-        let task = TaskId::from(&*status.task_id.value);
-        status.source = Some(Source::Executor.into());
-        status.timestamp.get_or_insert(now.wall.as_secs_f64());
-        let known = self.framework_of(container).is_some_and(|framework| {
-            let stream = framework.streams.get(&task);
-            stream.is_some_and(|s| s.pending.iter().any(|p| p.uuid.as_ref() == Some(&uuid)))
-        });
-        if !known {
-            self.update(container, status, now, effects);
-        }
-        // After the record of the update: the executor may forget it now.
-        to_executor(container, event::Type::Acknowledged, effects, |event| {
-            event.acknowledged = Some(event::Acknowledged {
-                task_id: v1::TaskId {
-                    value: task.to_string(),
-                },
-                uuid,
-            });
-        });
     }
 
     /// Ends a task: at its executor, or before it gets there.
@@ -348,20 +275,7 @@ impl AgentState {
         };
         let executor = framework.executor_mut(&container).expect("it has the task");
         let Some(row) = executor.task_mut(task) else {
-            let message = "Killed before delivery to the executor";
-            let reason = Reason::TaskKilledDuringLaunch;
-            executor.state = ExecutorState::Terminating;
-            self.end_tasks(
-                &container,
-                TaskState::TaskKilled,
-                reason,
-                message,
-                None,
-                now,
-                effects,
-            );
-            effects.push(Effect::Destroy { container });
-            return;
+            return self.kill_queued(id, &container, task, now, effects);
         };
         if is_terminal(row.state()) {
             return;
@@ -375,10 +289,52 @@ impl AgentState {
             grace,
         };
         record(id, executor, body, effects);
-        if executor.state == ExecutorState::Registering {
-            executor.kills.push((task.clone(), grace));
+        if executor.connected {
+            tell_kill(executor, task, policy, effects);
         } else {
-            tell_kill(&container, task, policy, effects);
+            executor.kills.push((task.clone(), grace));
+        }
+    }
+
+    /// Ends a task that its executor has not been told of, with its group if it has one. An
+    /// executor that has not subscribed and is left without tasks is not needed any more.
+    fn kill_queued(
+        &mut self,
+        id: &FrameworkId,
+        container: &ContainerId,
+        task: &TaskId,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        let agent = self.agent().to_owned();
+        let framework = self.framework_mut(id);
+        let Some(executor) = framework.and_then(|f| f.executor_mut(container)) else {
+            return;
+        };
+        let name = executor.id.clone();
+        let group = executor.groups.iter().position(|g| g.contains(task));
+        let members = match group {
+            Some(at) => executor.groups.remove(at),
+            None => vec![task.clone()],
+        };
+        let belongs = |info: &mut Wire<v1::TaskInfo>| {
+            members.iter().any(|member| *member == *info.task_id.value)
+        };
+        let dropped: Vec<_> = executor.queued.extract_if(.., belongs).collect();
+        for info in dropped {
+            let row = Task::new(info, id, &agent, executor);
+            executor.tasks.push(row);
+        }
+        let unneeded = executor.is_new() && executor.is_done_but(&members);
+        for member in &members {
+            let reason = Reason::TaskKilledDuringLaunch;
+            let message = "Killed before delivery to the executor";
+            let state = TaskState::TaskKilled;
+            let status = self.agent_status(member, Some(&name), state, reason, message, now);
+            self.update(container, status, now, effects);
+        }
+        if unneeded {
+            self.shutdown_executor(id, container, now, effects);
         }
     }
 
@@ -429,42 +385,22 @@ impl AgentState {
                 let own = own.map(|d| Duration::from_nanos(d.nanoseconds.max(0).unsigned_abs()));
                 executor.shutdown_at = Some(now.mono + own.unwrap_or(default));
                 executor.state = ExecutorState::Terminating;
-                to_executor(container, event::Type::Shutdown, effects, |_| {});
+                to_executor(executor, event::Type::Shutdown, effects, |_| {});
             }
             ExecutorState::Terminating | ExecutorState::Terminated => {}
         }
     }
 }
 
-fn tell_kill(
-    container: &ContainerId,
-    task: &TaskId,
-    kill_policy: Option<v1::KillPolicy>,
-    effects: &mut Vec<Effect>,
-) {
-    to_executor(container, event::Type::Kill, effects, |event| {
-        event.kill = Some(event::Kill {
-            task_id: v1::TaskId {
-                value: task.to_string(),
-            },
-            kill_policy,
-        });
-    });
-}
-
-fn to_executor(
-    container: &ContainerId,
-    kind: event::Type,
-    effects: &mut Vec<Effect>,
-    fill: impl FnOnce(&mut Event),
-) {
-    let mut event = Event {
-        r#type: Some(kind.into()),
-        ..Event::default()
-    };
-    fill(&mut event);
-    effects.push(Effect::ToExecutor {
-        container: container.clone(),
-        event: Wire(event),
-    });
+/// The master frees what the executor has, and tells the framework.
+pub(crate) fn executor_ended(framework: &FrameworkId, executor: &ExecutorId, status: i32) -> Body {
+    Body::ExecutorEnded(ExecutorEnded {
+        framework_id: Some(v1::FrameworkId {
+            value: framework.to_string(),
+        }),
+        executor_id: Some(v1::ExecutorId {
+            value: executor.to_string(),
+        }),
+        status,
+    })
 }

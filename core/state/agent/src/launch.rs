@@ -7,8 +7,12 @@ use tepui_model::time::Now;
 use tepui_proto::link::Run;
 use tepui_proto::v1::task_status::Reason;
 use tepui_proto::v1::{self, CommandInfo, ExecutorInfo, TaskInfo, TaskState};
-use tepui_proto::{Wire, v1::environment};
+use tepui_proto::{
+    Wire,
+    v1::{environment, executor_info},
+};
 
+use crate::executors::{NO_STATUS, executor_ended};
 use crate::rows::{Executor, ExecutorState};
 use crate::state::{AgentState, record};
 use crate::{Effect, ExecutorKind, Launch, RecordBody};
@@ -26,6 +30,23 @@ const EXECUTOR_MEM: f64 = 32.0;
 /// What a command task's executor keeps for itself of the time to shut down, beyond the task's own.
 const SHUTDOWN_MARGIN_NS: i64 = 2_000_000_000;
 
+/// Tasks that are launched together.
+struct Wanted {
+    /// None for a command task.
+    executor: Option<ExecutorInfo>,
+    tasks: Vec<TaskInfo>,
+    group: bool,
+    /// The master takes the executor for running.
+    running: bool,
+}
+
+/// What tasks that are not launched are told.
+struct Refused {
+    state: TaskState,
+    reason: Reason,
+    message: String,
+}
+
 impl AgentState {
     /// The master launches one task, or a group.
     pub(crate) fn run(&mut self, run: Run, now: Now, effects: &mut Vec<Effect>) {
@@ -39,54 +60,169 @@ impl AgentState {
             // Its tasks count as killed already.
             return;
         }
-        let stale =
-            !run.resource_version.is_empty() && *run.resource_version != *self.resource_version;
-        for task in run.tasks {
-            let task_id = TaskId::from(&*task.task_id.value);
-            let framework = self.framework(&id).expect("it was found above");
-            if framework.container_of(&task_id).is_some()
-                || framework.streams.contains_key(&task_id)
-            {
-                // A task is launched at most once, however often it is asked for.
-                continue;
+        // A task is launched at most once, however often it is asked for.
+        let known = |task: &TaskInfo| {
+            let task = TaskId::from(&*task.task_id.value);
+            framework.container_of(&task).is_some() || framework.streams.contains_key(&task)
+        };
+        if run.group {
+            if !run.tasks.iter().any(known) {
+                let launch = Wanted {
+                    executor: run.executor,
+                    tasks: run.tasks,
+                    group: true,
+                    running: run.executor_running,
+                };
+                self.launch(&id, launch, &run.resource_version, now, effects);
             }
-            if stale {
-                let message = "Task assumes outdated resource state";
-                self.refuse(&id, &task_id, Reason::InvalidOffers, message, now, effects);
-            } else if let Some(drain) = &self.drain {
-                let _ = drain;
-                let message = "The agent is draining";
-                self.refuse(&id, &task_id, Reason::AgentDraining, message, now, effects);
-            } else if let Some(field) = unsupported(&task, run.executor.is_some() || run.group) {
-                let message = format!("{field} is not supported by this agent");
-                let status = self.agent_status(
-                    &task_id,
-                    None,
-                    TaskState::TaskError,
-                    Reason::TaskInvalid,
-                    &message,
-                    now,
-                );
-                self.report_unknown(&id, status, now, effects);
-            } else {
-                self.launch_command(&id, task, effects);
+            return;
+        }
+        let fresh: Vec<TaskInfo> = run.tasks.into_iter().filter(|t| !known(t)).collect();
+        for task in fresh {
+            let launch = Wanted {
+                executor: task.executor.clone().or_else(|| run.executor.clone()),
+                tasks: vec![task],
+                group: false,
+                running: run.executor_running,
+            };
+            self.launch(&id, launch, &run.resource_version, now, effects);
+        }
+    }
+
+    fn launch(
+        &mut self,
+        id: &FrameworkId,
+        wanted: Wanted,
+        resource_version: &[u8],
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        if let Err(refused) = self.may_launch(id, &wanted, resource_version) {
+            for task in &wanted.tasks {
+                let task = TaskId::from(&*task.task_id.value);
+                let (reason, message) = (refused.reason, &refused.message);
+                let status = self.agent_status(&task, None, refused.state, reason, message, now);
+                self.report_unknown(id, status, now, effects);
+            }
+            return self.executor_not_launched(id, &wanted, effects);
+        }
+        match wanted.executor {
+            Some(executor) => self.launch_custom(id, executor, wanted.tasks, wanted.group, effects),
+            None => {
+                for task in wanted.tasks {
+                    self.launch_command(id, task, effects);
+                }
             }
         }
     }
 
-    /// The task never ran here, and never will.
-    fn refuse(
+    fn may_launch(
+        &self,
+        id: &FrameworkId,
+        wanted: &Wanted,
+        resource_version: &[u8],
+    ) -> Result<(), Refused> {
+        let refused = |state, reason, message: &str| Refused {
+            state,
+            reason,
+            message: message.to_owned(),
+        };
+        let dropped = |reason, message: &str| refused(self.dropped(id), reason, message);
+        if !resource_version.is_empty() && *resource_version != *self.resource_version {
+            let message = "Task assumes outdated resource state";
+            return Err(dropped(Reason::InvalidOffers, message));
+        }
+        if self.drain.is_some() {
+            return Err(dropped(Reason::AgentDraining, "The agent is draining"));
+        }
+        if let Some(field) = unsupported(wanted) {
+            let reason = match wanted.group {
+                true => Reason::TaskGroupInvalid,
+                false => Reason::TaskInvalid,
+            };
+            let message = format!("{field} is not supported by this agent");
+            return Err(refused(TaskState::TaskError, reason, &message));
+        }
+        let Some(executor) = &wanted.executor else {
+            return Ok(());
+        };
+        let executor = ExecutorId::from(&*executor.executor_id.value);
+        let live = self.framework(id).and_then(|f| f.custom(&executor));
+        let message = match live.map(|executor| executor.state) {
+            Some(ExecutorState::Terminating | ExecutorState::Terminated) => "Executor terminating",
+            // It ended on its own while the master took it for running.
+            None if wanted.running => {
+                "No executor is expected to launch and there is no executor running"
+            }
+            _ => return Ok(()),
+        };
+        Err(dropped(Reason::ExecutorTerminated, message))
+    }
+
+    /// The master counts an executor from its first task on: it hears when there will be none.
+    fn executor_not_launched(&self, id: &FrameworkId, wanted: &Wanted, effects: &mut Vec<Effect>) {
+        let Some(executor) = &wanted.executor else {
+            return;
+        };
+        let executor = ExecutorId::from(&*executor.executor_id.value);
+        let here = self.framework(id).and_then(|f| f.custom(&executor));
+        if here.is_none() {
+            self.to_master(executor_ended(id, &executor, NO_STATUS), effects);
+        }
+    }
+
+    /// Gives tasks to the process of a framework's own; the first tasks start it.
+    fn launch_custom(
         &mut self,
-        framework: &FrameworkId,
-        task: &TaskId,
-        reason: Reason,
-        message: &str,
-        now: Now,
+        id: &FrameworkId,
+        info: ExecutorInfo,
+        tasks: Vec<TaskInfo>,
+        group: bool,
         effects: &mut Vec<Effect>,
     ) {
-        let state = self.dropped(framework);
-        let status = self.agent_status(task, None, state, reason, message, now);
-        self.report_unknown(framework, status, now, effects);
+        let container = ContainerId::new(self.rng.uuid().to_string());
+        let framework = self.framework_mut(id).expect("the caller has it");
+        let (owner, checkpoint) = (framework.info.clone(), framework.checkpoint());
+        let name = ExecutorId::from(&*info.executor_id.value);
+        let running = framework.custom(&name).map(|e| e.container.clone());
+        let first = running.is_none();
+        let container = running.unwrap_or_else(|| {
+            let executor = Executor::new(container.clone(), info, ExecutorKind::Custom, checkpoint);
+            framework.executors.push(Arc::new(executor));
+            container
+        });
+        let executor = framework.executor_mut(&container).expect("it is there");
+        if first {
+            let launch = RecordBody::Launch {
+                framework: owner.clone(),
+                executor: executor.info.clone(),
+                kind: executor.kind,
+            };
+            record(id, executor, launch, effects);
+        }
+        if group {
+            let members = tasks.iter().map(|task| TaskId::from(&*task.task_id.value));
+            executor.groups.push(members.collect());
+        }
+        for task in tasks {
+            record(id, executor, RecordBody::Task(Wire(task.clone())), effects);
+            executor.queued.push(Wire(task));
+        }
+        if first {
+            effects.push(Effect::Launch(Box::new(Launch {
+                container,
+                user: user(&owner, executor.info.command.as_ref()),
+                framework: owner,
+                executor: executor.info.clone(),
+                kind: executor.kind,
+                resources: executor.resources().cloned().map(Wire).collect(),
+                limits: executor.limits(),
+                task: None,
+                checkpoint,
+            })));
+        } else if executor.connected {
+            self.tell_waiting(&container, effects);
+        }
     }
 
     /// How a framework is told that a task was not launched.
@@ -101,21 +237,10 @@ impl AgentState {
         let container = ContainerId::new(self.rng.uuid().to_string());
         let info = self.generate(id, &task);
         let framework = self.framework_mut(id).expect("the caller has it");
-        let executor = Executor {
-            id: ExecutorId::from(&*info.executor_id.value),
-            container: container.clone(),
-            info: Wire(info.clone()),
-            kind: ExecutorKind::Generated,
-            state: ExecutorState::Launching,
-            pid: None,
-            kills: Vec::new(),
-            queued: vec![Wire(task.clone())],
-            tasks: Vec::new(),
-            completed_tasks: std::collections::VecDeque::new(),
-            end: None,
-            checkpoint: framework.checkpoint(),
-            shutdown_at: None,
-        };
+        let checkpoint = framework.checkpoint();
+        let kind = ExecutorKind::Generated;
+        let mut executor = Executor::new(container.clone(), info.clone(), kind, checkpoint);
+        executor.queued.push(Wire(task.clone()));
         let launch = RecordBody::Launch {
             framework: framework.info.clone(),
             executor: executor.info.clone(),
@@ -130,6 +255,11 @@ impl AgentState {
             kind: executor.kind,
             user: user(&framework.info, task.command.as_ref()),
             resources: executor.resources().cloned().map(Wire).collect(),
+            limits: task
+                .limits
+                .iter()
+                .map(|(name, limit)| (name.clone(), limit.value))
+                .collect(),
             task: Some(Wire(task)),
             checkpoint: executor.checkpoint,
         })));
@@ -205,24 +335,31 @@ fn cut(text: &str) -> String {
     format!("{}...", &text[..text.floor_char_boundary(NAME_CUT)])
 }
 
-/// The first field of a task that asks for what this agent does not do.
-fn unsupported(task: &TaskInfo, executor: bool) -> Option<&'static str> {
-    if executor || task.executor.is_some() {
-        return Some("TaskInfo.executor");
+/// The first field of a launch that asks for what this agent does not do.
+fn unsupported(wanted: &Wanted) -> Option<&'static str> {
+    if let Some(executor) = &wanted.executor {
+        // The tasks of a custom executor are its own business.
+        if executor.r#type() == executor_info::Type::Default {
+            return Some("ExecutorInfo.type DEFAULT");
+        }
+        let Some(command) = &executor.command else {
+            return Some("ExecutorInfo without command");
+        };
+        let container = executor.container.as_ref();
+        return unsupported_command(command).or_else(|| container.and_then(unsupported_container));
     }
+    if wanted.group {
+        return Some("a task group without executor");
+    }
+    wanted.tasks.iter().find_map(unsupported_task)
+}
+
+fn unsupported_task(task: &TaskInfo) -> Option<&'static str> {
     let Some(command) = &task.command else {
         return Some("TaskInfo without command");
     };
-    if command.value.is_none() {
-        return Some("CommandInfo without value");
-    }
-    if !command.uris.is_empty() {
-        return Some("CommandInfo.uris");
-    }
-    let variables = command.environment.iter().flat_map(|e| &e.variables);
-    let mut variables = variables;
-    if variables.any(|v| v.r#type() == environment::variable::Type::Secret) {
-        return Some("Environment.Variable.secret");
+    if let Some(field) = unsupported_command(command) {
+        return Some(field);
     }
     if task.health_check.is_some() {
         return Some("TaskInfo.health_check");
@@ -231,6 +368,20 @@ fn unsupported(task: &TaskInfo, executor: bool) -> Option<&'static str> {
         return Some("TaskInfo.check");
     }
     task.container.as_ref().and_then(unsupported_container)
+}
+
+fn unsupported_command(command: &CommandInfo) -> Option<&'static str> {
+    if command.value.is_none() {
+        return Some("CommandInfo without value");
+    }
+    if !command.uris.is_empty() {
+        return Some("CommandInfo.uris");
+    }
+    let mut variables = command.environment.iter().flat_map(|e| &e.variables);
+    let secret = environment::variable::Type::Secret;
+    variables
+        .any(|variable| variable.r#type() == secret)
+        .then_some("Environment.Variable.secret")
 }
 
 fn unsupported_container(container: &v1::ContainerInfo) -> Option<&'static str> {

@@ -17,6 +17,7 @@
 //!   before the update is forgotten;
 //! - an executor that has ended stays until all its updates are acknowledged.
 
+mod calls;
 mod counts;
 mod effect;
 mod event;
@@ -28,10 +29,11 @@ mod rows;
 mod state;
 mod updates;
 
+pub use calls::Refusal;
 pub use counts::Counts;
 pub use effect::{Effect, ExecutorKind, Launch, Record, RecordBody, Resumed};
 pub use event::{
     ContainerEnd, Event, Found, Limitation, RecoveredAgent, RecoveredExecutor, RecoveredFramework,
 };
-pub use rows::{Executor, ExecutorState, Framework, Stream, Task, is_terminal};
+pub use rows::{Executor, ExecutorState, Framework, Stream, Task, Verdict, is_terminal};
 pub use state::{AgentSettings, AgentState};

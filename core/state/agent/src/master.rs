@@ -137,9 +137,9 @@ impl AgentState {
             Body::Drain(drain) => self.begin_drain(drain, now, effects),
             Body::Reactivate(_) => self.drain = None,
             Body::Shutdown(shutdown) => self.shut_down(shutdown.reason, effects),
-            // Executors that are played here have nobody who reads a message; nothing waits for the
-            // acknowledgement of an operation yet.
-            Body::FrameworkMessage(_) | Body::AckOperation(_) => {}
+            Body::FrameworkMessage(message) => self.framework_message(message, effects),
+            // Nothing waits for the acknowledgement of an operation yet.
+            Body::AckOperation(_) => {}
             // The link lets no other frame through.
             _ => {}
         }

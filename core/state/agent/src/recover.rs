@@ -8,9 +8,9 @@ use tepui_proto::Wire;
 use tepui_proto::v1;
 
 use crate::event::{Found, RecoveredAgent, RecoveredExecutor};
-use crate::rows::{Executor, ExecutorState, Framework, Stream, Task, is_terminal, new_task};
+use crate::rows::{Executor, ExecutorState, Framework, Stream, Task, is_terminal};
 use crate::state::AgentState;
-use crate::{ContainerEnd, Effect, RecordBody, Resumed};
+use crate::{ContainerEnd, Effect, ExecutorKind, RecordBody, Resumed};
 
 /// One executor as its records tell it.
 struct Replayed {
@@ -36,7 +36,7 @@ impl AgentState {
                 .push(Framework::new(id.clone(), framework.info.0));
             let mut missing = Vec::new();
             for executor in framework.executors {
-                missing.extend(self.recover_executor(&id, executor, effects));
+                missing.extend(self.recover_executor(&id, executor, now, effects));
             }
             // Only now: the last end of a framework ends the framework as well.
             for container in missing {
@@ -56,12 +56,14 @@ impl AgentState {
         &mut self,
         id: &FrameworkId,
         recovered: RecoveredExecutor,
+        now: Now,
         effects: &mut Vec<Effect>,
     ) -> Option<ContainerId> {
         let found = recovered.found.clone();
         let container = recovered.container.clone();
         let seed = self.rng.next_u64();
         let agent = self.agent().to_owned();
+        let reregistration = self.settings.reregistration_timeout;
         let mut replayed = replay(id, &agent, recovered)?;
         let framework = self.framework_mut(id).expect("it was just pushed");
         if replayed.retired {
@@ -73,7 +75,6 @@ impl AgentState {
             return None;
         }
         framework.streams.extend(replayed.streams);
-        let done = replayed.executor.is_done();
         let resumed = replayed.executor.tasks.first().map(|task| Resumed {
             task: task.info.clone(),
             state: task.task.state,
@@ -83,32 +84,36 @@ impl AgentState {
         if let Found::Running { pid } = found {
             executor.pid = Some(pid);
         }
+        executor.recovered = true;
+        let custom = executor.kind == ExecutorKind::Custom;
+        // A custom executor may live without tasks: it is for more of them.
+        let done = !custom && executor.is_done();
         executor.state = if done {
             ExecutorState::Terminating
         } else {
             ExecutorState::Registering
         };
-        framework.executors.push(Arc::new(replayed.executor));
-
-        match found {
-            Found::Missing => return Some(container),
-            Found::Running { .. } | Found::Ended => {
-                if done {
-                    effects.push(Effect::Destroy {
-                        container: container.clone(),
-                    });
-                } else {
-                    effects.push(Effect::Play {
-                        container: container.clone(),
-                        framework: id.clone(),
-                        executor: name,
-                        seed,
-                        resumed,
-                    });
-                }
-                effects.push(Effect::Watch { container });
-            }
+        if custom && matches!(found, Found::Running { .. }) {
+            executor.register_by = Some(now.mono + reregistration);
         }
+        framework.executors.push(Arc::new(replayed.executor));
+        if found == Found::Missing {
+            return Some(container);
+        }
+        if done {
+            effects.push(Effect::Destroy {
+                container: container.clone(),
+            });
+        } else if !custom {
+            effects.push(Effect::Play {
+                container: container.clone(),
+                framework: id.clone(),
+                executor: name,
+                seed,
+                resumed,
+            });
+        }
+        effects.push(Effect::Watch { container });
         None
     }
 }
@@ -122,21 +127,7 @@ fn replay(id: &FrameworkId, agent: &str, recovered: RecoveredExecutor) -> Option
     let name = ExecutorId::from(&*executor.executor_id.value);
     let key = (name.clone(), recovered.container.clone());
     let mut replayed = Replayed {
-        executor: Executor {
-            id: name,
-            container: recovered.container,
-            info: executor,
-            kind,
-            state: ExecutorState::Launching,
-            pid: None,
-            kills: Vec::new(),
-            queued: Vec::new(),
-            tasks: Vec::new(),
-            completed_tasks: std::collections::VecDeque::new(),
-            end: None,
-            checkpoint: true,
-            shutdown_at: None,
-        },
+        executor: Executor::new(recovered.container, executor.0, kind, true),
         streams: Vec::new(),
         retired: false,
     };
@@ -166,12 +157,8 @@ impl Replayed {
                 if self.executor.has_task(&TaskId::from(&*info.task_id.value)) {
                     return;
                 }
-                let task = new_task(&info, id, agent, &self.executor);
-                self.executor.tasks.push(Task {
-                    info,
-                    task: Wire(task),
-                    kill_reason: None,
-                });
+                let task = Task::new(info, id, agent, &self.executor);
+                self.executor.tasks.push(task);
             }
             RecordBody::Kill {
                 task,

@@ -1,11 +1,11 @@
 //! Frameworks, executors, tasks and update streams of an agent.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tepui_model::id::{ContainerId, ExecutorId, FrameworkId, TaskId};
+use tepui_model::id::{ContainerId, ExecutorId, FrameworkId, TaskId, Uuid};
 use tepui_model::time::Mono;
 use tepui_proto::v1::{self, TaskState, framework_info};
 use tepui_proto::{Wire, v1::TaskStatus};
@@ -80,6 +80,13 @@ impl Framework {
         found.map(|e| e.container.clone())
     }
 
+    /// The custom executor of an id that is not over.
+    pub(crate) fn custom(&self, id: &ExecutorId) -> Option<&Executor> {
+        let found = self.executors.iter().rev();
+        let mut found = found.filter(|e| e.is_live_custom() && e.id == *id);
+        found.next().map(AsRef::as_ref)
+    }
+
     /// Nothing is left that anybody waits for.
     pub(crate) fn is_idle(&self) -> bool {
         self.executors.is_empty() && self.streams.is_empty()
@@ -116,10 +123,14 @@ pub struct Executor {
     pub state: ExecutorState,
     /// Its container's first process.
     pub pid: Option<u32>,
+    /// It hears events: it is subscribed, and its stream is open.
+    pub connected: bool,
     /// Kills it could not be told of yet, with their grace in nanoseconds.
     pub kills: Vec<(TaskId, Option<i64>)>,
     /// Tasks it has not been told of, in order.
     pub queued: Vec<Wire<v1::TaskInfo>>,
+    /// Which of them are to be told together, as groups.
+    pub groups: Vec<Vec<TaskId>>,
     /// Tasks it has been told of, in order, until their terminal update is acknowledged.
     pub tasks: Vec<Task>,
     /// Tasks whose terminal update is acknowledged, oldest first.
@@ -128,11 +139,94 @@ pub struct Executor {
     pub end: Option<ContainerEnd>,
     /// It is recorded, and its container survives the agent.
     pub checkpoint: bool,
+    /// An earlier agent process launched it, and it has not subscribed with this one.
+    pub recovered: bool,
+    /// When it must have subscribed.
+    pub register_by: Option<Mono>,
+    /// When it is sent the next HEARTBEAT.
+    pub heartbeat_at: Option<Mono>,
     /// When its container is destroyed, once it was told to end.
     pub shutdown_at: Option<Mono>,
+    /// Why the agent ended it: what its tasks are told when its container is over.
+    pub verdict: Option<Verdict>,
+}
+
+/// What the tasks of an executor that the agent ends are told.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// `TaskStatus.Reason`, as its number.
+    pub reason: i32,
+    /// For people.
+    pub message: String,
 }
 
 impl Executor {
+    /// One that is about to be launched.
+    pub(crate) fn new(
+        container: ContainerId,
+        info: v1::ExecutorInfo,
+        kind: ExecutorKind,
+        checkpoint: bool,
+    ) -> Self {
+        Self {
+            id: ExecutorId::from(&*info.executor_id.value),
+            container,
+            info: Wire(info),
+            kind,
+            state: ExecutorState::Launching,
+            pid: None,
+            connected: false,
+            kills: Vec::new(),
+            queued: Vec::new(),
+            groups: Vec::new(),
+            tasks: Vec::new(),
+            completed_tasks: VecDeque::new(),
+            end: None,
+            checkpoint,
+            recovered: false,
+            register_by: None,
+            heartbeat_at: None,
+            shutdown_at: None,
+            verdict: None,
+        }
+    }
+
+    /// It has a process of its own on the executor API, which is not over.
+    pub(crate) fn is_live_custom(&self) -> bool {
+        self.kind == ExecutorKind::Custom && self.end.is_none()
+    }
+
+    /// It was never heard of: nothing of its tasks can have begun.
+    pub(crate) fn is_new(&self) -> bool {
+        matches!(
+            self.state,
+            ExecutorState::Launching | ExecutorState::Registering
+        )
+    }
+
+    /// What its container may use beyond what is set aside, by resource name: where a task has a
+    /// limit, the sum of all limits, with what is set aside for what has none.
+    pub fn limits(&self) -> BTreeMap<String, f64> {
+        let queued = self.queued.iter();
+        let live = self.tasks.iter().filter(|task| !is_terminal(task.state()));
+        let tasks: Vec<&v1::TaskInfo> = queued
+            .map(|task| &task.0)
+            .chain(live.map(|task| &task.info.0))
+            .collect();
+        let named: BTreeSet<&String> = tasks.iter().flat_map(|task| task.limits.keys()).collect();
+        let limit = |name: &String| {
+            let of_tasks = tasks.iter().map(|task| match task.limits.get(name) {
+                Some(limit) => limit.value,
+                None => amount(&task.resources, name),
+            });
+            (
+                name.clone(),
+                of_tasks.sum::<f64>() + amount(&self.info.resources, name),
+            )
+        };
+        named.into_iter().map(limit).collect()
+    }
+
     /// What is set aside for it: its own resources and those of its tasks that have not ended.
     pub fn resources(&self) -> impl Iterator<Item = &v1::Resource> {
         let queued = self.queued.iter().flat_map(|task| &task.resources);
@@ -144,6 +238,13 @@ impl Executor {
     /// Every task has ended.
     pub(crate) fn is_done(&self) -> bool {
         self.queued.is_empty() && self.tasks.iter().all(|task| is_terminal(task.state()))
+    }
+
+    /// Every task but these has ended.
+    pub(crate) fn is_done_but(&self, tasks: &[TaskId]) -> bool {
+        let among = |task: &Task| tasks.iter().any(|id| *id == *task.info.task_id.value);
+        let mut others = self.tasks.iter().filter(|task| !among(task));
+        self.queued.is_empty() && others.all(|task| is_terminal(task.state()))
     }
 
     pub(crate) fn has_task(&self, id: &TaskId) -> bool {
@@ -163,6 +264,12 @@ impl Executor {
     }
 }
 
+/// How much of a scalar there is.
+fn amount(resources: &[v1::Resource], name: &str) -> f64 {
+    let named = resources.iter().filter(|resource| resource.name == name);
+    named.filter_map(|r| Some(r.scalar.as_ref()?.value)).sum()
+}
+
 /// A task that its executor has been told of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Task {
@@ -172,9 +279,27 @@ pub struct Task {
     pub task: Wire<v1::Task>,
     /// Why it is being killed: a `TaskStatus.Reason` that its updates will give.
     pub kill_reason: Option<i32>,
+    /// The updates that came: executors may send one again.
+    pub updates: BTreeSet<Uuid>,
 }
 
 impl Task {
+    /// One that its executor is being told of.
+    pub(crate) fn new(
+        info: Wire<v1::TaskInfo>,
+        framework: &FrameworkId,
+        agent: &str,
+        executor: &Executor,
+    ) -> Self {
+        let task = new_task(&info, framework, agent, executor);
+        Self {
+            info,
+            task: Wire(task),
+            kill_reason: None,
+            updates: BTreeSet::new(),
+        }
+    }
+
     /// Its newest state.
     #[must_use]
     pub fn state(&self) -> TaskState {
@@ -184,6 +309,7 @@ impl Task {
     /// Takes over a new status, as `updateTask` of Mesos' agent does: the newest of each state stays,
     /// without its data.
     pub(crate) fn observe(&mut self, status: &TaskStatus) {
+        self.updates.extend(Uuid::from_slice(status.uuid()));
         self.task.state = status.state;
         if self
             .task

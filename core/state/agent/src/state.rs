@@ -26,6 +26,10 @@ pub struct AgentSettings {
     pub ip: String,
     /// What an executor is given to end, unless its info says otherwise.
     pub shutdown_grace: Duration,
+    /// What an executor has to subscribe, once its container runs.
+    pub registration_timeout: Duration,
+    /// What an executor has to subscribe with an agent process that did not launch it.
+    pub reregistration_timeout: Duration,
     /// What the command of generated executors is called.
     pub executor_command: String,
     /// Its arguments.
@@ -47,6 +51,8 @@ impl AgentSettings {
             info: Wire(info),
             ip: ip.into(),
             shutdown_grace: Duration::from_secs(5),
+            registration_timeout: Duration::from_mins(1),
+            reregistration_timeout: Duration::from_secs(2),
             executor_command: "mesos-executor".to_owned(),
             executor_arguments: vec!["mesos-executor".to_owned()],
             max_completed_frameworks: 50,
@@ -124,12 +130,16 @@ impl AgentState {
                     self.told(frame.0, now, effects);
                 }
             }
-            Event::Launched { container, pid } => self.launched(&container, pid, effects),
+            Event::Launched { container, pid } => self.launched(&container, pid, now, effects),
             Event::LaunchFailed { container, message } => {
                 self.launch_failed(&container, message, now, effects);
             }
             Event::ExecutorCall { container, call } => {
                 self.executor_call(&container, call.0, now, effects);
+            }
+            Event::ExecutorDisconnected { container } => self.executor_disconnected(&container),
+            Event::UpdateFailed { container, message } => {
+                self.update_failed(&container, &message, effects);
             }
             Event::ContainerEnded { container, end } => {
                 self.container_ended(&container, end, now, effects);
@@ -151,7 +161,10 @@ impl AgentState {
         frameworks
             .flat_map(|framework| {
                 let streams = framework.streams.values().filter_map(|s| s.retry_at);
-                let executors = framework.executors.iter().filter_map(|e| e.shutdown_at);
+                let executors = framework.executors.iter();
+                let executors = executors
+                    .flat_map(|e| [e.shutdown_at, e.register_by, e.heartbeat_at])
+                    .flatten();
                 streams.chain(executors)
             })
             .min()
@@ -159,17 +172,7 @@ impl AgentState {
 
     fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) {
         self.resend_due(now, effects);
-        for framework in &mut self.frameworks {
-            for executor in &mut framework.executors {
-                if executor.shutdown_at.is_some_and(|at| at <= now.mono) {
-                    let executor = Arc::make_mut(executor);
-                    executor.shutdown_at = None;
-                    effects.push(Effect::Destroy {
-                        container: executor.container.clone(),
-                    });
-                }
-            }
-        }
+        self.executors_due(now, effects);
     }
 
     fn unregister(&mut self, now: Now, effects: &mut Vec<Effect>) {

@@ -11,7 +11,8 @@ use tepui_proto::link::{AckUpdate, Update, Updates};
 use tepui_proto::v1::task_status::{Reason, Source};
 use tepui_proto::v1::{self, TaskState, TaskStatus};
 
-use crate::rows::{Executor, Framework, RETRY_MAX, RETRY_MIN, Stream, is_terminal};
+use crate::calls::update_container;
+use crate::rows::{Executor, ExecutorState, Framework, RETRY_MAX, RETRY_MIN, Stream, is_terminal};
 use crate::state::{AgentState, record};
 use crate::{Effect, Record, RecordBody};
 
@@ -92,6 +93,9 @@ impl AgentState {
             status.reason = task.kill_reason;
         }
         task.observe(&status);
+        if is_terminal(status.state()) {
+            update_container(executor, effects);
+        }
         let status = Wire(status);
         record(&id, executor, RecordBody::Update(status.clone()), effects);
         let recorded = executor
@@ -332,6 +336,10 @@ fn fill(status: &mut TaskStatus, executor: &Executor, agent: &str, ip: &str) {
     status.executor_id = Some(v1::ExecutorId {
         value: executor.id.to_string(),
     });
+    if executor.state == ExecutorState::Terminated && status.source() == Source::Agent {
+        // There is no container any more that has a status.
+        return;
+    }
     let container = status.container_status.get_or_insert_default();
     if container.container_id.is_none() {
         container.container_id = Some(container_id(&executor.container));

@@ -210,6 +210,7 @@ impl World {
             }
             Effect::CloseSession { .. }
             | Effect::UpdateContainer { .. }
+            | Effect::CloseExecutor { .. }
             | Effect::RetireFramework { .. }
             | Effect::Exit { .. } => {}
         }

@@ -10,7 +10,9 @@ use tepui_model::time::Now;
 use tepui_proto::convert;
 use tepui_proto::link::{self, link_frame::Body};
 use tepui_proto::v1::offer::{self, operation::Type};
-use tepui_proto::v1::{self, OperationState, Task, TaskInfo, TaskState, scheduler, task_status};
+use tepui_proto::v1::{
+    self, ExecutorInfo, OperationState, Task, TaskInfo, TaskState, scheduler, task_status,
+};
 use tepui_view::{ExecutorRow, TaskRow};
 
 use crate::allocation::Back;
@@ -22,20 +24,23 @@ use crate::tasks::spec_of;
 use crate::{Effect, MasterState, validate};
 
 /// What an ACCEPT works on.
-struct Accepted {
-    framework: FrameworkKey,
-    agent: AgentKey,
-    role: Role,
+pub(crate) struct Accepted {
+    pub(crate) framework: FrameworkKey,
+    pub(crate) agent: AgentKey,
+    pub(crate) role: Role,
     /// What the operations have left, in allocated form.
-    left: Resources,
+    pub(crate) left: Resources,
 }
 
-/// A task that passed all checks.
-struct Launch {
-    info: TaskInfo,
-    resources: Resources,
+/// Tasks that passed all checks: one, or a group.
+pub(crate) struct Launch {
+    /// With what each takes.
+    pub(crate) tasks: Vec<(TaskInfo, Resources)>,
+    /// Their executor, where it is not the agent's to make.
+    pub(crate) executor: Option<ExecutorInfo>,
     /// The executor to account, if it does not run yet.
-    executor: Option<ExecutorRow>,
+    pub(crate) starts: Option<ExecutorRow>,
+    pub(crate) group: bool,
 }
 
 impl MasterState {
@@ -140,27 +145,8 @@ impl MasterState {
                 }
             }
             Type::LaunchGroup => {
-                let (reason, message) = match refused.first() {
-                    Some(refused) => (
-                        task_status::Reason::TaskGroupUnauthorized,
-                        refused.message.clone(),
-                    ),
-                    None => (
-                        task_status::Reason::TaskGroupInvalid,
-                        "Task groups (LAUNCH_GROUP) are not supported yet".to_owned(),
-                    ),
-                };
-                for task in tasks_of(operation) {
-                    self.refuse_task(
-                        accepted.framework,
-                        &task,
-                        TaskState::TaskError,
-                        reason,
-                        message.clone(),
-                        now,
-                        effects,
-                    );
-                }
+                let group = operation.launch_group.unwrap_or_default();
+                self.launch_group(accepted, group, refused, now, effects);
             }
             other => {
                 let message = match refused.first() {
@@ -239,19 +225,23 @@ impl MasterState {
         if let Err(message) = validate::task(&task, agent.as_str()) {
             return Err((task, message));
         }
-        let id = TaskId::from(task.task_id.value.as_str());
-        if owner.tasks.contains(&id) || owner.unreachable.contains(&id) {
-            return Err((task, format!("Task has duplicate ID: {id}")));
+        if let Err(message) = owner.is_new_task(&task) {
+            return Err((task, message));
         }
         let resources = match allocated(&task.resources, &accepted.role) {
             Ok(resources) => resources,
             Err(message) => return Err((task, message)),
         };
         task.resources = convert::to_proto(&resources);
-        let executor = match self.check_executor(accepted, &mut task) {
-            Ok(executor) => executor,
-            Err(message) => return Err((task, message)),
-        };
+        let mut executor = None;
+        if let Some(info) = &mut task.executor {
+            let framework_id = self.frameworks[&accepted.framework].proto_id();
+            info.framework_id.get_or_insert(framework_id);
+            executor = match self.check_executor(accepted, info) {
+                Ok(executor) => executor,
+                Err(message) => return Err((task, message)),
+            };
+        }
         let mut total = resources.clone();
         if let Some(executor) = &executor {
             total += &executor.resources;
@@ -263,32 +253,32 @@ impl MasterState {
             );
             return Err((task, message));
         }
-        if let Err(message) = validate::unsupported(&task) {
+        let executor_info = task.executor.clone();
+        let of_executor = executor_info.as_ref().map(validate::unsupported_executor);
+        if let Err(message) = of_executor
+            .unwrap_or(Ok(()))
+            .and_then(|()| validate::unsupported(&task))
+        {
             return Err((task, message));
         }
         Ok(Launch {
-            info: task,
-            resources,
-            executor,
+            tasks: vec![(task, resources)],
+            executor: executor_info,
+            starts: executor,
+            group: false,
         })
     }
 
     /// A custom executor is accounted with the first of its tasks, and must not change after that.
-    fn check_executor(
+    pub(crate) fn check_executor(
         &mut self,
         accepted: &Accepted,
-        task: &mut TaskInfo,
+        executor: &mut ExecutorInfo,
     ) -> Result<Option<ExecutorRow>, String> {
-        let Some(executor) = &mut task.executor else {
-            return Ok(None);
-        };
-        let framework_id = self.frameworks[&accepted.framework].proto_id();
-        executor.framework_id.get_or_insert(framework_id);
         let resources = allocated(&executor.resources, &accepted.role)?;
         executor.resources = convert::to_proto(&resources);
         let id = ExecutorId::from(executor.executor_id.value.as_str());
-        let executor = executor.clone();
-        let row = self.executor_row(accepted.framework, accepted.agent, &executor);
+        let row = self.executor_row(accepted.framework, accepted.agent, executor);
         let owner = &self.frameworks[&accepted.framework];
         match owner.executors.get(&(accepted.agent, id)) {
             None => Ok(Some(row)),
@@ -297,28 +287,40 @@ impl MasterState {
         }
     }
 
-    fn start(&mut self, accepted: &mut Accepted, launch: Launch, effects: &mut Vec<Effect>) {
+    pub(crate) fn start(
+        &mut self,
+        accepted: &mut Accepted,
+        launch: Launch,
+        effects: &mut Vec<Effect>,
+    ) {
         let (framework, agent) = (accepted.framework, accepted.agent);
-        let executor_info = launch.info.executor.clone();
-        if let Some(executor) = launch.executor {
+        let executor_running = launch.executor.is_some() && launch.starts.is_none();
+        if let Some(executor) = launch.starts {
             accepted.left -= &executor.resources;
             self.add_executor(framework, executor);
         }
-        accepted.left -= &launch.resources;
-        self.frameworks[&framework].counts.operation(Type::Launch);
+        if !launch.group {
+            self.frameworks[&framework].counts.operation(Type::Launch);
+        }
         self.introduce(framework, agent, effects);
-        let row = self.task_row(accepted, &launch.info, launch.resources);
-        effects.push(self.operators_task_added(&row));
-        self.add_task(row);
+        let mut tasks = Vec::new();
+        for (info, resources) in launch.tasks {
+            accepted.left -= &resources;
+            let row = self.task_row(accepted, &info, resources);
+            effects.push(self.operators_task_added(&row));
+            self.add_task(row);
+            tasks.push(info);
+        }
         let body = Body::Run(link::Run {
             framework_id: Some(self.frameworks[&framework].proto_id()),
-            executor: executor_info,
-            tasks: vec![launch.info],
-            group: false,
+            executor: launch.executor,
+            tasks,
+            group: launch.group,
             resource_version: self
                 .agents
                 .get(&agent)
                 .map_or_else(Default::default, |row| row.resource_version.clone()),
+            executor_running,
         });
         self.to_agent(agent, body, effects);
     }
@@ -382,7 +384,7 @@ impl MasterState {
 
     /// An update for a task that is not launched and gets no row.
     #[expect(clippy::too_many_arguments, reason = "one sentence of a status")]
-    fn refuse_task(
+    pub(crate) fn refuse_task(
         &self,
         framework: FrameworkKey,
         task: &TaskInfo,
@@ -429,7 +431,7 @@ fn tasks_of(operation: offer::Operation) -> Vec<TaskInfo> {
 }
 
 /// Resources of a request in allocated form: schedulers may leave the allocation out.
-fn allocated(messages: &[v1::Resource], role: &Role) -> Result<Resources, String> {
+pub(crate) fn allocated(messages: &[v1::Resource], role: &Role) -> Result<Resources, String> {
     let resources = convert::resources(messages).map_err(|error| error.to_string())?;
     Ok(resources
         .into_iter()

@@ -163,6 +163,15 @@ impl Framework {
         }
     }
 
+    /// Whether an id is free: not of a task that runs, or may come back.
+    pub(crate) fn is_new_task(&self, task: &v1::TaskInfo) -> Result<(), String> {
+        let id = TaskId::from(task.task_id.value.as_str());
+        if self.tasks.contains(&id) || self.unreachable.contains(&id) {
+            return Err(format!("Task has duplicate ID: {id}"));
+        }
+        Ok(())
+    }
+
     pub(crate) fn is_active(&self) -> bool {
         self.standing == Standing::Active
     }

@@ -25,6 +25,7 @@ mod counts;
 mod effect;
 mod event;
 mod framework;
+mod groups;
 mod leaving;
 mod ledger;
 mod offers;

@@ -20,7 +20,7 @@ use tepui_proto::v1::framework_info::capability::Type as Capability;
 
 pub use constraints::offer_constraints;
 pub use executor::{executor, incompatible_executor};
-pub use task::{task, unsupported};
+pub use task::{group_task, task, unsupported, unsupported_executor};
 
 /// Nothing, or why it is refused.
 type Checked = Result<(), String>;

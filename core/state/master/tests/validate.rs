@@ -115,10 +115,6 @@ fn what_is_not_there_yet_is_named() {
             "command.environment.variables.secret",
         ),
         (
-            r#","executor":{"executor_id":{"value":"e"},"command":{"value":"x"}}"#,
-            "executor",
-        ),
-        (
             &format!(r#"{command},"health_check":{{"type":"TCP","tcp":{{"port":1}}}}"#),
             "health_check",
         ),

@@ -4,13 +4,44 @@ use tepui_model::id;
 use tepui_model::resources::{Name, Resource, Resources, Scalar};
 use tepui_proto::convert;
 use tepui_proto::v1::environment::variable::Type as VariableType;
-use tepui_proto::v1::{CommandInfo, ContainerInfo, TaskInfo, container_info};
+use tepui_proto::v1::{
+    self, CommandInfo, ContainerInfo, ExecutorInfo, TaskInfo, container_info, executor_info,
+};
 
 use super::{Checked, checks, executor};
 
 /// All that can be wrong with a task without the state, in Mesos' order. `agent` is the agent of
 /// the offer.
 pub fn task(task: &TaskInfo, agent: &str) -> Checked {
+    alone_or_not(task, agent)?;
+    if task.command.is_some() == task.executor.is_some() {
+        return Err(
+            "Task should have at least one (but not both) of CommandInfo or ExecutorInfo present"
+                .into(),
+        );
+    }
+    task.executor.as_ref().map_or(Ok(()), executor::of_task)
+}
+
+/// The same for a task of a group, whose executor is the group's.
+pub fn group_task(task: &TaskInfo, agent: &str) -> Checked {
+    alone_or_not(task, agent)?;
+    if task.executor.is_some() {
+        return Err("'TaskInfo.executor' must not be set".into());
+    }
+    let Some(container) = &task.container else {
+        return Ok(());
+    };
+    if container.r#type() == container_info::Type::Docker {
+        return Err("Docker ContainerInfo is not supported on the task".into());
+    }
+    if !container.network_infos.is_empty() {
+        return Err("NetworkInfos must not be set on the task".into());
+    }
+    Ok(())
+}
+
+fn alone_or_not(task: &TaskInfo, agent: &str) -> Checked {
     id::validate(&task.task_id.value).map_err(|error| error.to_string())?;
     if task.agent_id.value != agent {
         return Err(format!(
@@ -44,16 +75,7 @@ pub fn task(task: &TaskInfo, agent: &str) -> Checked {
     if let Some(command) = &task.command {
         checks::command(command)?;
     }
-    if let Some(container) = &task.container {
-        container_info(container)?;
-    }
-    if task.command.is_some() == task.executor.is_some() {
-        return Err(
-            "Task should have at least one (but not both) of CommandInfo or ExecutorInfo present"
-                .into(),
-        );
-    }
-    task.executor.as_ref().map_or(Ok(()), executor::of_task)
+    task.container.as_ref().map_or(Ok(()), container_info)
 }
 
 fn resources(task: &TaskInfo) -> Result<Resources, String> {
@@ -156,8 +178,12 @@ pub fn unsupported(task: &TaskInfo) -> Checked {
 }
 
 fn unsupported_field(task: &TaskInfo) -> Option<&'static str> {
+    if has_volume(&task.resources) {
+        return Some("resources.disk.persistence");
+    }
     if task.executor.is_some() {
-        return Some("executor");
+        // What else it asks for is its executor's business.
+        return None;
     }
     if task.check.is_some() {
         return Some("check");
@@ -165,16 +191,30 @@ fn unsupported_field(task: &TaskInfo) -> Option<&'static str> {
     if task.health_check.is_some() {
         return Some("health_check");
     }
-    let disks = task
-        .resources
-        .iter()
-        .filter_map(|resource| resource.disk.as_ref());
-    let mut volumes = disks.filter(|d| d.persistence.is_some() || d.volume.is_some());
-    if volumes.next().is_some() {
-        return Some("resources.disk.persistence");
-    }
     let of_command = task.command.as_ref().and_then(in_command);
     of_command.or_else(|| task.container.as_ref().and_then(in_container))
+}
+
+/// The same for an executor.
+pub fn unsupported_executor(info: &ExecutorInfo) -> Checked {
+    let field = if info.r#type() == executor_info::Type::Default {
+        Some("type DEFAULT")
+    } else if has_volume(&info.resources) {
+        Some("resources.disk.persistence")
+    } else {
+        let of_command = info.command.as_ref().and_then(in_command);
+        of_command.or_else(|| info.container.as_ref().and_then(in_container))
+    };
+    field.map_or(Ok(()), |field| {
+        Err(format!(
+            "Executor uses '{field}', which is not supported yet"
+        ))
+    })
+}
+
+fn has_volume(resources: &[v1::Resource]) -> bool {
+    let mut disks = resources.iter().filter_map(|r| r.disk.as_ref());
+    disks.any(|d| d.persistence.is_some() || d.volume.is_some())
 }
 
 fn in_command(command: &CommandInfo) -> Option<&'static str> {

@@ -1,0 +1,142 @@
+//! Executors with processes of their own: their event streams, and changes of what their containers
+//! have.
+//!
+//! While a container is being given more, what its executor is told waits: a task begins only once
+//! there is room for it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use tepui_containerizer::Limits;
+use tepui_http::{Media, StreamSender};
+use tepui_model::Resources;
+use tepui_model::id::ContainerId;
+use tepui_proto::v1::{self, executor};
+use tepui_proto::{Message as _, Wire, json, recordio};
+
+use crate::launching::{amounts, limits};
+
+/// An event stream that is read.
+pub(crate) struct Stream {
+    pub(crate) media: Media,
+    pub(crate) sender: StreamSender,
+}
+
+impl Stream {
+    /// False when it cannot be written to any more.
+    fn send(&self, event: &executor::Event) -> bool {
+        let record = match self.media {
+            Media::Json => json::from_message(event),
+            Media::Protobuf => event.encode_to_vec(),
+        };
+        self.sender.send(recordio::encode(&record)).is_ok()
+    }
+}
+
+/// What a container has: resources, and limits by name.
+#[derive(Debug)]
+pub(crate) struct Share {
+    resources: Vec<Wire<v1::Resource>>,
+    limits: BTreeMap<String, f64>,
+}
+
+impl Share {
+    pub(crate) fn amounts(&self) -> Result<(Resources, Limits), String> {
+        Ok((amounts(&self.resources)?, limits(&self.limits)))
+    }
+}
+
+/// All of them, by container.
+#[derive(Default)]
+pub(crate) struct Executors {
+    /// Streams with their numbers.
+    streams: BTreeMap<ContainerId, (u64, Stream)>,
+    numbers: u64,
+    changes: BTreeMap<ContainerId, Change>,
+}
+
+/// A change that is under way.
+#[derive(Default)]
+struct Change {
+    /// The newest that has to follow it.
+    next: Option<Share>,
+    /// What the executor is told after it.
+    held: VecDeque<Wire<executor::Event>>,
+}
+
+impl Executors {
+    /// Takes a new stream in the place of an earlier one, which ends. Answers its number.
+    pub(crate) fn open(&mut self, container: &ContainerId, stream: Stream) -> u64 {
+        self.numbers += 1;
+        if let Some(change) = self.changes.get_mut(container) {
+            // It was for the reader before.
+            change.held.clear();
+        }
+        self.streams
+            .insert(container.clone(), (self.numbers, stream));
+        self.numbers
+    }
+
+    /// Ends a stream after what was sent.
+    pub(crate) fn close(&mut self, container: &ContainerId) {
+        self.streams.remove(container);
+        if let Some(change) = self.changes.get_mut(container) {
+            change.held.clear();
+        }
+    }
+
+    /// Nobody reads a stream any more; true unless another has taken its place.
+    pub(crate) fn over(&mut self, container: &ContainerId, number: u64) -> bool {
+        let current = self
+            .streams
+            .get(container)
+            .is_some_and(|(n, _)| *n == number);
+        if current {
+            self.close(container);
+        }
+        current
+    }
+
+    /// Tells an executor something.
+    pub(crate) fn send(&mut self, container: &ContainerId, event: Wire<executor::Event>) {
+        if let Some(change) = self.changes.get_mut(container) {
+            change.held.push_back(event);
+        } else if let Some((_, stream)) = self.streams.get(container)
+            && !stream.send(&event)
+        {
+            tracing::warn!(%container, "executor does not read its events: disconnected");
+        }
+    }
+
+    /// Notes a change; answers it if it may begin at once.
+    pub(crate) fn update(
+        &mut self,
+        container: &ContainerId,
+        resources: Vec<Wire<v1::Resource>>,
+        limits: BTreeMap<String, f64>,
+    ) -> Option<Share> {
+        let share = Share { resources, limits };
+        match self.changes.get_mut(container) {
+            Some(change) => {
+                change.next = Some(share);
+                None
+            }
+            None => {
+                self.changes.insert(container.clone(), Change::default());
+                Some(share)
+            }
+        }
+    }
+
+    /// A change is done; answers the one that follows. Where none does, what waited is told.
+    pub(crate) fn updated(&mut self, container: &ContainerId) -> Option<Share> {
+        let change = self.changes.get_mut(container)?;
+        if let Some(next) = change.next.take() {
+            return Some(next);
+        }
+        let change = self.changes.remove(container)?;
+        for event in change.held {
+            self.send(container, event);
+        }
+        None
+    }
+}
