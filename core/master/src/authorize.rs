@@ -30,14 +30,27 @@ impl Object {
     }
 }
 
+/// The authorizer gave no answer: neither yes nor no.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the authorizer gave no answer: {0}")]
+pub struct Unanswered(pub String);
+
 /// Decides for one subject and one action.
 #[async_trait]
 pub trait Approver: Send + Sync {
     /// The answer, if it is the same for all objects.
     fn constant(&self) -> Option<bool>;
 
-    /// Whether the action may be done to the object. Errors are refusals.
-    async fn approved(&self, object: &Object) -> bool;
+    /// Whether the action may be done to the object.
+    ///
+    /// # Errors
+    /// Nobody can tell: a call fails with 500, as in Mesos.
+    async fn approved(&self, object: &Object) -> Result<bool, Unanswered>;
+
+    /// The same where there is nobody to tell an error to: what is not answered for is not shown, not launched.
+    async fn surely(&self, object: &Object) -> bool {
+        self.approved(object).await.unwrap_or(false)
+    }
 }
 
 /// An authorizer module.
@@ -64,8 +77,8 @@ impl Approver for AllowAll {
         Some(true)
     }
 
-    async fn approved(&self, _object: &Object) -> bool {
-        true
+    async fn approved(&self, _object: &Object) -> Result<bool, Unanswered> {
+        Ok(true)
     }
 }
 
@@ -74,12 +87,12 @@ pub(crate) async fn registration(
     authorizer: &dyn Authorizer,
     subject: Option<&Subject>,
     info: &v1::FrameworkInfo,
-) -> Option<String> {
+) -> Result<Option<String>, Unanswered> {
     let approver = authorizer
         .approver(subject, Action::RegisterFramework)
         .await;
     if approver.constant() == Some(true) {
-        return None;
+        return Ok(None);
     }
     let framework_info = Bytes::from(info.encode_to_vec());
     for role in roles(info) {
@@ -88,11 +101,11 @@ pub(crate) async fn registration(
             framework_info: framework_info.clone(),
             ..Object::default()
         };
-        if !approver.approved(&object).await {
-            return Some(format!("Not authorized to use role '{role}'"));
+        if !approver.approved(&object).await? {
+            return Ok(Some(format!("Not authorized to use role '{role}'")));
         }
     }
-    None
+    Ok(None)
 }
 
 /// Roles that a framework subscribes to; `*` where it names none.
@@ -132,7 +145,7 @@ pub(crate) async fn launches(
                 framework_info: framework_info.clone(),
                 task_info: info.encode_to_vec().into(),
             };
-            if !approver.approved(&object).await {
+            if !approver.surely(&object).await {
                 let message = format!("Task is not authorized to launch as user '{user}'");
                 refused.push(Refused {
                     operation,

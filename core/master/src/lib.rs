@@ -34,7 +34,6 @@ mod owner;
 mod parts;
 mod readers;
 mod refusal;
-mod roles;
 mod routes;
 mod scheduler;
 mod settings;
@@ -42,7 +41,7 @@ mod store;
 mod v0;
 mod visibility;
 
-pub use authorize::{AllowAll, Approver, Authorizer, Object};
+pub use authorize::{AllowAll, Approver, Authorizer, Object, Unanswered};
 pub use leadership::{Leadership, Standalone};
 pub use master::{Master, StartError};
 pub use modules::{ModuleAuthorizer, ModuleLeadership};

@@ -55,7 +55,7 @@ pub(crate) async fn run(
                 let approver = authorizer
                     .approver(subject.as_ref(), Action::RegisterAgent)
                     .await;
-                if !approver.approved(&Object::default()).await {
+                if !approver.surely(&Object::default()).await {
                     tracing::warn!(peer = %peer.address, "agent is not authorized to register");
                     let reason = "not authorized to register as an agent".to_owned();
                     let refusal = Refuse {

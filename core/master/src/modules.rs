@@ -13,7 +13,7 @@ use tepui_model::authorization::{Action, Subject};
 use tepui_module_proto::authorizer as wire;
 use tokio::sync::watch;
 
-use crate::authorize::{Approver, Authorizer, Object};
+use crate::authorize::{Approver, Authorizer, Object, Unanswered};
 use crate::leadership::Leadership;
 use crate::parts::Allocator;
 
@@ -33,7 +33,7 @@ impl Allocator for AllocatorClient {
 /// Approvers by what they decide.
 type Approvers = HashMap<(Option<Subject>, Action), Arc<ModuleApprover>>;
 
-/// An authorizer module. Whatever goes wrong is a refusal.
+/// An authorizer module.
 pub struct ModuleAuthorizer {
     client: AuthorizerClient,
     approvers: Mutex<Approvers>,
@@ -79,8 +79,8 @@ impl Authorizer for ModuleAuthorizer {
                 approver
             }
             Err(error) => {
-                tracing::error!(%action, %error, "the authorizer gives no answer; the action is refused");
-                Arc::new(Refuse)
+                tracing::error!(%action, %error, "the authorizer gives no answer");
+                Arc::new(Unanswered(error.to_string()))
             }
         }
     }
@@ -92,7 +92,7 @@ impl Approver for ModuleApprover {
         self.approver.constant()
     }
 
-    async fn approved(&self, object: &Object) -> bool {
+    async fn approved(&self, object: &Object) -> Result<bool, Unanswered> {
         let whole = wire::Object {
             value: object.value.clone(),
             framework_info: object.framework_info.to_vec(),
@@ -105,24 +105,22 @@ impl Approver for ModuleApprover {
             framework,
             whole: Some(&whole),
         };
-        self.approver.approved(&object).await.unwrap_or_else(|error| {
-            tracing::error!(action = %self.action, %error, "the authorizer gives no answer; the action is refused");
-            false
+        self.approver.approved(&object).await.map_err(|error| {
+            tracing::error!(action = %self.action, %error, "the authorizer gives no answer");
+            Unanswered(error.to_string())
         })
     }
 }
 
-/// The answer where the authorizer gives none.
-struct Refuse;
-
+/// Where not even an approver was given.
 #[async_trait]
-impl Approver for Refuse {
+impl Approver for Unanswered {
     fn constant(&self) -> Option<bool> {
-        Some(false)
+        None
     }
 
-    async fn approved(&self, _object: &Object) -> bool {
-        false
+    async fn approved(&self, _object: &Object) -> Result<bool, Unanswered> {
+        Err(self.clone())
     }
 }
 

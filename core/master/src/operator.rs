@@ -6,18 +6,26 @@ use bytes::Bytes;
 use tepui_http::shared::{FileInfo, Shared};
 use tepui_http::{Media, Request, Response, StatusCode};
 use tepui_model::authorization::{Action, Subject};
+use tepui_proto::v1;
 use tepui_proto::v1::master::call::Type;
 use tepui_proto::v1::master::{self, response};
-use tepui_proto::v1::{self, maintenance, quota};
 use tepui_proto::{Message as _, json};
-use tepui_state_master::OperatorCall;
 use tepui_view::View;
 use tepui_view::encode::{self, Form, Sink, Visibility};
 
-use crate::authorize::{Authorizer, Object};
+use crate::authorize::Authorizer;
 use crate::owner::Owner;
 use crate::refusal::Refusal;
-use crate::{calls, operators, roles, visibility};
+use crate::{calls, operators, visibility};
+
+mod agents;
+mod caller;
+mod maintenance;
+mod quota;
+mod teardown;
+mod weights;
+
+pub(crate) use caller::Caller;
 
 /// What the operator API needs of a leader.
 #[derive(Clone)]
@@ -53,10 +61,10 @@ impl OperatorApi {
             Type::Subscribe => {
                 operators::subscribe(&self.owner, &self.authorizer, request.subject, media).await
             }
-            Type::SetLoggingLevel | Type::Teardown => {
-                self.change(kind, call, request.subject).await
-            }
-            _ => Ok(message(&self.small(kind, &call, subject).await?, media)),
+            _ => match self.small(kind, &call, subject).await? {
+                Some(answer) => Ok(message(&answer, media)),
+                None => self.change(kind, call, subject).await,
+            },
         }
     }
 
@@ -77,21 +85,30 @@ impl OperatorApi {
         ))
     }
 
-    /// Calls that are answered with a small message.
+    fn caller<'a>(&'a self, subject: Option<&'a Subject>) -> Caller<'a> {
+        Caller {
+            owner: &self.owner,
+            authorizer: &*self.authorizer,
+            subject,
+        }
+    }
+
+    /// Calls that are answered with a small message; none for the others.
     async fn small(
         &self,
         kind: Type,
         call: &master::Call,
         subject: Option<&Subject>,
-    ) -> Result<master::Response, Refusal> {
+    ) -> Result<Option<master::Response>, Refusal> {
         let mut answer = master::Response::default();
+        let caller = self.caller(subject);
         let answered = match kind {
             Type::GetHealth => {
                 answer.get_health = Some(response::GetHealth { healthy: true });
                 response::Type::GetHealth
             }
             Type::GetFlags => {
-                self.require(subject, Action::ViewFlags).await?;
+                caller.require(Action::ViewFlags).await?;
                 let flag = |(name, value): (&String, &String)| v1::Flag {
                     name: name.clone(),
                     value: Some(value.clone()),
@@ -134,47 +151,117 @@ impl OperatorApi {
             Type::GetRoles => {
                 let view = self.owner.view().await?;
                 let see = visibility::of(&*self.authorizer, subject, &view).await;
-                answer.get_roles = Some(roles::get_roles(&view, &see));
+                answer.get_roles = Some(encode::get_roles(&view, &see));
                 response::Type::GetRoles
             }
-            _ => nothing_there(kind, &mut answer).ok_or_else(Refusal::not_implemented)?,
+            // No operation is kept: they are refused.
+            Type::GetOperations => {
+                answer.get_operations = Some(Default::default());
+                response::Type::GetOperations
+            }
+            Type::GetWeights => {
+                let weight_infos = caller.weights().await?;
+                // Mesos leaves the whole message out when it says nothing.
+                answer.get_weights =
+                    (!weight_infos.is_empty()).then_some(response::GetWeights { weight_infos });
+                response::Type::GetWeights
+            }
+            Type::GetQuota => {
+                let status = caller.quota().await?;
+                answer.get_quota = Some(response::GetQuota { status });
+                response::Type::GetQuota
+            }
+            Type::GetMaintenanceStatus => {
+                let status = caller.maintenance_status().await?;
+                answer.get_maintenance_status = Some(response::GetMaintenanceStatus { status });
+                response::Type::GetMaintenanceStatus
+            }
+            Type::GetMaintenanceSchedule => {
+                let schedule = caller.schedule().await?;
+                answer.get_maintenance_schedule =
+                    Some(response::GetMaintenanceSchedule { schedule });
+                response::Type::GetMaintenanceSchedule
+            }
+            _ => return Ok(None),
         };
         answer.r#type = Some(answered.into());
-        Ok(answer)
+        Ok(Some(answer))
     }
 
-    /// Calls that change something and answer without a body.
+    /// Calls that change something and answer without a body. Their parts are there.
+    #[expect(deprecated, reason = "Mesos takes these calls still")]
     async fn change(
         &self,
         kind: Type,
         call: master::Call,
-        subject: Option<Subject>,
+        subject: Option<&Subject>,
     ) -> Result<Response, Refusal> {
-        if let (Type::SetLoggingLevel, Some(set)) = (kind, &call.set_logging_level) {
-            self.require(subject.as_ref(), Action::SetLogLevel).await?;
-            let nanos = u64::try_from(set.duration.nanoseconds)
-                .map_err(|_| Refusal::bad_request("Expecting a duration that is not negative"))?;
-            let duration = std::time::Duration::from_nanos(nanos);
-            self.shared
-                .logging
-                .set(set.level, duration)
-                .map_err(Refusal::bad_request)?;
-            return Ok(Response::empty(StatusCode::OK));
+        let caller = self.caller(subject);
+        match kind {
+            Type::SetLoggingLevel => {
+                let set = call.set_logging_level.unwrap_or_default();
+                caller.require(Action::SetLogLevel).await?;
+                self.set_logging_level(&set)
+            }
+            Type::Teardown => {
+                let teardown = call.teardown.unwrap_or_default();
+                caller.teardown(teardown.framework_id.value).await
+            }
+            Type::UpdateWeights => {
+                let update = call.update_weights.unwrap_or_default();
+                caller.update_weights(update.weight_infos).await
+            }
+            Type::UpdateQuota => {
+                caller
+                    .update_quota(call.update_quota.unwrap_or_default())
+                    .await
+            }
+            Type::SetQuota => {
+                let set = call.set_quota.unwrap_or_default();
+                caller.set_quota(set.quota_request).await
+            }
+            Type::RemoveQuota => {
+                let remove = call.remove_quota.unwrap_or_default();
+                caller.remove_quota(&remove.role).await
+            }
+            Type::UpdateMaintenanceSchedule => {
+                let update = call.update_maintenance_schedule.unwrap_or_default();
+                caller.update_schedule(update.schedule).await
+            }
+            Type::StartMaintenance => {
+                let start = call.start_maintenance.unwrap_or_default();
+                caller.machines_down(start.machines).await
+            }
+            Type::StopMaintenance => {
+                let stop = call.stop_maintenance.unwrap_or_default();
+                caller.machines_up(stop.machines).await
+            }
+            Type::DeactivateAgent => {
+                let deactivate = call.deactivate_agent.unwrap_or_default();
+                caller.deactivate(&deactivate.agent_id).await
+            }
+            Type::ReactivateAgent => {
+                let reactivate = call.reactivate_agent.unwrap_or_default();
+                caller.reactivate(&reactivate.agent_id).await
+            }
+            Type::DrainAgent => caller.drain(call.drain_agent.unwrap_or_default()).await,
+            Type::MarkAgentGone => {
+                let gone = call.mark_agent_gone.unwrap_or_default();
+                caller.mark_gone(&gone.agent_id).await
+            }
+            _ => Err(Refusal::not_implemented()),
         }
-        let framework_id = call
-            .teardown
-            .map(|teardown| teardown.framework_id.value)
-            .unwrap_or_default();
-        teardown(&self.owner, &*self.authorizer, subject, framework_id).await
     }
 
-    async fn require(&self, subject: Option<&Subject>, action: Action) -> Result<(), Refusal> {
-        let approver = self.authorizer.approver(subject, action).await;
-        if approver.approved(&Object::default()).await {
-            Ok(())
-        } else {
-            Err(Refusal::forbidden())
-        }
+    fn set_logging_level(&self, set: &master::call::SetLoggingLevel) -> Result<Response, Refusal> {
+        let nanos = u64::try_from(set.duration.nanoseconds)
+            .map_err(|_| Refusal::bad_request("Expecting a duration that is not negative"))?;
+        let duration = std::time::Duration::from_nanos(nanos);
+        self.shared
+            .logging
+            .set(set.level, duration)
+            .map_err(Refusal::bad_request)?;
+        Ok(Response::empty(StatusCode::OK))
     }
 
     fn version(&self) -> v1::VersionInfo {
@@ -213,87 +300,6 @@ impl OperatorApi {
         .await;
         let (size, data) = read.expect("file access does not panic")?;
         Ok(response::ReadFile { size, data })
-    }
-}
-
-/// Ends a framework, if the operator may: the authorization rests on the class of the framework in
-/// the published view, which the state compares with the truth.
-pub(crate) async fn teardown(
-    owner: &Owner,
-    authorizer: &dyn Authorizer,
-    subject: Option<Subject>,
-    framework_id: String,
-) -> Result<Response, Refusal> {
-    /// Times that a framework may change between the two looks.
-    const LOOKS: usize = 3;
-    let approver = authorizer
-        .approver(subject.as_ref(), Action::TeardownFramework)
-        .await;
-    let principal = subject.and_then(|subject| subject.principal);
-    let mut reply = tepui_state_master::Reply::Conflict(String::new());
-    for _ in 0..LOOKS {
-        let view = owner.view().await?;
-        let framework = view
-            .frameworks
-            .iter()
-            .find(|framework| framework.row.id.as_str() == framework_id);
-        let class = framework.map(|framework| framework.row.class);
-        if let Some(framework) = framework {
-            let named = class
-                .and_then(|class| view.classes.get(class))
-                .and_then(|class| class.principal.clone());
-            let object = Object {
-                value: named,
-                framework_info: framework.row.info.clone(),
-                ..Object::default()
-            };
-            if !approver.approved(&object).await {
-                return Err(Refusal::forbidden());
-            }
-        }
-        let request = OperatorCall::Teardown {
-            framework_id: framework_id.clone(),
-        };
-        let principal = principal.clone();
-        reply = owner
-            .call(|call| tepui_state_master::Event::Operator {
-                call,
-                principal,
-                request,
-                class,
-            })
-            .await?;
-        if !matches!(reply, tepui_state_master::Reply::Again(_)) {
-            break;
-        }
-    }
-    Ok(crate::refusal::answer(reply))
-}
-
-/// Answers about things that cannot be there yet: what Mesos says when there are none.
-fn nothing_there(kind: Type, answer: &mut master::Response) -> Option<response::Type> {
-    match kind {
-        Type::GetOperations => {
-            answer.get_operations = Some(Default::default());
-            Some(response::Type::GetOperations)
-        }
-        Type::GetWeights => Some(response::Type::GetWeights),
-        Type::GetQuota => {
-            let status = quota::QuotaStatus::default();
-            answer.get_quota = Some(response::GetQuota { status });
-            Some(response::Type::GetQuota)
-        }
-        Type::GetMaintenanceStatus => {
-            let status = maintenance::ClusterStatus::default();
-            answer.get_maintenance_status = Some(response::GetMaintenanceStatus { status });
-            Some(response::Type::GetMaintenanceStatus)
-        }
-        Type::GetMaintenanceSchedule => {
-            let schedule = maintenance::Schedule::default();
-            answer.get_maintenance_schedule = Some(response::GetMaintenanceSchedule { schedule });
-            Some(response::Type::GetMaintenanceSchedule)
-        }
-        _ => None,
     }
 }
 

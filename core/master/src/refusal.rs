@@ -4,6 +4,7 @@ use tepui_http::shared::FileError;
 use tepui_http::{Response, StatusCode};
 use tepui_state_master::Reply;
 
+use crate::authorize::Unanswered;
 use crate::owner::Unavailable;
 
 /// Seconds after which a refused client may come back.
@@ -62,6 +63,12 @@ impl From<Unavailable> for Refusal {
                 Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "Master is shutting down")
             }
         }
+    }
+}
+
+impl From<Unanswered> for Refusal {
+    fn from(unanswered: Unanswered) -> Refusal {
+        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, unanswered.to_string())
     }
 }
 

@@ -6,7 +6,7 @@ use tepui_http::{Method, Request, Response, Router, StatusCode};
 
 use crate::links;
 use crate::master::Site;
-use crate::v0::Read;
+use crate::v0::{Change, Read};
 
 /// Process id of the master's endpoints, and the delegate of paths without one.
 const PROCESS: &str = "master";
@@ -17,7 +17,7 @@ pub(crate) fn router(site: &Arc<Site>) -> Router {
     site.shared.register(&mut router, PROCESS);
     v1(&mut router, site);
     v0(&mut router, site);
-    nothing_there(&mut router, site);
+    operations(&mut router, site);
     own(&mut router, site);
     router
 }
@@ -58,16 +58,18 @@ fn v0(router: &mut Router, site: &Arc<Site>) {
             }
         });
     }
-    let this = Arc::clone(site);
-    router.route("/master/teardown", move |request: Request| {
-        let site = Arc::clone(&this);
-        async move {
-            match site.leading(&request.target) {
-                Ok(apis) => apis.v0.teardown(request).await,
-                Err(elsewhere) => *elsewhere,
+    for (name, endpoint) in Change::ALL {
+        let this = Arc::clone(site);
+        router.route(&format!("/{PROCESS}/{name}"), move |request: Request| {
+            let site = Arc::clone(&this);
+            async move {
+                match site.leading(&request.target) {
+                    Ok(apis) => apis.v0.change(endpoint, request).await,
+                    Err(elsewhere) => *elsewhere,
+                }
             }
-        }
-    });
+        });
+    }
     let this = Arc::clone(site);
     router.route("/master/redirect", move |request: Request| {
         let response = redirect(&this, &request);
@@ -86,29 +88,17 @@ fn redirect(site: &Site, request: &Request) -> Response {
     }
 }
 
-/// Endpoints about things that cannot be there yet: reading says that there are none.
-fn nothing_there(router: &mut Router, site: &Arc<Site>) {
-    let endpoints = [
-        ("quota", Some("{}")),
-        ("weights", Some("[]")),
-        ("maintenance/status", Some("{}")),
-        ("maintenance/schedule", Some("{}")),
-        ("machine/down", None),
-        ("machine/up", None),
-        ("reserve", None),
-        ("unreserve", None),
-        ("create-volumes", None),
-        ("destroy-volumes", None),
-    ];
-    for (name, nothing) in endpoints {
+/// Operations on resources: there is nothing that performs them yet.
+fn operations(router: &mut Router, site: &Arc<Site>) {
+    for name in ["reserve", "unreserve", "create-volumes", "destroy-volumes"] {
         let this = Arc::clone(site);
         router.route(&format!("/{PROCESS}/{name}"), move |request: Request| {
-            let response = match (this.leading(&request.target), nothing) {
-                (Err(elsewhere), _) => *elsewhere,
-                (Ok(_), Some(body)) if matches!(request.method, Method::GET | Method::HEAD) => {
-                    Response::jsonp(&request, vec![body.into()])
+            let response = match this.leading(&request.target) {
+                Err(elsewhere) => *elsewhere,
+                Ok(_) if request.method != Method::POST => {
+                    Response::method_not_allowed(&[Method::POST], &request.method)
                 }
-                (Ok(_), _) => Response::standard(StatusCode::NOT_IMPLEMENTED),
+                Ok(_) => Response::standard(StatusCode::NOT_IMPLEMENTED),
             };
             async move { response }
         });

@@ -74,7 +74,7 @@ impl SchedulerApi {
                     subject.as_ref(),
                     &subscribe.framework_info,
                 )
-                .await
+                .await?
             }
             None => None,
         };
@@ -106,7 +106,8 @@ impl SchedulerApi {
         {
             // Its roles may be others than those that it has subscribed with.
             let info = &update.framework_info;
-            let refused = authorize::registration(&*self.authorizer, subject.as_ref(), info).await;
+            let refused =
+                authorize::registration(&*self.authorizer, subject.as_ref(), info).await?;
             if let Some(text) = refused {
                 return Err(Refusal::new(StatusCode::FORBIDDEN, text));
             }

@@ -1,17 +1,22 @@
-//! The older endpoints of the master: JSON over GET, a few changes over POST.
+//! The older endpoints of the master: JSON over GET, a few changes over other methods.
+
+mod changes;
 
 use std::sync::Arc;
 
-use tepui_http::{Method, Request, Response};
+use tepui_http::{Request, Response};
+use tepui_model::authorization::Subject;
 use tepui_model::id::{AgentId, FrameworkId, TaskId};
 use tepui_view::View;
 use tepui_view::encode::{self, About, Sink, TasksQuery, Visibility};
 
 use crate::authorize::Authorizer;
-use crate::operator::{pieces, teardown};
+use crate::operator::{Caller, pieces};
 use crate::owner::Owner;
 use crate::refusal::Refusal;
 use crate::visibility;
+
+pub(crate) use changes::Change;
 
 /// What the older endpoints need of a leader.
 #[derive(Clone)]
@@ -58,18 +63,12 @@ impl V0 {
             .unwrap_or_else(|refusal: Refusal| refusal.into())
     }
 
-    /// POST `/teardown`.
-    pub(crate) async fn teardown(&self, request: Request) -> Response {
-        if request.method != Method::POST {
-            return Response::method_not_allowed(&[Method::POST], &request.method);
+    fn caller<'a>(&'a self, subject: Option<&'a Subject>) -> Caller<'a> {
+        Caller {
+            owner: &self.owner,
+            authorizer: &*self.authorizer,
+            subject,
         }
-        let Some(id) = request.form().get("frameworkId").map(str::to_owned) else {
-            return Response::bad_request(
-                "Missing 'frameworkId' query parameter in the request body",
-            );
-        };
-        let done = teardown(&self.owner, &*self.authorizer, request.subject, id).await;
-        done.unwrap_or_else(Response::from)
     }
 }
 

@@ -8,7 +8,7 @@ use tepui_model::id::Role;
 use tepui_proto::Message as _;
 use tepui_proto::v1;
 use tepui_view::View;
-use tepui_view::encode::{Allowed, Visibility};
+use tepui_view::encode::{Allowed, Visibility, known_roles};
 
 use crate::authorize::{Authorizer, Object};
 
@@ -33,7 +33,7 @@ pub(crate) async fn of(
         })
         .await,
         roles: roles(authorizer, subject, view).await,
-        flags: flags.approved(&Object::default()).await,
+        flags: flags.surely(&Object::default()).await,
     }
 }
 
@@ -56,7 +56,7 @@ async fn classes(
             framework_info: framework_info(class),
             ..Object::value(value(class).clone())
         };
-        if approver.approved(&object).await {
+        if approver.surely(&object).await {
             allowed.insert(ClassKey(key));
         }
     }
@@ -87,14 +87,14 @@ async fn roles(
     }
     let mut allowed = BTreeSet::new();
     for role in roles_in(view) {
-        if approver.approved(&Object::value(role.as_str())).await {
+        if approver.surely(&Object::value(role.as_str())).await {
             allowed.insert(role);
         }
     }
     Allowed::Only(allowed)
 }
 
-/// Roles that frameworks have or resources are reserved or allocated to.
+/// Roles that are known, or that something old names.
 fn roles_in(view: &View) -> BTreeSet<Role> {
     let classes = view
         .classes
@@ -104,21 +104,7 @@ fn roles_in(view: &View) -> BTreeSet<Role> {
     let frameworks = view.frameworks.iter().chain(&view.completed_frameworks);
     let frameworks = frameworks.flat_map(|framework| framework.row.roles.iter().cloned());
     let mut found: BTreeSet<Role> = classes.chain(frameworks).collect();
-    for agent in view.agents.iter() {
-        for resource in agent
-            .total
-            .iter()
-            .chain(agent.used.iter())
-            .chain(agent.offered.iter())
-        {
-            found.extend(
-                resource
-                    .reservations()
-                    .iter()
-                    .map(|reservation| reservation.role.clone()),
-            );
-            found.extend(resource.allocation_role().cloned());
-        }
-    }
+    // A refined reservation names roles below the one that it was made for: all are known.
+    found.extend(known_roles(view));
     found
 }

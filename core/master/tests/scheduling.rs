@@ -5,7 +5,7 @@ mod support;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tepui_core_master::{Approver, Authorizer, Object};
+use tepui_core_master::{Approver, Authorizer, Object, Unanswered};
 use tepui_http::{Media, StatusCode};
 use tepui_model::authorization::{Action, Subject};
 use tepui_proto::link::link_frame::Body;
@@ -203,8 +203,8 @@ impl Approver for NoBad {
         None
     }
 
-    async fn approved(&self, object: &Object) -> bool {
-        object.value.as_deref() != Some("bad")
+    async fn approved(&self, object: &Object) -> Result<bool, Unanswered> {
+        Ok(object.value.as_deref() != Some("bad"))
     }
 }
 
@@ -263,7 +263,7 @@ impl Approver for Stuck {
         None
     }
 
-    async fn approved(&self, _object: &Object) -> bool {
+    async fn approved(&self, _object: &Object) -> Result<bool, Unanswered> {
         std::future::pending().await
     }
 }

@@ -12,4 +12,4 @@ pub mod view;
 
 pub use rows::*;
 pub use table::{Rows, Table};
-pub use view::{Classes, FrameworkView, Globals, View};
+pub use view::{Classes, FrameworkView, Globals, Maintenance, View};

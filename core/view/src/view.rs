@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tepui_model::allocation::{AgentKey, FrameworkKey};
+use tepui_model::allocation::{AgentKey, FrameworkKey, Quota};
 use tepui_model::authorization::{Class, ClassKey};
-use tepui_model::id::AgentId;
+use tepui_model::id::{AgentId, Role};
 use tepui_model::time::Wall;
+use tepui_proto::v1::{MachineId, maintenance};
 
 use crate::rows::{
     AgentRow, DoneRow, ExecutorRow, FrameworkRow, OfferRow, RecoveredAgentRow, TaskRow,
@@ -77,6 +78,32 @@ pub struct Globals {
     pub recovered_agents: Vec<RecoveredAgentRow>,
     /// Agents marked unreachable, with the time.
     pub unreachable_agents: Vec<(AgentId, Wall)>,
+    /// Weights that operators gave to roles, by role.
+    pub weights: Vec<(Role, f64)>,
+    /// Quota of roles, in the order in which they are listed.
+    pub quotas: Vec<(Role, Quota)>,
+    /// When which machines are not there.
+    pub maintenance: Maintenance,
+}
+
+/// The maintenance of machines.
+#[derive(Clone, Debug, Default)]
+pub struct Maintenance {
+    /// Machines of the schedule that are not down are draining.
+    pub schedule: maintenance::Schedule,
+    /// Machines that are down.
+    pub down: Vec<MachineId>,
+}
+
+impl Maintenance {
+    /// Whether the machine is down, by the name that it has in the schedule.
+    #[must_use]
+    pub fn is_down(&self, machine: &MachineId) -> bool {
+        let same = |other: &MachineId| {
+            other.ip() == machine.ip() && other.hostname().eq_ignore_ascii_case(machine.hostname())
+        };
+        self.down.iter().any(same)
+    }
 }
 
 impl View {

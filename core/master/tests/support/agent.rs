@@ -23,11 +23,15 @@ pub struct FakeAgent {
 impl FakeAgent {
     /// Connects, registers and syncs an agent with so many cpus and so much memory.
     pub async fn connect(master: &Client, cpus: f64, mem: f64) -> FakeAgent {
+        FakeAgent::with(master, vec![scalar("cpus", cpus), scalar("mem", mem)]).await
+    }
+
+    /// The same with these resources.
+    pub async fn with(master: &Client, total: Vec<v1::Resource>) -> FakeAgent {
         let stream = master.upgrade(PATH, UPGRADE, &[]).await.expect("the link");
         let (inbox, events) = mpsc::channel(64);
         let (end, run) = AgentEnd::start(stream, AgentSettings::default(), inbox);
         let run = tokio::spawn(run);
-        let total = vec![scalar("cpus", cpus), scalar("mem", mem)];
         let info = v1::AgentInfo {
             hostname: "localhost".to_owned(),
             port: Some(5051),

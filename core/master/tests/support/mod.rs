@@ -10,6 +10,7 @@
 
 mod agent;
 mod allocator;
+mod recording;
 mod scheduler;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -20,7 +21,8 @@ use tepui_core_master::{AllowAll, Authorizer, InMemory, Master, Parts, Settings,
 use tepui_http::shared::{Files, Logging, Metrics, VersionInfo};
 use tepui_http::{Client, StatusCode};
 
-pub use agent::FakeAgent;
+pub use agent::{FakeAgent, scalar};
+pub use recording::Recording;
 pub use scheduler::{Scheduler, framework, revive, task};
 
 /// Nothing that these tests wait for takes this long.

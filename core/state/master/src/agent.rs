@@ -164,6 +164,14 @@ impl MasterState {
         if syncing >= self.settings.max_syncing_agents {
             return Err(refuse(Code::Busy, "too many agents are syncing", 1000));
         }
+        let hostname = hello.info.as_ref().map_or("", |info| &info.hostname);
+        if self.is_down(hostname, &hello.address) {
+            return Err(refuse(
+                Code::Denied,
+                &format!("machine {hostname} is down for maintenance"),
+                1000,
+            ));
+        }
         let id = hello.info.as_ref().and_then(|info| info.id.as_ref());
         let Some(id) = id.filter(|id| !id.value.is_empty()) else {
             return Ok(());
@@ -278,7 +286,7 @@ impl MasterState {
             version: String::new(),
             capabilities: Vec::new(),
             active: false,
-            deactivated: false,
+            deactivated: self.deactivated.contains(&id),
             connected: true,
             registered: now.wall,
             reregistered: None,
@@ -486,8 +494,8 @@ impl MasterState {
             return;
         };
         self.rescind_agent(key, now, effects);
+        self.set_total(key, total);
         let row = self.agents.get_mut(&key).expect("known agent");
-        row.total = total;
         row.resource_version = resources.resource_version;
         self.recount_free(key);
         self.tell_agent(key);

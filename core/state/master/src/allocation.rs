@@ -22,6 +22,7 @@ use tepui_model::time::{Mono, Now};
 use tepui_proto::convert;
 
 use crate::framework::Framework;
+use crate::quota::Limits;
 use crate::{Effect, MasterState};
 
 /// How resources came back.
@@ -243,7 +244,7 @@ impl MasterState {
         }
         let open = |key: &AgentKey| {
             let agent = &self.agent_runs[key];
-            agent.synced && !agent.free.is_empty()
+            self.is_in_service(*key) && !agent.free.is_empty()
         };
         let candidates: Vec<AgentKey> = if self.allocation.want_all {
             self.agent_runs.keys().copied().filter(open).collect()
@@ -285,8 +286,9 @@ impl MasterState {
         self.allocation.open = None;
         let mut offers: Vec<(FrameworkKey, Vec<u64>)> = Vec::new();
         let mut at: BTreeMap<FrameworkKey, usize> = BTreeMap::new();
+        let mut limits = Limits::default();
         for proposal in proposals {
-            if !self.is_acceptable(&proposal) {
+            if !self.is_acceptable(&proposal) || !limits.allow(self, &proposal) {
                 self.allocation.tell(Fact::Refused(proposal));
                 continue;
             }
@@ -314,7 +316,7 @@ impl MasterState {
         framework.is_active()
             && framework.roles.contains(&proposal.role)
             && !framework.suppressed.contains(&proposal.role)
-            && agent.synced
+            && self.is_in_service(proposal.agent)
             && !self.transitioning.contains(&agent.id)
             && !proposal.resources.is_empty()
             && proposal.resources.iter().all(|resource| {
@@ -322,6 +324,11 @@ impl MasterState {
                     && resource.is_allocatable_to(proposal.role.as_str())
             })
             && agent.free.contains(&proposal.resources)
+    }
+
+    /// Whether the agent may be offered from.
+    fn is_in_service(&self, agent: AgentKey) -> bool {
+        self.agents.get(&agent).is_some_and(|row| row.active)
     }
 
     /// Tells the allocator what came back, and decides who may get it at once.
@@ -394,8 +401,11 @@ impl MasterState {
         } else {
             Fact::AgentAdded(fact)
         };
-        run.announced = true;
+        let new = !std::mem::replace(&mut run.announced, true);
         self.allocation.tell(fact);
+        if new && self.unavailability(key).is_some() {
+            self.tell_unavailability(key);
+        }
     }
 
     fn agent_fact(&self, key: AgentKey) -> allocation::Agent {
@@ -425,11 +435,16 @@ impl MasterState {
         self.allocation.facts.clear();
         self.allocation.tell(Fact::Reset);
         self.tell_minimum();
+        self.tell_weights();
+        self.tell_quotas();
         let agents: Vec<AgentKey> = self.agent_runs.keys().copied().collect();
         for key in agents {
             if self.agent_runs[&key].announced {
                 let fact = self.agent_fact(key);
                 self.allocation.tell(Fact::AgentAdded(fact));
+                if self.unavailability(key).is_some() {
+                    self.tell_unavailability(key);
+                }
             }
         }
         let mut holdings: BTreeMap<Place, Resources> = BTreeMap::new();

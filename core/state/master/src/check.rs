@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use tepui_model::allocation::{AgentKey, FrameworkKey};
-use tepui_model::id::TaskId;
-use tepui_model::resources::Resources;
+use tepui_model::id::{Role, TaskId};
+use tepui_model::resources::{Quantities, Resources};
 
 use crate::MasterState;
 use crate::agent::Session;
@@ -140,6 +140,7 @@ impl MasterState {
         offered: &BTreeMap<AgentKey, Resources>,
     ) -> Result<(), String> {
         let none = Resources::new();
+        let mut reserved: BTreeMap<Role, Quantities> = BTreeMap::new();
         for (key, run) in &self.agent_runs {
             let row = self.agents.get(key);
             let row = row.ok_or_else(|| format!("agent {} has no row", run.id))?;
@@ -172,6 +173,9 @@ impl MasterState {
                 row.offered,
                 row.total
             );
+            for (role, resources) in row.total.reserved() {
+                *reserved.entry(role).or_default() += &resources.quantities();
+            }
             for (framework, id) in &run.tasks {
                 let there = self
                     .frameworks
@@ -191,6 +195,12 @@ impl MasterState {
                 );
             }
         }
+        reserved.retain(|_, sum| !sum.is_empty());
+        ensure!(
+            reserved == self.reserved,
+            "{reserved:?} is reserved, the ledger says {:?}",
+            self.reserved
+        );
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tepui_model::allocation::Proposal;
 use tepui_model::authorization::ClassKey;
-use tepui_model::id::AgentId;
+use tepui_model::id::{AgentId, Role};
 use tepui_model::time::Wall;
 use tepui_proto::v1::{self, maintenance, quota, scheduler};
 use tepui_proto::{Wire, link};
@@ -199,7 +199,8 @@ pub enum Event {
     Tick,
 }
 
-/// Calls of operators that change something.
+/// Calls of operators that change something. What can be said of one alone was checked before
+/// ([`validate`](crate::validate)).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum OperatorCall {
     /// End a framework. `/teardown` and TEARDOWN.
@@ -219,10 +220,45 @@ pub enum OperatorCall {
         /// Do not check against what there is.
         force: bool,
     },
+    /// SET_QUOTA: the old way, which is refused for a role that has one.
+    SetQuota {
+        /// The role and its guarantee, which is its limit too.
+        request: Wire<quota::QuotaRequest>,
+    },
+    /// REMOVE_QUOTA.
+    RemoveQuota {
+        /// Of which role.
+        role: Role,
+    },
     /// UPDATE_MAINTENANCE_SCHEDULE.
     UpdateMaintenance {
         /// The whole new schedule.
         schedule: Wire<maintenance::Schedule>,
+    },
+    /// START_MAINTENANCE: the machines go down.
+    StartMaintenance {
+        /// Which.
+        machines: Vec<Wire<v1::MachineId>>,
+    },
+    /// STOP_MAINTENANCE: the machines are up again.
+    StopMaintenance {
+        /// Which.
+        machines: Vec<Wire<v1::MachineId>>,
+    },
+    /// DEACTIVATE_AGENT: nothing of it is offered.
+    Deactivate {
+        /// Its id.
+        agent_id: AgentId,
+    },
+    /// REACTIVATE_AGENT.
+    Reactivate {
+        /// Its id.
+        agent_id: AgentId,
+    },
+    /// DRAIN_AGENT.
+    Drain {
+        /// Its id.
+        agent_id: AgentId,
     },
     /// MARK_AGENT_GONE.
     MarkGone {

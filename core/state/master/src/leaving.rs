@@ -2,6 +2,7 @@
 
 use tepui_model::allocation::{AgentKey, Fact, FrameworkKey};
 use tepui_model::id::{AgentId, TaskId};
+use tepui_model::resources::Resources;
 use tepui_model::time::{Now, Wall};
 use tepui_proto::v1::{TaskState, task_status};
 
@@ -9,7 +10,7 @@ use crate::counts::Count;
 use crate::event::SessionKey;
 use crate::registry::Pending;
 use crate::status::{self, MasterStatus};
-use crate::{Effect, MasterState};
+use crate::{Effect, MasterState, service};
 
 impl MasterState {
     /// The agent asked to be removed: its tasks are over.
@@ -28,7 +29,7 @@ impl MasterState {
         effects.push(Effect::CloseAgent { session });
         let id = self.agent_runs[&key].id.clone();
         if self.transitioning.insert(id.clone()) {
-            let deletes = vec![format!("agents/{id}")];
+            let deletes = vec![format!("agents/{id}"), service::key(&id)];
             self.store(Vec::new(), deletes, Pending::Removed { id }, effects);
         }
     }
@@ -123,6 +124,7 @@ impl MasterState {
             self.sessions.remove(&session);
             effects.push(Effect::CloseAgent { session });
         }
+        self.set_total(key, Resources::new());
         self.agents.remove(&key);
         self.agent_ids.swap_remove(&run.id);
         self.allocation.forget_agent(key);

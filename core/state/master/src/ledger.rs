@@ -97,6 +97,22 @@ impl MasterState {
         }
     }
 
+    /// Replaces what an agent has, and with it what is reserved to whom.
+    pub(crate) fn set_total(&mut self, agent: AgentKey, total: Resources) {
+        let row = self.agents.get_mut(&agent).expect("known agent");
+        let old = std::mem::replace(&mut row.total, total);
+        let new = row.total.reserved();
+        for (role, resources) in old.reserved() {
+            if let Some(sum) = self.reserved.get_mut(&role) {
+                *sum -= &resources.quantities();
+            }
+        }
+        for (role, resources) in new {
+            *self.reserved.entry(role).or_default() += &resources.quantities();
+        }
+        self.reserved.retain(|_, sum| !sum.is_empty());
+    }
+
     /// Computes anew what is free, after the agent's total changed.
     pub(crate) fn recount_free(&mut self, agent: AgentKey) {
         let row = self.agents.get(&agent).expect("known agent");

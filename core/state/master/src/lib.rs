@@ -20,6 +20,7 @@ mod accept;
 mod agent;
 mod allocation;
 mod calls;
+mod changes;
 mod check;
 mod counts;
 mod effect;
@@ -28,11 +29,14 @@ mod framework;
 mod groups;
 mod leaving;
 mod ledger;
+mod maintenance;
 mod offers;
 mod operators;
 mod publish;
+mod quota;
 mod reconcile;
 mod registry;
+mod service;
 mod settings;
 mod status;
 mod subscribe;
@@ -40,14 +44,16 @@ mod sync;
 mod tasks;
 mod timers;
 pub mod validate;
+mod weights;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use tepui_model::allocation::{AgentKey, FrameworkKey};
+use tepui_model::allocation::{AgentKey, FrameworkKey, Quota};
 use tepui_model::authorization::{Class, ClassKey};
 use tepui_model::hash::{Map, Seed, Set};
-use tepui_model::id::{AgentId, FrameworkId};
+use tepui_model::id::{AgentId, FrameworkId, Role};
+use tepui_model::resources::Quantities;
 use tepui_model::rng::Rng;
 use tepui_model::time::{Mono, Now, Wall};
 use tepui_view::{AgentRow, FrameworkView, OfferRow, Table};
@@ -92,6 +98,8 @@ pub struct MasterState {
     recovered: BTreeMap<AgentId, registry::Recovered>,
     unreachable: BTreeMap<AgentId, Wall>,
     gone: BTreeMap<AgentId, Wall>,
+    /// Agents that an operator took out of service.
+    deactivated: BTreeSet<AgentId>,
     /// Agents with a registry batch on its way that decides their fate.
     transitioning: BTreeSet<AgentId>,
     next_agent: u64,
@@ -100,6 +108,14 @@ pub struct MasterState {
     synced_count: usize,
     /// Grows when the recovered, unreachable or gone agents change.
     globals_version: u64,
+
+    weights: BTreeMap<Role, f64>,
+    /// In the order in which they were set first.
+    quotas: Map<Role, Quota>,
+    /// What is reserved on all agents, by role.
+    reserved: BTreeMap<Role, Quantities>,
+    machines: maintenance::Machines,
+    changes: changes::Changes,
 
     offers: Table<u64, OfferRow>,
     next_offer: u64,
@@ -151,11 +167,17 @@ impl MasterState {
             recovered: BTreeMap::new(),
             unreachable: BTreeMap::new(),
             gone: BTreeMap::new(),
+            deactivated: BTreeSet::new(),
             transitioning: BTreeSet::new(),
             next_agent: 0,
             next_agent_key: 0,
             synced_count: 0,
             globals_version: 0,
+            weights: BTreeMap::new(),
+            quotas: Map::with_hasher(seed),
+            reserved: BTreeMap::new(),
+            machines: maintenance::Machines::default(),
+            changes: changes::Changes::default(),
             offers: Table::new(seed),
             next_offer: 0,
             streams: BTreeMap::new(),

@@ -82,7 +82,7 @@ impl MasterState {
                     value: executor.to_string(),
                 })
                 .collect(),
-            unavailability: None,
+            unavailability: self.unavailability(proposal.agent),
             allocation_info: framework
                 .can
                 .many_roles
@@ -115,7 +115,7 @@ impl MasterState {
     }
 
     /// Number of an offer of this master, from its id.
-    fn offer_number(&self, id: &str) -> Option<u64> {
+    pub(crate) fn offer_number(&self, id: &str) -> Option<u64> {
         let number = id
             .strip_prefix(self.master_id.as_str())?
             .strip_prefix("-O")?;

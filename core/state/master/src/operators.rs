@@ -14,7 +14,7 @@ use crate::event::{CallId, Entry, OperatorCall};
 use crate::framework::Framework;
 use crate::registry::{Pending, time};
 use crate::tasks::task_of;
-use crate::{Effect, MasterState, Reply};
+use crate::{Effect, MasterState, Reply, service};
 
 impl MasterState {
     /// Answers at once, but for what has to be written first.
@@ -26,11 +26,6 @@ impl MasterState {
         now: Now,
         effects: &mut Vec<Effect>,
     ) -> Option<Reply> {
-        let unsupported = |name: &str| {
-            Some(Reply::NotImplemented(format!(
-                "{name} is not supported yet"
-            )))
-        };
         match request {
             OperatorCall::Teardown { framework_id } => {
                 Some(self.operator_teardown(&framework_id, class, now, effects))
@@ -38,9 +33,7 @@ impl MasterState {
             OperatorCall::MarkGone { agent_id, .. } => {
                 self.operator_mark_gone(call, agent_id, now, effects)
             }
-            OperatorCall::UpdateWeights { .. } => unsupported("UPDATE_WEIGHTS"),
-            OperatorCall::UpdateQuota { .. } => unsupported("UPDATE_QUOTA"),
-            OperatorCall::UpdateMaintenance { .. } => unsupported("UPDATE_MAINTENANCE_SCHEDULE"),
+            change => self.change(call, change, effects),
         }
     }
 
@@ -76,7 +69,7 @@ impl MasterState {
             || self.recovered.contains_key(&id)
             || self.unreachable.contains_key(&id);
         if !known {
-            return Some(Reply::NotFound("Agent not found".into()));
+            return Some(Reply::NotFound(format!("Agent '{id}' not found")));
         }
         if !self.transitioning.insert(id.clone()) {
             return Some(Reply::Unavailable(
@@ -89,7 +82,11 @@ impl MasterState {
                 since: Some(time(now.wall)),
             }),
         };
-        let deletes = vec![format!("agents/{id}"), format!("unreachable/{id}")];
+        let deletes = vec![
+            format!("agents/{id}"),
+            format!("unreachable/{id}"),
+            service::key(&id),
+        ];
         let pending = Pending::Gone {
             id,
             since: now.wall,

@@ -90,6 +90,19 @@ impl MasterState {
                     info: agent.info.clone(),
                 })
                 .collect(),
+            weights: self
+                .weights
+                .iter()
+                .map(|(role, weight)| (role.clone(), *weight))
+                .collect(),
+            // The newest first: Mesos' hash table lists them so.
+            quotas: self
+                .quotas
+                .iter()
+                .rev()
+                .map(|(role, quota)| (role.clone(), quota.clone()))
+                .collect(),
+            maintenance: self.machines.shown(),
             unreachable_agents: self
                 .unreachable
                 .iter()

@@ -1,11 +1,12 @@
 //! What the registry holds, and what waits for it: said only after it is written.
 
 use bytes::Bytes;
-use tepui_model::id::AgentId;
+use tepui_model::id::{AgentId, Role};
 use tepui_model::time::{Now, Wall};
 use tepui_proto::v1::{AgentInfo, TimeInfo};
 use tepui_proto::{Message as _, disk, link};
 
+use crate::changes::Change;
 use crate::counts::Count;
 use crate::effect::bytes_of;
 use crate::event::{CallId, Entry, SessionKey, StoreId};
@@ -31,6 +32,8 @@ pub(crate) enum Pending {
         since: Wall,
         call: CallId,
     },
+    /// Something that an operator decided is so, and he is answered.
+    Change { call: CallId, change: Change },
 }
 
 /// An agent that is in the registry and has not come back.
@@ -89,9 +92,7 @@ impl MasterState {
     }
 
     fn recover_entry(&mut self, entry: &Entry) -> Result<(), prost::DecodeError> {
-        let Some((kind, name)) = entry.key.split_once('/') else {
-            return Ok(());
-        };
+        let (kind, name) = entry.key.split_once('/').unwrap_or((&entry.key, ""));
         let id = AgentId::from(name);
         match kind {
             "agents" => {
@@ -107,7 +108,11 @@ impl MasterState {
                 let agent = disk::GoneAgent::decode(entry.value.clone())?;
                 self.gone.insert(id, since(agent.since));
             }
-            // Quota, weights, maintenance and drain are kept by later work; the entries stay.
+            "drain" => self.recover_service(id, entry)?,
+            "weights" => self.recover_weight(Role::from(name), entry)?,
+            "quota" => self.recover_quota(Role::from(name), entry)?,
+            "maintenance" => self.recover_maintenance(entry)?,
+            // Of a later release; it stays.
             _ => {}
         }
         Ok(())
@@ -162,6 +167,7 @@ impl MasterState {
                 self.transitioning.remove(&id);
                 self.counts.add(Count::Removed);
                 self.counts.add(Count::RemovedUnregistered);
+                self.deactivated.remove(&id);
                 self.agent_removed(&id, now, effects);
             }
             Some(Pending::Gone { id, since, call }) => {
@@ -169,6 +175,7 @@ impl MasterState {
                 self.counts.add(Count::Removed);
                 self.recovered.remove(&id);
                 self.unreachable.remove(&id);
+                self.deactivated.remove(&id);
                 self.globals_version += 1;
                 self.gone.insert(id.clone(), since);
                 self.agent_gone(&id, now, effects);
@@ -177,6 +184,7 @@ impl MasterState {
                     reply: Reply::Ok,
                 });
             }
+            Some(Pending::Change { call, change }) => self.changed(call, change, now, effects),
         }
     }
 

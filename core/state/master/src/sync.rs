@@ -106,9 +106,9 @@ impl MasterState {
         first: bool,
         now: Now,
     ) {
+        self.set_total(key, total);
         let row = self.agents.get_mut(&key).expect("synced agent");
-        row.total = total;
-        row.active = true;
+        row.active = !row.deactivated;
         row.resource_version = resource_version;
         if !first {
             row.reregistered = Some(now.wall);

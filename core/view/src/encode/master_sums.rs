@@ -1,11 +1,9 @@
-//! The master's v0 endpoints that count and add up: `/state-summary` and `/roles`.
+//! The master's v0 endpoint that counts: `/state-summary`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message;
 use tepui_model::allocation::{AgentKey, FrameworkKey};
-use tepui_model::id::Role;
-use tepui_model::resources::{Quantities, Resources, Scalar, Value};
 use tepui_proto::json::Writer;
 use tepui_proto::v1;
 use tepui_proto::v1::TaskState;
@@ -126,107 +124,4 @@ pub fn state_summary(view: &View, about: &About, see: &Visibility, sink: Sink<'_
             });
         });
     });
-}
-
-/// What a role has.
-#[derive(Default)]
-struct RoleSums<'a> {
-    allocated: Resources,
-    offered: Resources,
-    reserved: Resources,
-    /// Reserved, or unreserved and allocated: what counts against a quota.
-    consumed: Quantities,
-    frameworks: Vec<&'a str>,
-}
-
-impl<'a> RoleSums<'a> {
-    fn all(view: &'a View) -> BTreeMap<Role, Self> {
-        let mut roles: BTreeMap<Role, Self> = BTreeMap::new();
-        for framework in &view.frameworks {
-            for role in &framework.row.roles {
-                let sums = roles.entry(role.clone()).or_default();
-                sums.frameworks.push(framework.row.id.as_str());
-            }
-        }
-        for agent in view.agents.iter() {
-            for (role, used) in agent.used.allocations() {
-                let sums = roles.entry(role).or_default();
-                sums.consumed += &used.unreserved().non_revocable().quantities();
-                sums.allocated += used;
-            }
-            for (role, offered) in agent.offered.allocations() {
-                roles.entry(role).or_default().offered += offered;
-            }
-            for (role, reserved) in agent.total.reserved() {
-                let sums = roles.entry(role).or_default();
-                sums.consumed += &reserved.quantities();
-                sums.reserved += reserved;
-            }
-        }
-        roles
-    }
-}
-
-/// `GET /roles`
-pub fn roles(view: &View, see: &Visibility, sink: Sink<'_>) {
-    json(sink, |w| {
-        w.object(|w| {
-            w.key("roles").array(|w| {
-                for (role, sums) in RoleSums::all(view) {
-                    if see.roles.has(role.as_str()) {
-                        w.object(|w| role_members(w, &role, &sums));
-                    }
-                }
-            });
-        });
-    });
-}
-
-fn role_members(w: &mut Writer<'_>, role: &Role, sums: &RoleSums<'_>) {
-    w.key("name").str(role.as_str());
-    w.key("weight").f64(1.0);
-    w.key("quota").object(|w| {
-        w.key("role").str(role.as_str());
-        w.key("guarantee").object(|_| {});
-        w.key("limit").object(|_| {});
-        w.key("consumed").object(|w| {
-            for (name, amount) in sums.consumed.iter() {
-                w.key(name.as_str()).f64(amount.to_f64());
-            }
-        });
-    });
-    let both = &sums.allocated + &sums.offered;
-    let amounts = [
-        ("resources", &both),
-        ("allocated", &sums.allocated),
-        ("offered", &sums.offered),
-        ("reserved", &sums.reserved),
-    ];
-    for (key, all) in amounts {
-        w.key(key).object(|w| amount_members(w, all));
-    }
-    w.key("frameworks")
-        .array(|w| sums.frameworks.iter().for_each(|id| w.str(id)));
-}
-
-/// Names and amounts, sorted; of ranges and sets the number of things in them.
-fn amount_members(w: &mut Writer<'_>, all: &Resources) {
-    let mut amounts: BTreeMap<&str, f64> = BTreeMap::new();
-    let mut scalars: BTreeMap<&str, Scalar> = BTreeMap::new();
-    for resource in all {
-        let name = resource.name().as_str();
-        match resource.value() {
-            Value::Scalar(amount) => *scalars.entry(name).or_default() += *amount,
-            Value::Ranges(ranges) => *amounts.entry(name).or_default() += ranges.count() as f64,
-            Value::Set(set) => *amounts.entry(name).or_default() += set.as_slice().len() as f64,
-        }
-    }
-    amounts.extend(
-        scalars
-            .iter()
-            .map(|(name, amount)| (*name, amount.to_f64())),
-    );
-    for (name, amount) in amounts {
-        w.key(name).f64(amount);
-    }
 }

@@ -7,6 +7,7 @@
 
 pub mod agent;
 mod blocks;
+mod master_roles;
 mod master_sums;
 mod master_v0;
 mod master_v1;
@@ -20,7 +21,8 @@ use tepui_model::authorization::ClassKey;
 use tepui_model::id::Role;
 use tepui_proto::json::Writer;
 
-pub use master_sums::{roles, state_summary};
+pub use master_roles::{amount_of, get_roles, known_roles, roles};
+pub use master_sums::state_summary;
 pub use master_v0::{TasksQuery, frameworks, slaves, state, tasks};
 pub use master_v1::{
     Form, get_agents, get_executors, get_frameworks, get_state, get_tasks, state_message,

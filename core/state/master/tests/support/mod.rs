@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tepui_model::allocation::{AgentKey, Fact, FrameworkKey, Holding, Round};
 use tepui_model::id::Role;
 use tepui_model::resources::Resources;
@@ -14,7 +15,8 @@ use tepui_proto::link::{self, LinkFrame, link_frame::Body};
 use tepui_proto::v1::{self, TaskState, TaskStatus, scheduler};
 use tepui_proto::{Wire, v1::scheduler::call::Type};
 use tepui_state_master::{
-    CallId, Effect, Event, MasterState, Refused, Reply, SessionKey, Settings, StreamKey,
+    CallId, Effect, Entry, Event, MasterState, OperatorCall, Refused, Reply, SessionKey, Settings,
+    StreamKey,
 };
 
 /// Gives everything that is free to the first framework that may have it.
@@ -135,6 +137,11 @@ pub struct World {
     pub opened: BTreeMap<CallId, (StreamKey, String)>,
     pub operators: Vec<v1::master::Event>,
     pub all: Vec<Effect>,
+    /// What the registry holds.
+    pub registry: BTreeMap<String, Bytes>,
+    /// Batches are written only by [`World::write`].
+    pub slow_registry: bool,
+    unwritten: Vec<Effect>,
     /// The allocator proposes everything twice.
     pub mischief: bool,
     /// The invariants are checked after every event.
@@ -164,7 +171,17 @@ impl World {
     }
 
     pub fn with(settings: Settings) -> Self {
-        let mut world = Self {
+        let mut world = Self::empty(settings);
+        world.apply(Event::Recovered {
+            cluster_id: "cluster".into(),
+            epoch: 1,
+            entries: Vec::new(),
+        });
+        world
+    }
+
+    fn empty(settings: Settings) -> Self {
+        Self {
             state: MasterState::new(settings),
             now: Now {
                 mono: Mono(500_000_000),
@@ -178,17 +195,14 @@ impl World {
             opened: BTreeMap::new(),
             operators: Vec::new(),
             all: Vec::new(),
+            registry: BTreeMap::new(),
+            slow_registry: false,
+            unwritten: Vec::new(),
             mischief: false,
             checked: true,
             keep_effects: true,
             calls: 0,
-        };
-        world.apply(Event::Recovered {
-            cluster_id: "cluster".into(),
-            epoch: 1,
-            entries: Vec::new(),
-        });
-        world
+        }
     }
 
     /// Applies an event and everything that follows from it at once.
@@ -244,11 +258,68 @@ impl World {
                     proposals,
                 });
             }
-            Effect::Store { id, .. } => queue.push_back(Event::Stored { id }),
+            Effect::Store { .. } if self.slow_registry => self.unwritten.push(effect),
+            Effect::Store { id, puts, deletes } => {
+                self.keep(puts, &deletes);
+                queue.push_back(Event::Stored { id });
+            }
             Effect::ToOperators { event, .. } if self.keep_effects => self.operators.push(event.0),
             Effect::ToOperators { .. } => {}
             Effect::CloseAgent { .. } | Effect::StepDown { .. } => {}
         }
+    }
+
+    /// Writes one batch that waits.
+    pub fn write(&mut self) {
+        let Effect::Store { id, puts, deletes } = self.unwritten.remove(0) else {
+            unreachable!("only batches wait");
+        };
+        self.keep(puts, &deletes);
+        self.apply(Event::Stored { id });
+    }
+
+    fn keep(&mut self, puts: Vec<Entry>, deletes: &[String]) {
+        let puts = puts.into_iter().map(|entry| (entry.key, entry.value));
+        self.registry.extend(puts);
+        self.registry.retain(|key, _| !deletes.contains(key));
+    }
+
+    /// The next leader: it knows what is in the registry, and nothing else.
+    pub fn failover(&self) -> Self {
+        let mut world = Self::empty(Settings {
+            seed: 8,
+            ..Settings::default()
+        });
+        world.registry = self.registry.clone();
+        let entry = |(key, value): (&String, &Bytes)| Entry {
+            key: key.clone(),
+            value: value.clone(),
+        };
+        world.apply(Event::Recovered {
+            cluster_id: "cluster".into(),
+            epoch: 2,
+            entries: self.registry.iter().map(entry).collect(),
+        });
+        world.apply(Event::AllocatorRestarted);
+        world
+    }
+
+    /// A call of an operator; its answer is in `replies` as soon as there is one.
+    pub fn operator(&mut self, request: OperatorCall) -> CallId {
+        let call = self.call_id();
+        self.apply(Event::Operator {
+            call,
+            principal: None,
+            request,
+            class: None,
+        });
+        call
+    }
+
+    /// The same, answered at once.
+    pub fn operate(&mut self, request: OperatorCall) -> Reply {
+        let call = self.operator(request);
+        self.replies[&call].clone()
     }
 
     /// Lets time pass, with every deadline on the way.

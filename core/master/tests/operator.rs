@@ -1,0 +1,205 @@
+//! Calls of operators that change something, compared with what Mesos 1.11 answered.
+
+mod support;
+
+use tepui_http::Media;
+use tepui_proto::v1;
+use tepui_proto::v1::scheduler::{Call, call};
+
+use support::{FakeAgent, Recording, Scheduler, Site, framework, scalar, site, until};
+
+/// Resources of the recorded agents; the first has some reserved to a role.
+fn recorded_resources(reserved: bool) -> Vec<v1::Resource> {
+    let to_peer = |amount: v1::Resource| v1::Resource {
+        reservations: vec![v1::resource::ReservationInfo {
+            r#type: Some(v1::resource::reservation_info::Type::Dynamic.into()),
+            role: Some("peer".to_owned()),
+            ..Default::default()
+        }],
+        ..amount
+    };
+    if !reserved {
+        let amounts = [("cpus", 4.0), ("mem", 4096.0), ("disk", 10240.0)];
+        return amounts.map(|(name, amount)| scalar(name, amount)).into();
+    }
+    vec![
+        scalar("cpus", 3.0),
+        scalar("mem", 4096.0),
+        scalar("disk", 10040.0),
+        to_peer(scalar("cpus", 1.0)),
+        to_peer(scalar("disk", 200.0)),
+    ]
+}
+
+/// The recorded cluster: a framework that wants nothing, two agents.
+struct Recorded {
+    site: Site,
+    master: String,
+    _peer: Scheduler,
+    _agents: [FakeAgent; 2],
+}
+
+impl Recorded {
+    async fn begin() -> Recorded {
+        let site = site().await;
+        let peer = Scheduler::subscribe(&site.client, framework("peer"), Media::Json).await;
+        let suppress = Call {
+            r#type: Some(call::Type::Suppress.into()),
+            ..Default::default()
+        };
+        peer.call(suppress).await;
+        let agents = [
+            FakeAgent::with(&site.client, recorded_resources(false)).await,
+            FakeAgent::with(&site.client, recorded_resources(true)).await,
+        ];
+        until("both agents serve", async || {
+            let state = site.json("/state").await;
+            (state["activated_slaves"] == 2.0).then_some(())
+        })
+        .await;
+        let state = site.json("/state").await;
+        let master = state["id"].as_str().expect("an id").to_owned();
+        Recorded {
+            site,
+            master,
+            _peer: peer,
+            _agents: agents,
+        }
+    }
+
+    async fn replay(&self, group: &str, names: &[&str]) {
+        for name in names {
+            let recording = Recording::of(&format!("{group}/{name}"));
+            recording.replay(&self.site.client, &self.master).await;
+        }
+    }
+
+    async fn v1(&self, names: &[&str]) {
+        self.replay("operator-master", names).await;
+    }
+
+    async fn v0(&self, names: &[&str]) {
+        self.replay("http-legacy", names).await;
+    }
+
+    /// A step that is not recorded.
+    async fn post(&self, body: serde_json::Value) {
+        let headers = [("Content-Type", "application/json")];
+        let method = tepui_http::Method::POST;
+        let body = body.to_string().into();
+        let client = &self.site.client;
+        let reply = client.request(method, "/api/v1", &headers, body).await;
+        let reply = reply.expect("an answer");
+        assert_eq!(reply.status, tepui_http::StatusCode::OK, "{}", reply.text());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn weights_and_quota_are_answered_as_recorded() {
+    let cluster = Recorded::begin().await;
+    cluster.v1(&["update-weights", "get-weights-set"]).await;
+    cluster.v0(&["get-roles-set"]).await;
+    cluster
+        .v1(&[
+            "update-weights-negative",
+            "update-weights-zero",
+            "update-weights-bad-role",
+        ])
+        .await;
+    cluster
+        .v0(&["put-weights", "put-weights-bad", "put-weights-not-json"])
+        .await;
+    cluster
+        .v1(&["update-weights-star", "update-weights-empty"])
+        .await;
+
+    cluster.v1(&["update-quota", "get-quota-set"]).await;
+    cluster.v0(&["get-quota-set", "get-roles-quota"]).await;
+    cluster
+        .v1(&[
+            "get-roles-quota",
+            "update-quota-too-much",
+            "update-quota-forced",
+            "update-quota-clear-one",
+            "update-quota-guarantee-over-limit",
+            "update-quota-bad-role",
+            "update-quota-negative",
+            "update-quota-same-role-twice",
+            "update-quota-child-over-parent",
+            "update-quota-clear",
+        ])
+        .await;
+    // The recordings that follow show it.
+    let star = serde_json::json!({"role": "*", "guarantees": {"cpus": {"value": 1}}, "limits": {"cpus": {"value": 1}}});
+    cluster
+        .post(
+            serde_json::json!({"type": "UPDATE_QUOTA", "update_quota": {"quota_configs": [star]}}),
+        )
+        .await;
+    cluster
+        .v1(&[
+            "set-quota",
+            "set-quota-again",
+            "set-quota-too-much",
+            "remove-quota",
+        ])
+        .await;
+    cluster
+        .v0(&["post-quota", "get-quota-posted", "delete-quota"])
+        .await;
+    cluster.site.master.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn maintenance_is_answered_as_recorded() {
+    let cluster = Recorded::begin().await;
+    cluster
+        .v1(&[
+            "update-maintenance-schedule",
+            "get-maintenance-schedule-set",
+            "get-maintenance-status-set",
+        ])
+        .await;
+    cluster
+        .v0(&[
+            "get-maintenance-schedule-set",
+            "get-maintenance-status-set",
+            "post-maintenance-schedule-bad",
+            "machine-down-empty",
+            "machine-up-empty",
+        ])
+        .await;
+    cluster
+        .v1(&[
+            "stop-maintenance-not-down",
+            "start-maintenance-unknown",
+            "update-maintenance-schedule-twice",
+            "update-maintenance-schedule-no-machines",
+            "update-maintenance-schedule-negative",
+            "update-maintenance-schedule-clear",
+            "deactivate-agent",
+            "deactivate-agent-unknown",
+            "reactivate-agent",
+            "reactivate-agent-unknown",
+            "drain-agent-duration-as-string",
+            "drain-agent-unknown",
+            "mark-agent-gone-unknown",
+            "mark-agent-gone",
+            "mark-agent-gone-again",
+            "update-maintenance-schedule-2",
+            "start-maintenance",
+            "get-maintenance-status-down",
+            "start-maintenance-again",
+        ])
+        .await;
+    let machine = serde_json::json!({"hostname": "LOCALHOST", "ip": "127.0.0.1"});
+    cluster
+        .post(serde_json::json!({"type": "STOP_MAINTENANCE", "stop_maintenance": {"machines": [machine]}}))
+        .await;
+    cluster.v1(&["get-maintenance-schedule-after-up"]).await;
+    cluster
+        .v1(&["teardown", "teardown-again", "teardown-unknown"])
+        .await;
+    cluster.v0(&["teardown-no-id", "teardown-unknown"]).await;
+    cluster.site.master.stop().await;
+}

@@ -1,0 +1,300 @@
+//! What operators decide: kept by the registry before it is said, and by the ledger whatever is proposed.
+
+mod support;
+
+use support::{World, framework, names};
+use tepui_model::allocation::Fact;
+use tepui_model::id::{AgentId, Role};
+use tepui_proto::Wire;
+use tepui_proto::link::link_frame::Body;
+use tepui_proto::v1::quota::{QuotaConfig, QuotaRequest};
+use tepui_proto::v1::{self, MachineId, WeightInfo, maintenance, value};
+use tepui_state_master::{Effect, OperatorCall, Reply, SessionKey};
+
+const AGENT: &str = "cpus:4;mem:4096";
+
+fn weights(role: &str, weight: f64) -> OperatorCall {
+    let info = WeightInfo {
+        weight,
+        role: Some(role.into()),
+    };
+    OperatorCall::UpdateWeights {
+        weights: vec![Wire(info)],
+    }
+}
+
+fn amount(cpus: f64) -> std::collections::BTreeMap<String, value::Scalar> {
+    [("cpus".to_owned(), value::Scalar { value: cpus })].into()
+}
+
+fn limit(role: &str, cpus: f64) -> OperatorCall {
+    let config = QuotaConfig {
+        role: role.into(),
+        limits: amount(cpus),
+        ..Default::default()
+    };
+    OperatorCall::UpdateQuota {
+        configs: vec![Wire(config)],
+        force: false,
+    }
+}
+
+fn guarantee(role: &str, cpus: f64, force: bool) -> OperatorCall {
+    let guarantee = v1::Resource {
+        name: "cpus".into(),
+        scalar: Some(value::Scalar { value: cpus }),
+        ..Default::default()
+    };
+    OperatorCall::SetQuota {
+        request: Wire(QuotaRequest {
+            force: Some(force),
+            role: Some(role.into()),
+            guarantee: vec![guarantee],
+        }),
+    }
+}
+
+/// The machine of the agent with that session.
+fn machine() -> MachineId {
+    MachineId {
+        hostname: Some("LocalHost".into()),
+        ip: Some("127.0.0.1".into()),
+    }
+}
+
+fn schedule(machines: Vec<MachineId>) -> OperatorCall {
+    let windows = match machines.is_empty() {
+        true => Vec::new(),
+        false => vec![maintenance::Window {
+            machine_ids: machines,
+            unavailability: v1::Unavailability {
+                start: v1::TimeInfo { nanoseconds: 9 },
+                duration: None,
+            },
+        }],
+    };
+    OperatorCall::UpdateMaintenance {
+        schedule: Wire(maintenance::Schedule { windows }),
+    }
+}
+
+fn facts(world: &World) -> impl Iterator<Item = &Fact> {
+    world.all.iter().flat_map(|effect| match effect {
+        Effect::Facts(facts) => facts.as_slice(),
+        _ => &[],
+    })
+}
+
+#[test]
+fn the_next_leader_knows_what_was_decided() {
+    let mut world = World::new();
+    let agent = world.agent(1, AGENT);
+    let calls = [
+        weights("a/b", 2.5),
+        weights("b", 0.0001),
+        limit("peer", 3.0),
+        guarantee("old", 1.0, false),
+        schedule(vec![machine()]),
+        OperatorCall::Deactivate {
+            agent_id: AgentId::from(agent.as_str()),
+        },
+    ];
+    for call in calls {
+        assert_eq!(world.operate(call.clone()), Reply::Ok, "{call:?}");
+    }
+    let mut next = world.failover();
+    let (old, new) = (world.state.view(), next.state.view());
+    assert_eq!(new.globals.weights, old.globals.weights);
+    assert_eq!(new.globals.weights.len(), 2);
+    assert_eq!(new.globals.quotas.len(), 2);
+    assert!(
+        old.globals
+            .quotas
+            .iter()
+            .all(|quota| new.globals.quotas.contains(quota))
+    );
+    assert_eq!(
+        new.globals.maintenance.schedule,
+        old.globals.maintenance.schedule
+    );
+    let told: Vec<&Fact> = facts(&next).collect();
+    assert!(told.contains(&&Fact::Weight(Role::from("a/b"), 2500)));
+    assert!(told.contains(&&Fact::Weight(Role::from("b"), 1)));
+    assert!(
+        told.iter()
+            .any(|fact| matches!(fact, Fact::Quota(role, _) if role.as_str() == "peer"))
+    );
+
+    next.hello(1, Some(&agent), 2);
+    assert_eq!(next.welcome(1), agent);
+    next.sync(1, AGENT, Default::default());
+    let row = next.state.view().agents.iter().next().cloned();
+    let row = row.expect("it is back");
+    assert!(row.deactivated && !row.active);
+    let reactivate = OperatorCall::Reactivate {
+        agent_id: AgentId::from(agent.as_str()),
+    };
+    assert_eq!(next.operate(reactivate), Reply::Ok);
+    let scheduler = next.subscribe(framework("peer", "else"));
+    assert_eq!(next.take_offers(&scheduler).len(), 1);
+    // Back in service is not out of service at the next leader either.
+    assert!(!next.registry.keys().any(|key| key.starts_with("drain/")));
+}
+
+#[test]
+fn changes_are_checked_and_written_one_after_the_other() {
+    let mut world = World::new();
+    world.agent(1, AGENT);
+    world.slow_registry = true;
+    let first = world.operator(guarantee("old", 3.0, false));
+    let same = world.operator(guarantee("old", 1.0, false));
+    let more = world.operator(guarantee("other", 3.0, false));
+    let last = world.operator(OperatorCall::RemoveQuota {
+        role: Role::from("old"),
+    });
+    assert!(world.replies.is_empty(), "nothing is written yet");
+    assert!(world.state.view().globals.quotas.is_empty());
+    world.write();
+    assert_eq!(world.replies[&first], Reply::Ok);
+    assert_eq!(
+        world.replies[&same],
+        Reply::BadRequest(
+            "Failed to validate set quota request: Cannot set quota for role 'old' which already has quota".into()
+        )
+    );
+    assert!(
+        matches!(&world.replies[&more], Reply::Conflict(text) if text.contains("'cpus:6' exceed cluster capacity 'cpus:4; mem:4096'")),
+        "{:?}",
+        world.replies[&more]
+    );
+    assert!(!world.replies.contains_key(&last));
+    world.write();
+    assert_eq!(world.replies[&last], Reply::Ok);
+    let again = world.operate(OperatorCall::RemoveQuota {
+        role: Role::from("old"),
+    });
+    assert!(matches!(again, Reply::BadRequest(_)), "{again:?}");
+}
+
+#[test]
+fn a_limit_holds_whatever_is_proposed() {
+    let mut world = World::new();
+    assert_eq!(world.operate(limit("peer", 9.0)), Reply::Ok);
+    for session in 1..=3 {
+        world.agent(session, AGENT);
+    }
+    // Reservations count although nothing runs on them; what is reserved may be offered beyond the limit.
+    world.agent(4, "cpus:1;cpus(peer/a):1;mem:32");
+    let scheduler = world.subscribe(framework("peer", "peer/a"));
+    let cpus = |offers: &[v1::Offer]| -> Vec<f64> {
+        let of = |offer: &v1::Offer| {
+            let cpus = offer.resources.iter().filter(|one| one.name == "cpus");
+            cpus.filter_map(|one| Some(one.scalar.as_ref()?.value))
+                .sum()
+        };
+        offers.iter().map(of).collect()
+    };
+    let offers = world.take_offers(&scheduler);
+    assert_eq!(cpus(&offers), [4.0, 4.0]);
+    let refused = facts(&world).filter(|fact| matches!(fact, Fact::Refused(_)));
+    assert_eq!(refused.count(), 2);
+
+    let below = world.operate(limit("peer", 8.0));
+    assert!(
+        matches!(&below, Reply::BadRequest(text) if text.contains("consumes 'cpus:9;")),
+        "{below:?}"
+    );
+    assert_eq!(world.operate(limit("peer", 13.0)), Reply::Ok);
+    world.wait(std::time::Duration::from_secs(1));
+    assert_eq!(cpus(&world.take_offers(&scheduler)), [4.0]);
+}
+
+#[test]
+fn an_old_guarantee_makes_room_at_once() {
+    let mut world = World::new();
+    for session in 1..=3 {
+        world.agent(session, AGENT);
+    }
+    let scheduler = world.subscribe(framework("peer", "peer"));
+    assert_eq!(world.take_offers(&scheduler).len(), 3);
+    assert_eq!(world.operate(guarantee("old", 5.0, false)), Reply::Ok);
+    let events = names(&world.take(&scheduler));
+    let rescinded = events.iter().filter(|name| *name == "RESCIND");
+    assert_eq!(rescinded.count(), 2, "{events:?}");
+}
+
+#[test]
+fn an_agent_out_of_service_is_not_offered() {
+    let mut world = World::new();
+    let agent = world.agent(1, AGENT);
+    let agent_id = AgentId::from(agent.as_str());
+    let scheduler = world.subscribe(framework("peer", "peer"));
+    assert_eq!(world.take_offers(&scheduler).len(), 1);
+    let deactivate = OperatorCall::Deactivate {
+        agent_id: agent_id.clone(),
+    };
+    assert_eq!(world.operate(deactivate), Reply::Ok);
+    assert_eq!(names(&world.take(&scheduler)), ["RESCIND"]);
+    world.wait(std::time::Duration::from_secs(3));
+    assert!(world.take_offers(&scheduler).is_empty());
+    let gone = OperatorCall::MarkGone {
+        agent_id: agent_id.clone(),
+        at: world.now.wall,
+    };
+    assert_eq!(world.operate(gone), Reply::Ok);
+    assert_eq!(
+        world.operate(OperatorCall::Reactivate { agent_id }),
+        Reply::BadRequest("Agent is not deactivated".into())
+    );
+    assert!(!world.registry.contains_key(&format!("drain/{agent}")));
+}
+
+#[test]
+fn a_machine_goes_down_and_comes_up() {
+    let mut world = World::new();
+    let agent = world.agent(1, AGENT);
+    let scheduler = world.subscribe(framework("peer", "peer"));
+    assert_eq!(world.take_offers(&scheduler)[0].unavailability, None);
+    assert_eq!(world.operate(schedule(vec![machine()])), Reply::Ok);
+    let events = world.take(&scheduler);
+    assert_eq!(names(&events), ["RESCIND", "OFFERS"]);
+    let offer = &events[1].offers.as_ref().expect("offers").offers[0];
+    let start = offer.unavailability.as_ref().map(|at| at.start.nanoseconds);
+    assert_eq!(start, Some(9));
+
+    world.take_frames(SessionKey(1));
+    let down = OperatorCall::StartMaintenance {
+        machines: vec![Wire(machine())],
+    };
+    assert_eq!(world.operate(down), Reply::Ok);
+    assert_eq!(names(&world.take(&scheduler)), ["RESCIND", "FAILURE"]);
+    let frames = world.take_frames(SessionKey(1));
+    assert!(matches!(frames[..], [Body::Shutdown(_)]), "{frames:?}");
+    assert!(world.state.view().agents.is_empty());
+    world.hello(2, Some(&agent), 2);
+    let frames = world.take_frames(SessionKey(2));
+    assert!(
+        matches!(&frames[..], [Body::Refuse(refuse)] if refuse.reason.contains("down")),
+        "{frames:?}"
+    );
+    let dropped = world.operate(schedule(Vec::new()));
+    assert_eq!(
+        dropped,
+        Reply::BadRequest(
+            r#"Machine '{"hostname":"LocalHost","ip":"127.0.0.1"}' is in DOWN mode and cannot be removed from the schedule"#.into()
+        )
+    );
+    // It stays down at the next leader.
+    let mut next = world.failover();
+    next.hello(1, Some(&agent), 3);
+    let frames = next.take_frames(SessionKey(1));
+    assert!(matches!(frames[..], [Body::Refuse(_)]), "{frames:?}");
+    let up = OperatorCall::StopMaintenance {
+        machines: vec![Wire(machine())],
+    };
+    assert_eq!(next.operate(up), Reply::Ok);
+    next.hello(2, Some(&agent), 4);
+    assert_eq!(next.welcome(2), agent);
+    let maintenance = next.state.view().globals.maintenance.clone();
+    assert!(maintenance.schedule.windows.is_empty() && maintenance.down.is_empty());
+}
