@@ -228,11 +228,10 @@ impl MasterState {
         if let Err(message) = owner.is_new_task(&task) {
             return Err((task, message));
         }
-        let resources = match allocated(&task.resources, &accepted.role) {
+        let resources = match allocated(&mut task.resources, &accepted.role) {
             Ok(resources) => resources,
             Err(message) => return Err((task, message)),
         };
-        task.resources = convert::to_proto(&resources);
         let mut executor = None;
         if let Some(info) = &mut task.executor {
             let framework_id = self.frameworks[&accepted.framework].proto_id();
@@ -275,8 +274,7 @@ impl MasterState {
         accepted: &Accepted,
         executor: &mut ExecutorInfo,
     ) -> Result<Option<ExecutorRow>, String> {
-        let resources = allocated(&executor.resources, &accepted.role)?;
-        executor.resources = convert::to_proto(&resources);
+        allocated(&mut executor.resources, &accepted.role)?;
         let id = ExecutorId::from(executor.executor_id.value.as_str());
         let row = self.executor_row(accepted.framework, accepted.agent, executor);
         let owner = &self.frameworks[&accepted.framework];
@@ -430,14 +428,31 @@ fn tasks_of(operation: offer::Operation) -> Vec<TaskInfo> {
     }
 }
 
-/// Resources of a request in allocated form: schedulers may leave the allocation out.
-pub(crate) fn allocated(messages: &[v1::Resource], role: &Role) -> Result<Resources, String> {
+/// Resources of a request in allocated form: schedulers may leave the allocation out. The messages
+/// get it, too, and otherwise stay as they are: clients are shown what was asked for.
+#[expect(
+    deprecated,
+    reason = "reservations in the older form are brought to the newer one"
+)]
+pub(crate) fn allocated(
+    messages: &mut Vec<v1::Resource>,
+    role: &Role,
+) -> Result<Resources, String> {
     let resources = convert::resources(messages).map_err(|error| error.to_string())?;
-    Ok(resources
+    let resources: Resources = resources
         .into_iter()
         .map(|resource| match resource.allocation_role() {
             Some(_) => resource,
             None => resource.allocated(role.clone()),
         })
-        .collect())
+        .collect();
+    let old = |message: &v1::Resource| message.role.is_some() || message.reservation.is_some();
+    if messages.iter().any(old) {
+        *messages = convert::to_proto(&resources);
+    }
+    for message in messages {
+        let info = message.allocation_info.get_or_insert_default();
+        info.role.get_or_insert_with(|| role.to_string());
+    }
+    Ok(resources)
 }

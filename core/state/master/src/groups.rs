@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 
 use tepui_model::resources::Resources;
 use tepui_model::time::Now;
-use tepui_proto::convert;
 use tepui_proto::v1::{ExecutorInfo, TaskInfo, TaskState, offer, task_status};
 use tepui_view::ExecutorRow;
 
@@ -89,8 +88,7 @@ impl MasterState {
         let mut total = Resources::new();
         let mut each = Vec::new();
         for task in tasks.iter_mut() {
-            let resources = allocated(&task.resources, &accepted.role)?;
-            task.resources = convert::to_proto(&resources);
+            let resources = allocated(&mut task.resources, &accepted.role)?;
             total += &resources;
             each.push(resources);
         }
