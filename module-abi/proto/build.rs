@@ -4,7 +4,14 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost_build::Config;
 
-const FILES: &[&str] = &["common", "authorizer", "allocator", "isolator", "leader"];
+const FILES: &[&str] = &[
+    "common",
+    "authorizer",
+    "allocator",
+    "isolator",
+    "leader",
+    "exporter",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");

@@ -8,7 +8,7 @@ use std::time::Instant;
 use tepui_containerizer::{Exit, Recovered};
 use tepui_executor::Record as PlayedRecord;
 use tepui_http::Router;
-use tepui_http::shared::Shared;
+use tepui_http::shared::{ExporterError, Shared};
 use tepui_model::id::{AgentId, ContainerId, ExecutorId, FrameworkId};
 use tepui_proto::Wire;
 use tepui_state_agent::{
@@ -182,7 +182,12 @@ impl Agent {
 }
 
 /// Adds the agent's own endpoints to a router whose delegate is `slave(1)`.
-pub fn attach_endpoints(agent: &Agent, shared: &Shared, modules: Modules, router: &mut Router) {
+pub fn attach_endpoints(
+    agent: &Agent,
+    shared: &Shared,
+    modules: Modules,
+    router: &mut Router,
+) -> Result<(), ExporterError> {
     shared.register(router, "slave(1)");
     let endpoints = Endpoints {
         handle: agent.handle.clone(),
@@ -195,6 +200,7 @@ pub fn attach_endpoints(agent: &Agent, shared: &Shared, modules: Modules, router
     let endpoints = Arc::new(endpoints);
     crate::metrics::register(&endpoints);
     crate::http::register(endpoints, router);
+    shared.metrics.register_exporters(router)
 }
 
 /// Writes the loaded modules as JSON, for `/tepui/v1/modules`.

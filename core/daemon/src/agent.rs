@@ -47,6 +47,7 @@ async fn run(mut settings: AgentSettings, level: LogLevel) -> anyhow::Result<()>
     let listener = Listener::bind(ServerSettings::new(address)).await?;
     let local = listener.local_addr();
     let shared = shared(&settings, level);
+    start::export(&host, &settings.common.exporters, &shared.metrics).await?;
     let started = Agent::start(
         agent_settings(&settings, local.port())?,
         containers,
@@ -58,7 +59,7 @@ async fn run(mut settings: AgentSettings, level: LogLevel) -> anyhow::Result<()>
     let mut router = Router::with_delegate("slave(1)");
     let modules =
         Arc::new(move || serde_json::to_vec(&host.report()).expect("a report is plain data"));
-    attach_endpoints(&agent, &shared, modules, &mut router);
+    attach_endpoints(&agent, &shared, modules, &mut router)?;
     let server = listener.serve(Arc::new(router));
     start::announce(local);
 

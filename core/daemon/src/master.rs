@@ -87,6 +87,8 @@ async fn parts(
         Some(detector) => LeaderClient::new(loaded(detector).await?),
         None => contender.clone(),
     };
+    let metrics = Metrics::default();
+    start::export(host, &settings.common.exporters, &metrics).await?;
     let report = host.clone();
     Ok(Parts {
         allocator: Box::new(AllocatorClient::new(loaded(allocator).await?)),
@@ -99,7 +101,7 @@ async fn parts(
             serde_json::to_value(report.report()).expect("a report is plain data")
         }),
         logging: Logging::new(0, move |verbosity| level.set_verbosity(verbosity)),
-        metrics: Metrics::default(),
+        metrics,
         files: files(settings),
     })
 }

@@ -29,6 +29,8 @@ pub struct CommonSettings {
     pub module_host: Option<PathBuf>,
     /// Names of the authorizer module.
     pub authorizer: String,
+    /// Modules that serve metrics in their form.
+    pub exporters: Vec<String>,
     /// What `/flags` shows, in this order.
     pub flags: Vec<(String, String)>,
     /// To be logged as warnings at start.
@@ -144,6 +146,10 @@ pub enum Recover {
 }
 
 impl CommonSettings {
+    fn exporters(&self) -> impl Iterator<Item = (&'static str, String)> {
+        self.exporters.iter().map(|name| ("exporter", name.clone()))
+    }
+
     fn host(&self, daemon: &'static str) -> HostSettings {
         let log_level = match self.log.level.as_str() {
             "ERROR" => "error",
@@ -210,12 +216,14 @@ impl MasterSettings {
 
     /// Kind and name of each module that is selected.
     pub fn modules(&self) -> Vec<(&'static str, String)> {
-        vec![
+        let mut modules = vec![
             ("allocator", self.allocator.clone()),
             ("authorizer", self.common.authorizer.clone()),
             ("leader-contender", self.master_contender.clone()),
             ("leader-detector", self.master_detector.clone()),
-        ]
+        ];
+        modules.extend(self.common.exporters());
+        modules
     }
 
     /// Validates what was read.
@@ -293,6 +301,7 @@ impl AgentSettings {
         self.isolation
             .iter()
             .map(|name| ("isolator", name.clone()))
+            .chain(self.common.exporters())
             .collect()
     }
 
@@ -433,6 +442,7 @@ fn common(values: &mut Values, authorizer: String) -> Result<CommonSettings, Fla
         modules: values.modules.clone(),
         module_host: values.path("module_host"),
         authorizer,
+        exporters: values.list("exporters"),
         flags: values.shown().into_iter().collect(),
         notices: values.notices.clone(),
     })

@@ -11,7 +11,9 @@ use anyhow::Context as _;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::unistd::getppid;
-use tepui_http::shared::VersionInfo;
+use tepui_host::ModuleHost;
+use tepui_host::kinds::exporter::ExporterClient;
+use tepui_http::shared::{Metrics, VersionInfo};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -19,6 +21,20 @@ use tracing_subscriber::{EnvFilter, fmt, reload};
 
 use crate::flags::{self, Daemon, FlagError, Values};
 use crate::settings::{CommonSettings, LogSettings};
+
+/// Loads exporter modules, and has them serve metrics.
+///
+/// # Errors
+/// If one cannot be loaded.
+pub async fn export(host: &ModuleHost, names: &[String], metrics: &Metrics) -> anyhow::Result<()> {
+    for name in names {
+        let (host, name) = (host.clone(), name.clone());
+        let loading = tokio::task::spawn_blocking(move || host.load("exporter", &name));
+        let instance = loading.await.context("loading an exporter panicked")??;
+        metrics.export_by(ExporterClient::new(instance));
+    }
+    Ok(())
+}
 
 /// Set by a parent, such as `tepui local`, whose end must be the daemon's end too.
 pub const EXIT_WITH_PARENT: &str = "TEPUI_EXIT_WITH_PARENT";

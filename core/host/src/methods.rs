@@ -1,7 +1,7 @@
 //! Names of methods, for people.
 
 use tepui_module_proto::common::CommonMethod;
-use tepui_module_proto::{allocator, authorizer, isolator, leader};
+use tepui_module_proto::{allocator, authorizer, exporter, isolator, leader};
 
 /// The name of a method, as the contract calls it.
 pub(crate) fn name(kinds: &[String], number: u32) -> &'static str {
@@ -13,6 +13,7 @@ pub(crate) fn name(kinds: &[String], number: u32) -> &'static str {
     let name = match kinds.first().map(String::as_str) {
         Some("allocator") => allocator::Method::try_from(n).map(|m| m.as_str_name()),
         Some("authorizer") => authorizer::Method::try_from(n).map(|m| m.as_str_name()),
+        Some("exporter") => exporter::Method::try_from(n).map(|m| m.as_str_name()),
         Some("isolator") => isolator::Method::try_from(n).map(|m| m.as_str_name()),
         Some("leader-contender" | "leader-detector") => {
             leader::Method::try_from(n).map(|m| m.as_str_name())

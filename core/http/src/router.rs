@@ -69,6 +69,11 @@ impl Router {
         routes.insert(rest.to_owned(), Route { methods, handler });
     }
 
+    /// Whether some route answers a path.
+    pub fn answers(&self, path: &str) -> bool {
+        self.find(path).is_some()
+    }
+
     /// The route for a decoded path, and what of the path follows it.
     fn find(&self, path: &str) -> Option<(&Route, String)> {
         let (first, below) = split_first(path);

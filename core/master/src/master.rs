@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use bytes::Bytes;
-use tepui_http::shared::{Metrics, Shared};
+use tepui_http::shared::{ExporterError, Metrics, Shared};
 use tepui_http::{ListenError, Listener, Response, Server};
 use tepui_link::{MasterEnd, MasterSettings};
 use tepui_proto::Message as _;
@@ -47,6 +47,9 @@ pub enum StartError {
     /// The system gave no thread.
     #[error("cannot start a thread")]
     Thread(#[from] std::io::Error),
+    /// An exporter module cannot be served.
+    #[error(transparent)]
+    Exporter(#[from] ExporterError),
 }
 
 /// A master that serves. Dropping it ends it, [`Master::stop`] waits for that.
@@ -131,7 +134,7 @@ impl Master {
             authorizer,
             store,
         };
-        let server = listener.serve(Arc::new(routes::router(&site)));
+        let server = listener.serve(Arc::new(routes::router(&site)?));
         site.spawn(elect(Arc::clone(&site), candidate, leadership, info));
         Ok(Master { server, site })
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tepui_http::shared::ExporterError;
 use tepui_http::{Method, Request, Response, Router, StatusCode};
 
 use crate::links;
@@ -12,14 +13,15 @@ use crate::v0::{Change, Read};
 const PROCESS: &str = "master";
 
 /// All routes of a master.
-pub(crate) fn router(site: &Arc<Site>) -> Router {
+pub(crate) fn router(site: &Arc<Site>) -> Result<Router, ExporterError> {
     let mut router = Router::with_delegate(PROCESS);
     site.shared.register(&mut router, PROCESS);
     v1(&mut router, site);
     v0(&mut router, site);
     operations(&mut router, site);
     own(&mut router, site);
-    router
+    site.shared.metrics.register_exporters(&mut router)?;
+    Ok(router)
 }
 
 fn v1(router: &mut Router, site: &Arc<Site>) {

@@ -24,12 +24,14 @@ use tepui_module_proto::kind;
 mod allocator;
 mod authorizer;
 mod common;
+mod exporter;
 mod isolator;
 mod leader;
 mod subject;
 
 pub use allocator::allocator;
 pub use authorizer::authorizer;
+pub use exporter::exporter;
 pub use isolator::isolator;
 pub use leader::leader;
 pub use subject::Subject;
@@ -59,6 +61,9 @@ fn check_all(root: RootV1Ref, name: &str, example: &str) -> Result<()> {
     }
     if has(kind::AUTHORIZER) {
         authorizer(&subject)?;
+    }
+    if has(kind::EXPORTER) {
+        exporter(&subject)?;
     }
     if has(kind::ISOLATOR) {
         isolator(&subject, &ContainerConfig::default())?;

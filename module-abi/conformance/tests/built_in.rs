@@ -6,7 +6,7 @@ use std::env;
 use std::path::PathBuf;
 
 use serde_json::json;
-use tepui_module_conformance::{Subject, allocator, authorizer, isolator, leader};
+use tepui_module_conformance::{Subject, allocator, authorizer, exporter, isolator, leader};
 use tepui_module_proto::isolator::ContainerConfig;
 
 fn library(name: &str) -> PathBuf {
@@ -71,6 +71,14 @@ fn round_robin() {
 fn standalone() {
     both("tepui_leaders", "standalone", json!({}), |subject| {
         leader(subject).unwrap()
+    });
+}
+
+#[test]
+fn prometheus() {
+    let settings = json!({"max_series": 100});
+    both("tepui_exporters", "prometheus", settings, |subject| {
+        exporter(subject).unwrap()
     });
 }
 

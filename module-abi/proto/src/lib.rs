@@ -16,7 +16,7 @@ mod launch_plan;
 pub mod note;
 
 pub use generated::tepui::module as common;
-pub use generated::tepui::module::{allocator, authorizer, isolator, leader};
+pub use generated::tepui::module::{allocator, authorizer, exporter, isolator, leader};
 pub use prost::Message;
 
 /// The encoded `FileDescriptorSet` of all payload messages.
@@ -28,6 +28,8 @@ pub mod kind {
     pub const ALLOCATOR: &str = "allocator";
     /// Decides who may do what.
     pub const AUTHORIZER: &str = "authorizer";
+    /// Writes the daemon's metrics in a form of its own.
+    pub const EXPORTER: &str = "exporter";
     /// Prepares, limits and measures containers.
     pub const ISOLATOR: &str = "isolator";
     /// Takes part in the election of a leading master.
@@ -38,6 +40,7 @@ pub mod kind {
     pub const ALL: &[&str] = &[
         ALLOCATOR,
         AUTHORIZER,
+        EXPORTER,
         ISOLATOR,
         LEADER_CONTENDER,
         LEADER_DETECTOR,

@@ -12,12 +12,14 @@ use tepui_module_proto::note::NoteModule;
 
 use crate::failure::undecodable;
 use crate::instance::{self, Service};
-use crate::kinds::{self, Allocator, Authorizer, Isolator, LeaderContender, LeaderDetector};
+use crate::kinds::{
+    self, Allocator, Authorizer, Exporter, Isolator, LeaderContender, LeaderDetector,
+};
 use crate::{Context, Failure, Host, Module, Result, log, macro_support};
 
 /// Makes a library of modules: `export!(authorizer: Mine)`, or several as `export!(isolator: A, isolator: B)`.
 ///
-/// Kinds are `allocator`, `authorizer`, `isolator`, `leader_contender`, `leader_detector`, and `leader` for a type
+/// Kinds are `allocator`, `authorizer`, `exporter`, `isolator`, `leader_contender`, `leader_detector`, and `leader` for a type
 /// that is both of the last two. To be used once, in a crate of type `cdylib`.
 #[macro_export]
 macro_rules! export {
@@ -124,6 +126,7 @@ macro_rules! kinds {
 kinds! {
     allocator(Allocator) = "allocator", kinds::AllocatorService::new, || None;
     authorizer(Authorizer) = "authorizer", kinds::AuthorizerService::new, || None;
+    exporter(Exporter) = "exporter", kinds::ExporterService::new, || None;
     leader_contender(LeaderContender) = "leader-contender", kinds::ContenderService::new, || None;
     leader_detector(LeaderDetector) = "leader-detector", kinds::DetectorService::new, || None;
     leader(LeaderContender, LeaderDetector) =

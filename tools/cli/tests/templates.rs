@@ -3,12 +3,14 @@
 #![expect(unreachable_pub, reason = "in projects of their own these are crates")]
 
 use serde_json::json;
-use tepui_module_conformance::{Subject, allocator, authorizer, isolator, leader};
+use tepui_module_conformance::{Subject, allocator, authorizer, exporter, isolator, leader};
 
 #[path = "../templates/allocator.rs"]
 mod new_allocator;
 #[path = "../templates/authorizer.rs"]
 mod new_authorizer;
+#[path = "../templates/exporter.rs"]
+mod new_exporter;
 #[path = "../templates/isolator.rs"]
 mod new_isolator;
 #[path = "../templates/leader.rs"]
@@ -26,6 +28,12 @@ fn a_new_allocator() {
 fn a_new_authorizer() {
     let root = tepui_module_sdk::linked!(authorizer: new_authorizer::AcmeModule);
     authorizer(&Subject::linked(root, NAME, json!({"users": ["www-data"]}))).unwrap();
+}
+
+#[test]
+fn a_new_exporter() {
+    let root = tepui_module_sdk::linked!(exporter: new_exporter::AcmeModule);
+    exporter(&Subject::linked(root, NAME, json!({"path": "/values"}))).unwrap();
 }
 
 #[test]

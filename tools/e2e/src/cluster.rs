@@ -26,6 +26,23 @@ pub fn bin(name: &str) -> PathBuf {
     path
 }
 
+/// The Python interpreter, with clients of others, that `cargo xtask test` has prepared.
+pub fn python() -> PathBuf {
+    let target = bin("tepui")
+        .ancestors()
+        .nth(2)
+        .expect("binaries lie in target/PROFILE")
+        .to_owned();
+    let python = target.join("python-client/bin/python");
+    assert!(
+        python.exists(),
+        "{} is missing: run `tools/e2e/python/setup.sh {}`",
+        python.display(),
+        target.join("python-client").display()
+    );
+    python
+}
+
 /// The target folder of this test: its executable lies in `deps` below it.
 fn own_target() -> PathBuf {
     let own = std::env::current_exe().expect("a running test has an executable");

@@ -6,6 +6,6 @@ pub mod replay;
 pub mod scheduler;
 pub mod wait;
 
-pub use cluster::{Cluster, Daemon, Scratch, bin};
+pub use cluster::{Cluster, Daemon, Scratch, bin, python};
 pub use scheduler::Scheduler;
 pub use wait::wait_for;

@@ -1,27 +1,9 @@
 //! The unmodified Python client from PyPI.
 
-use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::Value;
-use tepui_e2e::{Cluster, bin};
-
-/// The interpreter that `cargo xtask test` has prepared.
-fn python() -> PathBuf {
-    let target = bin("tepui")
-        .ancestors()
-        .nth(2)
-        .expect("binaries lie in target/PROFILE")
-        .to_owned();
-    let python = target.join("python-client/bin/python");
-    assert!(
-        python.exists(),
-        "{} is missing: run `tools/e2e/python/setup.sh {}`",
-        python.display(),
-        target.join("python-client").display()
-    );
-    python
-}
+use tepui_e2e::{Cluster, python};
 
 #[test]
 fn fifty_tasks_finish() {

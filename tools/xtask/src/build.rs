@@ -31,6 +31,7 @@ pub(crate) fn release() -> Result<Built> {
         "tepui-allocators",
         "tepui-authorizers",
         "tepui-leaders",
+        "tepui-exporters",
         "tepui-isolators",
     ];
     let mut args = vec!["build", "--release", "--locked"];

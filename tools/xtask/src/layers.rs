@@ -103,9 +103,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("isolator-*", &["module-sdk", "isolators-linux"]),
     ("allocator-*", &["module-sdk"]),
     ("authorizer-*", &["module-sdk"]),
+    ("exporter-*", &["module-sdk"]),
     ("leader-*", &["module-sdk"]),
     ("allocators", &["module-sdk", "allocator-*"]),
     ("authorizers", &["module-sdk", "authorizer-*"]),
+    ("exporters", &["module-sdk", "exporter-*"]),
     ("leaders", &["module-sdk", "leader-*"]),
     ("isolators", &["module-sdk", "isolator-*"]),
     // Tools may use everything; nothing may use a tool.

@@ -393,7 +393,8 @@ pub(crate) async fn start_with(
     let agent = Agent::start(settings, containers.clone(), &shared).await;
     let agent = agent.expect("it starts").expect("it goes on");
     let mut router = Router::with_delegate("slave(1)");
-    attach_endpoints(&agent, &shared, Arc::new(|| b"{}".to_vec()), &mut router);
+    let modules = Arc::new(|| b"{}".to_vec());
+    attach_endpoints(&agent, &shared, modules, &mut router).expect("no exporter");
     Running {
         agent,
         server: listener.serve(Arc::new(router)),

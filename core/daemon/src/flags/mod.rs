@@ -86,6 +86,11 @@ const OWN: &[Flag] = &[
         "Directories searched for module libraries, first one first.",
     )
     .group(Group::Modules),
+    list(
+        "exporters",
+        "Exporter modules that serve metrics in their form, such as `prometheus` at `/metrics`.",
+    )
+    .group(Group::Modules),
     path(
         "module_host",
         "The program that tries modules and runs those with run_in = \"process\".",
@@ -97,6 +102,7 @@ const OWN_AGENT: &[Flag] = &[
     OWN[0],
     OWN[1],
     OWN[2],
+    OWN[3],
     path(
         "init",
         "The program that supervises containers (tepui-init).",

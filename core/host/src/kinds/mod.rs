@@ -2,6 +2,7 @@
 
 pub mod allocator;
 pub mod authorizer;
+pub mod exporter;
 pub mod isolator;
 pub mod leader;
 

@@ -17,7 +17,7 @@ use http::Method;
 pub use duration::{parse_duration, parse_number};
 pub use files::{FileError, FileInfo, Files};
 pub use logging::Logging;
-pub use metrics::{Counter, Gauge, Kind, Metrics, Sample, Timer};
+pub use metrics::{Counter, ExporterError, Gauge, Kind, Metrics, Sample, Timer};
 pub use version::VersionInfo;
 
 use crate::request::Request;

@@ -2,16 +2,19 @@
 
 mod allocator;
 mod authorizer;
+mod exporter;
 mod isolator;
 mod leader;
 
 pub use allocator::{Allocator, Explanation, Question};
 pub use authorizer::{Approver, Authorizer, Check};
+pub use exporter::{Exported, Exporter};
 pub use isolator::{Container, ContainerId, Isolator, Limitation, Update};
 pub use leader::{Candidacy, LeaderContender, LeaderDetector};
 
 pub(crate) use allocator::AllocatorService;
 pub(crate) use authorizer::AuthorizerService;
+pub(crate) use exporter::ExporterService;
 pub(crate) use isolator::IsolatorService;
 pub(crate) use leader::{ContenderService, DetectorService, LeaderService};
 

@@ -27,6 +27,7 @@ pub(super) struct Args {
 enum Kind {
     Allocator,
     Authorizer,
+    Exporter,
     Isolator,
     Leader,
 }
@@ -36,6 +37,7 @@ impl Kind {
         match self {
             Kind::Allocator => "allocator",
             Kind::Authorizer => "authorizer",
+            Kind::Exporter => "exporter",
             Kind::Isolator => "isolator",
             Kind::Leader => "leader",
         }
@@ -45,6 +47,7 @@ impl Kind {
         match self {
             Kind::Allocator => include_str!("../../templates/allocator.rs"),
             Kind::Authorizer => include_str!("../../templates/authorizer.rs"),
+            Kind::Exporter => include_str!("../../templates/exporter.rs"),
             Kind::Isolator => include_str!("../../templates/isolator.rs"),
             Kind::Leader => include_str!("../../templates/leader.rs"),
         }
@@ -55,6 +58,7 @@ impl Kind {
         match self {
             Kind::Allocator => format!("allocator = \"{name}\""),
             Kind::Authorizer => format!("authorizers = [\"{name}\"]"),
+            Kind::Exporter => format!("exporters = [\"{name}\"]"),
             Kind::Isolator => format!("isolation = [\"{name}\"]"),
             Kind::Leader => format!("master_contender = \"{name}\"\nmaster_detector = \"{name}\""),
         }
@@ -65,6 +69,7 @@ impl Kind {
         match self {
             Kind::Allocator => json!({"most_per_round": 0}),
             Kind::Authorizer => json!({"users": ["www-data"]}),
+            Kind::Exporter => json!({"path": "/values"}),
             Kind::Isolator => json!({"variable": "GREETING", "value": "hello"}),
             Kind::Leader => json!({}),
         }

@@ -4,6 +4,7 @@
 //! Nothing here is on a hot path: owners count in plain integers, and a source copies them.
 
 mod endpoint;
+mod export;
 mod sample;
 mod timer;
 
@@ -13,9 +14,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, join_all};
+use tepui_host::kinds::exporter::ExporterClient;
 use tepui_proto::v1;
 
 pub(crate) use endpoint::Pace;
+pub use export::ExporterError;
 pub use sample::{Kind, Sample};
 pub use timer::Timer;
 
@@ -72,6 +75,7 @@ struct Table {
     gauges: BTreeMap<String, Gauge>,
     timers: BTreeMap<String, Timer>,
     sources: Vec<Source>,
+    exporters: Vec<Arc<ExporterClient>>,
 }
 
 impl Metrics {
