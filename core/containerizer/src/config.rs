@@ -6,6 +6,7 @@ use tepui_model::{
     id::ContainerId,
     resources::{Resources, Scalar},
 };
+use tepui_module_proto::isolator;
 use tepui_proto::v1;
 
 use crate::Termination;
@@ -22,6 +23,9 @@ pub struct Settings {
     pub init: PathBuf,
     /// Run commands as the user of their configuration; otherwise as the agent's own.
     pub switch_user: bool,
+    /// Resource limits that every container begins with, before those of its isolators: an agent
+    /// that raised its own says what they were.
+    pub rlimits: Vec<isolator::Rlimit>,
     /// How long a supervisor may take to hold its container at the gate, and to open it.
     pub start_timeout: Duration,
     /// For tests of recovery: this process kills itself instead of performing its n-th effect, counted from zero.
@@ -41,6 +45,7 @@ impl Settings {
             runtime_dir: runtime_dir.into(),
             init: init.into(),
             switch_user: nix::unistd::geteuid().is_root(),
+            rlimits: Vec::new(),
             start_timeout: Duration::from_secs(60),
             crash_at_effect: None,
         }

@@ -526,7 +526,7 @@ async fn start(
         sandbox::prepare(&config.sandbox, user.as_ref()).map_err(|error| error.to_string())?;
         std::fs::create_dir_all(&at)
             .map_err(|error| format!("failed to create '{}': {error}", at.display()))?;
-        let spec = launch_spec(&config, &plan, user, &at)?;
+        let spec = launch_spec(&config, &plan, user, &at, &context.settings.rlimits)?;
         let started = context.image.start(spec);
         started.map_err(|error| format!("failed to start a supervisor: {error}"))
     })

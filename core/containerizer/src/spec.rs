@@ -16,6 +16,7 @@ pub(crate) fn launch_spec(
     plan: &LaunchPlan,
     user: Option<User>,
     directory: &Path,
+    rlimits: &[isolator::Rlimit],
 ) -> Result<LaunchSpec, String> {
     let (program, arguments) = command(config, plan);
     Ok(LaunchSpec {
@@ -46,7 +47,12 @@ pub(crate) fn launch_spec(
         environment: environment(config, plan),
         user,
         oom_score_adj: plan.oom_score_adj,
-        rlimits: plan.rlimits.iter().map(rlimit).collect::<Result<_, _>>()?,
+        // The later of two wins.
+        rlimits: rlimits
+            .iter()
+            .chain(&plan.rlimits)
+            .map(rlimit)
+            .collect::<Result<_, _>>()?,
     })
 }
 
@@ -184,7 +190,7 @@ mod tests {
             arguments: vec!["x".to_owned()],
         });
         let plan = LaunchPlan::none().env("A", "planned").env("B", "planned");
-        let spec = launch_spec(&shell, &plan, None, Path::new("/r")).unwrap();
+        let spec = launch_spec(&shell, &plan, None, Path::new("/r"), &[]).unwrap();
         assert_eq!(
             (spec.program, spec.arguments),
             (
@@ -205,7 +211,7 @@ mod tests {
             value: "/bin/x".to_owned(),
             arguments: vec!["zero".to_owned(), String::new(), "*".to_owned()],
         });
-        let spec = launch_spec(&direct, &LaunchPlan::none(), None, Path::new("/r")).unwrap();
+        let spec = launch_spec(&direct, &LaunchPlan::none(), None, Path::new("/r"), &[]).unwrap();
         assert_eq!(
             spec.arguments,
             ["zero".into(), "".into(), OsString::from("*")]

@@ -12,6 +12,7 @@ use tepui_host::kinds::isolator::IsolatorClient;
 use tepui_http::shared::{Files, Logging, Metrics, Shared, VersionInfo};
 use tepui_http::{Listener, Router, ServerSettings};
 use tepui_model::Attributes;
+use tepui_module_proto::isolator::Rlimit;
 use tepui_proto::json;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -116,6 +117,13 @@ async fn containerizer(
         init(settings)?,
     );
     own.switch_user = settings.switch_user;
+    let (soft, hard) = start::allow_open_files().context("cannot raise the limit of open files")?;
+    // Programs that use select(2) break with more than they expect.
+    own.rlimits = vec![Rlimit {
+        r#type: "NOFILE".to_owned(),
+        soft: Some(soft),
+        hard: Some(hard),
+    }];
     Ok(Arc::new(Containerizer::new(own, isolators)?))
 }
 

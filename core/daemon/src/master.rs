@@ -35,6 +35,7 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(settings: MasterSettings, level: LogLevel) -> anyhow::Result<()> {
+    start::allow_open_files().context("cannot raise the limit of open files")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let store = store(&settings)?;

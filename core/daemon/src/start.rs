@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::getppid;
 use tepui_host::ModuleHost;
@@ -181,6 +182,14 @@ pub fn announce(address: SocketAddr) {
     let mut out = std::io::stdout().lock();
     // Nobody has to read it.
     let _ = writeln!(out, "listening on http://{address}").and_then(|()| out.flush());
+}
+
+/// Lets this process open as many files as the system allows it: a connection or a container
+/// takes one or two, and the usual 1,024 are few. The limits as they were, soft and hard.
+pub fn allow_open_files() -> nix::Result<(u64, u64)> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    Ok((soft, hard))
 }
 
 /// Ends this process with its parent where the environment asks for it.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tepui_e2e::cluster::wait_clean;
@@ -287,6 +288,34 @@ fn arguments_and_environment_arrive_unchanged() {
     assert_eq!(seen[2], sandbox, "the task starts in its sandbox");
     let expected = format!("/frameworks/{}/executors/echo/runs/", scheduler.id.value);
     assert!(sandbox.contains(&expected), "{sandbox}");
+    agent.stop(Signal::SIGUSR1);
+    wait_clean(bench.scratch.path());
+}
+
+#[test]
+fn daemons_may_open_many_files_and_tasks_as_many_as_ever() {
+    let bench = Bench::new();
+    let agent = bench.agent(&[]);
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit that exists");
+    for daemon in [&bench.master, &agent] {
+        let limits = fs::read_to_string(format!("/proc/{}/limits", daemon.pid()));
+        let limits = limits.expect("a running process");
+        let files = limits
+            .lines()
+            .find(|line| line.starts_with("Max open files"));
+        let files: Vec<&str> = files
+            .expect("of every process")
+            .split_whitespace()
+            .collect();
+        assert_eq!(files[3..5], [hard.to_string(), hard.to_string()]);
+    }
+    let out = bench.scratch.path().join("limits");
+    let command = format!("(ulimit -Sn; ulimit -Hn) > {}", out.display());
+    let mut scheduler = bench.scheduler(true);
+    scheduler.launch(vec![task("limits", &command, 0.1, 32.0)]);
+    scheduler.wait_state("limits", TaskState::TaskFinished);
+    let seen = fs::read_to_string(out).expect("the task wrote it");
+    assert_eq!(seen, format!("{soft}\n{hard}\n"));
     agent.stop(Signal::SIGUSR1);
     wait_clean(bench.scratch.path());
 }

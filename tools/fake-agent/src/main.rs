@@ -4,8 +4,9 @@
 
 mod agent;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -14,6 +15,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tepui_http::Client;
 use tepui_link::{AgentEnd, AgentEvent, AgentSession, AgentSettings, AgentUpdate};
 use tepui_proto::convert;
+use tepui_proto::link::refuse::Code;
 use tokio::sync::{Notify, mpsc};
 
 use crate::agent::FakeAgent;
@@ -97,16 +99,22 @@ fn allow_files(needed: usize) -> Result<()> {
 struct Registered {
     count: AtomicUsize,
     changed: Notify,
+    attempts: AtomicU64,
 }
 
 impl Registered {
+    /// A number greater than those before it.
+    fn attempt(&self) -> u64 {
+        self.attempts.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
     fn add(&self) {
         self.count.fetch_add(1, Ordering::Relaxed);
         self.changed.notify_one();
     }
 
-    fn remove(&self, n: usize) {
-        self.count.fetch_sub(n, Ordering::Relaxed);
+    fn remove(&self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
         self.changed.notify_one();
     }
 }
@@ -132,58 +140,80 @@ async fn report(registered: &Registered, all: usize) -> Result<()> {
 
 /// Keeps the agents of one connection registered.
 async fn serve(client: Client, mut agents: Vec<FakeAgent>, registered: Arc<Registered>) {
-    for attempt in 1.. {
-        if let Err(error) = connection(&client, &mut agents, &registered, attempt).await {
-            // The first of many says it for all.
-            if attempt % 50 == 1 {
-                eprintln!("{}: {error:#}", client.authority());
-            }
-        }
+    loop {
+        // A master that is not there is what this is for.
+        let _ = connection(&client, &mut agents, &registered).await;
         tokio::time::sleep(RETRY.mul_f64(0.5 + fastrand::f64())).await;
     }
 }
 
-/// One connection, until it ends.
+/// One connection, until it ends. A session that the master ends or refuses is opened anew.
 async fn connection(
     client: &Client,
     agents: &mut [FakeAgent],
     registered: &Registered,
-    attempt: u64,
 ) -> Result<()> {
     let upgrade = client.upgrade(tepui_link::PATH, tepui_link::UPGRADE, &[]);
     let (inbox, mut events) = mpsc::channel(INBOX);
     let (end, run) = AgentEnd::start(upgrade.await?, AgentSettings::default(), inbox);
-    let run = tokio::spawn(run);
-    let sessions: Vec<AgentSession> = agents
-        .iter()
-        .map(|agent| end.open(agent.hello(attempt)))
-        .collect();
-    let first = sessions.first().map_or(0, AgentSession::number);
-    let mut there = 0;
-    while let Some(AgentEvent { session, event }) = events.recv().await {
-        let index = (session - first) as usize;
-        let (agent, session) = (&mut agents[index], &sessions[index]);
+    tokio::spawn(run);
+    let mut sessions = Sessions::default();
+    let mut closed: Vec<usize> = (0..agents.len()).collect();
+    let mut wait = Duration::ZERO;
+    loop {
+        let event = tokio::select! {
+            event = events.recv() => event,
+            () = tokio::time::sleep(wait), if !closed.is_empty() => {
+                for index in closed.drain(..) {
+                    let session = end.open(agents[index].hello(registered.attempt()));
+                    sessions.open.insert(session.number(), (index, session));
+                }
+                wait = RETRY;
+                continue;
+            }
+        };
+        let Some(AgentEvent { session, event }) = event else {
+            break;
+        };
+        let Some((index, link)) = sessions.open.get(&session) else {
+            continue;
+        };
+        let agent = &mut agents[*index];
         match event {
             AgentUpdate::Welcome(welcome) => {
                 // An error means that the session is over, which the next event says.
-                let _ = session.sync(agent.welcome(&welcome));
+                let _ = link.sync(agent.welcome(&welcome));
                 if let Some(pending) = agent.pending() {
-                    let _ = session.send(pending);
+                    let _ = link.send(pending);
                 }
-                there += 1;
+                sessions.welcomed.insert(session);
                 registered.add();
             }
             AgentUpdate::Command(command) => {
                 if let Some(answer) = agent.command(*command) {
-                    let _ = session.send(answer);
+                    let _ = link.send(answer);
                 }
             }
-            AgentUpdate::Refused(refuse) => eprintln!("{}: {}", refuse.code, refuse.reason),
-            // The others of this connection come back with it.
-            AgentUpdate::Closed(_) => break,
+            // Many that come at once are asked to come back.
+            AgentUpdate::Refused(refuse) if refuse.code() == Code::Busy => {}
+            AgentUpdate::Refused(refuse) => eprintln!("{}", refuse.reason),
+            AgentUpdate::Closed(_) => {
+                closed.push(*index);
+                sessions.open.remove(&session);
+                if sessions.welcomed.remove(&session) {
+                    registered.remove();
+                }
+            }
         }
     }
-    registered.remove(there);
-    run.abort();
     Ok(())
+}
+
+/// The sessions of a connection.
+#[derive(Default)]
+struct Sessions {
+    /// By number: which agent's, and the way to the master.
+    open: BTreeMap<u32, (usize, AgentSession)>,
+    /// Those that the master took.
+    welcomed: BTreeSet<u32>,
 }

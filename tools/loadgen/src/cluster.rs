@@ -1,90 +1,175 @@
-//! `tepui local` under measurement.
+//! The daemons under measurement: those of this build, beside this executable.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, SysconfVar, sysconf};
+
+/// A process and what it says.
+struct Process {
+    child: Child,
+    lines: std::io::Lines<BufReader<ChildStdout>>,
+}
+
+impl Process {
+    fn start(name: &str, args: &[&str]) -> Result<Self> {
+        let program = std::env::current_exe()?.with_file_name(name);
+        let mut child = Command::new(&program)
+            .args(args)
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start {}", program.display()))?;
+        let output = child.stdout.take().expect("the output is piped");
+        let lines = BufReader::new(output).lines();
+        Ok(Self { child, lines })
+    }
+
+    /// Waits for a line that begins so; its next word.
+    fn says(&mut self, prefix: &str) -> Result<String> {
+        let mut lines = self.lines.by_ref().map_while(Result::ok);
+        let rest = lines.find_map(|line| Some(line.strip_prefix(prefix)?.to_owned()));
+        let rest = rest.with_context(|| format!("ended before it said `{prefix}`"))?;
+        Ok(rest.split_whitespace().next().unwrap_or("").to_owned())
+    }
+
+    fn end(&mut self, signal: Signal) {
+        let _ = kill(Pid::from_raw(self.child.id().cast_signed()), signal);
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end(Signal::SIGINT);
+    }
+}
 
 /// A cluster of this build, ended when dropped.
 pub(crate) struct Cluster {
-    child: Child,
+    /// `tepui local`, or the master.
+    main: Process,
+    agents: Option<Process>,
     /// The master's address.
     pub(crate) master: String,
     /// When the process was started.
     pub(crate) started: Instant,
-    _dir: tempfile::TempDir,
+    flags: Vec<String>,
+    dir: tempfile::TempDir,
 }
 
 impl Cluster {
-    /// Starts `tepui local`, which lies beside this executable, and waits until its agents are there.
+    /// Starts `tepui local` and waits until its agents are there.
     pub(crate) fn start(args: &[&str]) -> Result<Self> {
-        let dir = tempfile::Builder::new()
-            .prefix("tepui-loadgen-")
-            .tempdir()?;
-        std::fs::set_permissions(
-            dir.path(),
-            std::os::unix::fs::PermissionsExt::from_mode(0o755),
-        )?;
-        let tepui = std::env::current_exe()?.with_file_name("tepui");
+        let dir = folder()?;
+        let path = dir.path().to_str().context("a folder in UTF-8")?;
         let started = Instant::now();
-        let mut child = Command::new(&tepui)
-            .args(["local", "--port", "0", "--agent-port", "0", "--work-dir"])
-            .arg(dir.path())
-            .args(args)
-            .stdout(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("cannot start {}", tepui.display()))?;
-        let lines = BufReader::new(child.stdout.take().expect("the output is piped")).lines();
-        let master = lines
-            .map_while(Result::ok)
-            .find_map(|line| {
-                Some(
-                    line.strip_prefix("ready: master http://")?
-                        .split_whitespace()
-                        .next()?
-                        .to_owned(),
-                )
-            })
-            .context("tepui local ended before it was ready")?;
+        let fixed = [
+            "local",
+            "--port",
+            "0",
+            "--agent-port",
+            "0",
+            "--work-dir",
+            path,
+        ];
+        let mut main = Process::start("tepui", &[&fixed, args].concat())?;
+        let master = main.says("ready: master http://")?;
         Ok(Self {
-            child,
+            main,
+            agents: None,
             master,
             started,
-            _dir: dir,
+            flags: Vec::new(),
+            dir,
         })
     }
 
-    /// Processes of the cluster whose executable has this name.
+    /// Starts a master and as many fake agents, and waits until they are registered.
+    pub(crate) fn large(agents: usize, per_connection: usize, flags: &[&str]) -> Result<Self> {
+        let dir = folder()?;
+        let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
+        let started = Instant::now();
+        let (main, master) = start_master("0", dir.path(), &flags)?;
+        let agents_flag = format!("--agents={agents}");
+        let shared = format!("--per-connection={per_connection}");
+        let args = ["--master", &master, &agents_flag, &shared];
+        let mut fake = Process::start("tepui-fake-agent", &args)?;
+        fake.says("registered ")?;
+        Ok(Self {
+            main,
+            agents: Some(fake),
+            master,
+            started,
+            flags,
+            dir,
+        })
+    }
+
+    /// Kills the master of a large cluster and starts the next one in its place; the time of the
+    /// start. [`Cluster::wait_agents`] says when the agents are back.
+    pub(crate) fn replace_master(&mut self) -> Result<Instant> {
+        self.main.end(Signal::SIGKILL);
+        if let Some(agents) = &mut self.agents {
+            agents.says("disconnected")?;
+        }
+        let port = self.master.rsplit(':').next().unwrap_or("0").to_owned();
+        let started = Instant::now();
+        let (main, master) = start_master(&port, self.dir.path(), &self.flags)?;
+        (self.main, self.master) = (main, master);
+        Ok(started)
+    }
+
+    /// Waits until all fake agents are registered again.
+    pub(crate) fn wait_agents(&mut self) -> Result<()> {
+        let agents = self.agents.as_mut().context("no fake agents")?;
+        agents.says("registered ").map(drop)
+    }
+
+    /// The master of a large cluster.
+    pub(crate) fn master_pid(&self) -> u32 {
+        self.main.child.id()
+    }
+
+    /// Child processes of `tepui local` whose executable has this name.
     pub(crate) fn processes(&self, name: &str) -> Vec<u32> {
-        let parent = self.child.id();
+        let parent = self.main.child.id();
         let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
         pids.filter(|pid| {
             let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            let field = |key: &str| {
-                status
-                    .lines()
-                    .find_map(|line| line.strip_prefix(key))
-                    .unwrap_or("")
-                    .trim()
-                    .to_owned()
-            };
             // The kernel keeps 15 bytes of a name.
-            field("Name:") == name[..name.len().min(15)] && field("PPid:") == parent.to_string()
+            *field(&status, "Name:") == name[..name.len().min(15)]
+                && field(&status, "PPid:") == parent.to_string()
         })
         .collect()
     }
 }
 
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        let _ = kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGINT);
-        let _ = self.child.wait();
-    }
+fn folder() -> Result<tempfile::TempDir> {
+    let dir = tempfile::Builder::new()
+        .prefix("tepui-loadgen-")
+        .tempdir()?;
+    // Tasks run as others than root.
+    let all = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(dir.path(), all)?;
+    Ok(dir)
+}
+
+fn start_master(port: &str, dir: &Path, flags: &[String]) -> Result<(Process, String)> {
+    let fixed = [
+        "--ip=127.0.0.1".to_owned(),
+        "--hostname=localhost".to_owned(),
+        format!("--port={port}"),
+        format!("--work_dir={}", dir.join("master").display()),
+    ];
+    let args: Vec<&str> = fixed.iter().chain(flags).map(String::as_str).collect();
+    let mut master = Process::start("tepui-master", &args)?;
+    let address = master.says("listening on http://")?;
+    Ok((master, address))
 }
 
 /// Memory of a process, in KiB.
@@ -103,18 +188,31 @@ pub(crate) fn memory(pid: u32) -> Result<Memory> {
         .join("smaps_rollup");
     let text = std::fs::read_to_string(&path)
         .with_context(|| format!("cannot read {}", path.display()))?;
-    let field = |key: &str| -> u64 {
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix(key))
-            .unwrap_or("0");
-        line.split_whitespace()
-            .next()
-            .and_then(|number| number.parse().ok())
-            .unwrap_or(0)
+    let kib = |key: &str| {
+        let number = field(&text, key).split_whitespace().next();
+        number.and_then(|number| number.parse().ok()).unwrap_or(0)
     };
     Ok(Memory {
-        rss: field("Rss:"),
-        pss: field("Pss:"),
+        rss: kib("Rss:"),
+        pss: kib("Pss:"),
     })
+}
+
+/// Processor time that a process has used.
+pub(crate) fn processor_time(pid: u32) -> Result<Duration> {
+    let path = format!("/proc/{pid}/stat");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    // The name, which may hold anything, ends with the last parenthesis; user and system time are
+    // the 14th and 15th field.
+    let rest = text.rsplit(')').next().unwrap_or("");
+    let fields = rest.split_whitespace().skip(11).take(2);
+    let ticks: u64 = fields.filter_map(|field| field.parse::<u64>().ok()).sum();
+    let per_second = sysconf(SysconfVar::CLK_TCK)?.context("the system has ticks")?;
+    Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
+}
+
+/// The rest of the line of `text` that begins so.
+fn field<'a>(text: &'a str, key: &str) -> &'a str {
+    let rest = text.lines().find_map(|line| line.strip_prefix(key));
+    rest.unwrap_or("").trim()
 }

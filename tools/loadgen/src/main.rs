@@ -2,16 +2,13 @@
 //! docs/PERFORMANCE.md keeps them.
 
 mod cluster;
+mod framework;
+mod http;
+mod large;
+mod single;
 
-use std::time::{Duration, Instant};
-
-use anyhow::{Context, Result, bail};
-use clap::{Parser, Subcommand};
-use tepui_http::scheduler_client::command_task;
-use tepui_http::{Client, SchedulerClient};
-use tepui_proto::v1::{self, TaskState, scheduler};
-
-use crate::cluster::{Cluster, memory};
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
 
 #[derive(Parser)]
 #[command(
@@ -37,6 +34,9 @@ enum Measurement {
         /// How many declines
         #[arg(long, default_value_t = 2000)]
         cycles: usize,
+        /// Fake agents instead of the one real agent
+        #[arg(long)]
+        agents: Option<usize>,
     },
     /// P8: from the start of `tepui local` until the first offer and the first running task
     Start {
@@ -44,201 +44,48 @@ enum Measurement {
         #[arg(long, default_value_t = 5)]
         runs: usize,
     },
+    /// P3, P5, P9: tasks on many fake agents, then `/master/state` and GET_STATE, alone and polled
+    State {
+        #[command(flatten)]
+        size: Size,
+        /// Who ask for `/master/state` again and again while the latency of calls is measured
+        #[arg(long, default_value_t = 10)]
+        pollers: usize,
+    },
+    /// P1: from the start of a new leader until all fake agents are back with their tasks
+    Failover {
+        #[command(flatten)]
+        size: Size,
+    },
+}
+
+/// Size of a cluster of fake agents.
+#[derive(Args, Clone, Copy)]
+struct Size {
+    /// How many fake agents
+    #[arg(long, default_value_t = 1000)]
+    agents: usize,
+    /// How many of them share a connection
+    #[arg(long, default_value_t = 4)]
+    per_connection: usize,
+    /// Running tasks on each
+    #[arg(long, default_value_t = 10)]
+    running: usize,
+    /// Tasks on each that have finished
+    #[arg(long, default_value_t = 10)]
+    finished: usize,
+    /// Labels of each task
+    #[arg(long, default_value_t = 10)]
+    labels: usize,
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     match Cli::parse().command {
-        Measurement::Memory { tasks } => measure_memory(tasks).await,
-        Measurement::Turnaround { cycles } => measure_turnaround(cycles).await,
-        Measurement::Start { runs } => measure_start(runs).await,
+        Measurement::Memory { tasks } => single::memory(tasks).await,
+        Measurement::Turnaround { cycles, agents } => single::turnaround(cycles, agents).await,
+        Measurement::Start { runs } => single::start(runs).await,
+        Measurement::State { size, pollers } => large::state(size, pollers).await,
+        Measurement::Failover { size } => large::failover(size).await,
     }
-}
-
-async fn measure_memory(tasks: usize) -> Result<()> {
-    let cluster = Cluster::start(&[])?;
-    // Idle: the first batch of allocations has passed.
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    for name in ["tepui-master", "tepui-agent"] {
-        for pid in cluster.processes(name) {
-            let memory = memory(pid)?;
-            println!(
-                "{name} idle: {:.1} MiB resident, {:.1} MiB proportional",
-                mib(memory.rss),
-                mib(memory.pss)
-            );
-        }
-    }
-    let agent = *cluster
-        .processes("tepui-agent")
-        .first()
-        .context("no agent")?;
-    let before = memory(agent)?;
-    let mut framework = subscribe(&cluster.master, "memory").await?;
-    let offer = offers(&mut framework).await?.pop().context("no offer")?;
-    let ids: Vec<String> = (0..tasks).map(|n| format!("m{n}")).collect();
-    launch(&framework, &offer, &ids, "exec sleep 1000", 0.01, 4.0).await?;
-    wait_state(&mut framework, tasks, TaskState::TaskRunning).await?;
-    let inits: Vec<u64> = init_processes()
-        .into_iter()
-        .filter_map(|pid| Some(memory(pid).ok()?.pss))
-        .collect();
-    let after = memory(agent)?;
-    let per_task = inits.iter().sum::<u64>() as f64 / tasks as f64;
-    let in_agent = after.pss.saturating_sub(before.pss) as f64 / tasks as f64;
-    println!(
-        "{tasks} tasks: {per_task:.0} KiB a task in supervisor and first process, {in_agent:.0} KiB in the agent"
-    );
-    Ok(framework.bare(scheduler::call::Type::Teardown).await?)
-}
-
-/// Supervisors and first processes. They outlive the agent, so they are not its children; those of
-/// other clusters on this machine are counted too.
-fn init_processes() -> Vec<u32> {
-    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| {
-        // Executed from a sealed memfd, whose name the link keeps.
-        std::fs::read_link(format!("/proc/{pid}/exe"))
-            .is_ok_and(|exe| exe.to_string_lossy().contains("tepui-init"))
-    })
-    .collect()
-}
-
-async fn measure_turnaround(cycles: usize) -> Result<()> {
-    let cluster = Cluster::start(&[])?;
-    let mut one = subscribe(&cluster.master, "one").await?;
-    let mut held = offers(&mut one).await?;
-    let mut two = subscribe(&cluster.master, "two").await?;
-    let mut times = Vec::with_capacity(cycles);
-    for _ in 0..cycles {
-        let begun = Instant::now();
-        decline(&one, held).await?;
-        held = offers(&mut two).await?;
-        times.push(begun.elapsed());
-        std::mem::swap(&mut one, &mut two);
-    }
-    println!(
-        "DECLINE until OFFERS at another framework, one agent, {cycles} cycles: {}",
-        quantiles(&mut times)
-    );
-    two.bare(scheduler::call::Type::Teardown).await?;
-    let begun = Instant::now();
-    for _ in 0..cycles {
-        decline(&one, held).await?;
-        one.bare(scheduler::call::Type::Revive).await?;
-        held = offers(&mut one).await?;
-    }
-    let rate = cycles as f64 / begun.elapsed().as_secs_f64();
-    println!("DECLINE + REVIVE until OFFERS at the same framework: {rate:.0} cycles/s");
-    Ok(one.bare(scheduler::call::Type::Teardown).await?)
-}
-
-async fn measure_start(runs: usize) -> Result<()> {
-    let (mut ready, mut offered, mut running) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..runs {
-        let cluster = Cluster::start(&[])?;
-        ready.push(cluster.started.elapsed());
-        let mut framework = subscribe(&cluster.master, "start").await?;
-        let offer = offers(&mut framework).await?.pop().context("no offer")?;
-        offered.push(cluster.started.elapsed());
-        launch(
-            &framework,
-            &offer,
-            &["first".to_owned()],
-            "sleep 100",
-            0.1,
-            32.0,
-        )
-        .await?;
-        wait_state(&mut framework, 1, TaskState::TaskRunning).await?;
-        running.push(cluster.started.elapsed());
-        framework.bare(scheduler::call::Type::Teardown).await?;
-    }
-    println!("{runs} starts; until ready: {}", quantiles(&mut ready));
-    println!("until the first offer: {}", quantiles(&mut offered));
-    println!("until the first task runs: {}", quantiles(&mut running));
-    Ok(())
-}
-
-async fn subscribe(master: &str, name: &str) -> Result<SchedulerClient> {
-    let info = v1::FrameworkInfo {
-        user: "root".to_owned(),
-        name: name.to_owned(),
-        ..Default::default()
-    };
-    Ok(SchedulerClient::subscribe(&Client::new(master)?, info).await?)
-}
-
-/// The next offers; other events are passed over.
-async fn offers(framework: &mut SchedulerClient) -> Result<Vec<v1::Offer>> {
-    loop {
-        if let Some(offers) = framework.next().await?.offers {
-            return Ok(offers.offers);
-        }
-    }
-}
-
-async fn decline(framework: &SchedulerClient, offers: Vec<v1::Offer>) -> Result<()> {
-    Ok(framework
-        .decline(offers.into_iter().map(|offer| offer.id).collect(), 0.0)
-        .await?)
-}
-
-async fn launch(
-    framework: &SchedulerClient,
-    offer: &v1::Offer,
-    ids: &[String],
-    command: &str,
-    cpus: f64,
-    mem: f64,
-) -> Result<()> {
-    let task = |id: &String| v1::TaskInfo {
-        agent_id: offer.agent_id.clone(),
-        ..command_task(id, command, cpus, mem)
-    };
-    Ok(framework
-        .launch(offer.id.clone(), ids.iter().map(task).collect(), 0.0)
-        .await?)
-}
-
-/// Takes events until as many tasks have reached a state; every update is acknowledged.
-async fn wait_state(framework: &mut SchedulerClient, count: usize, state: TaskState) -> Result<()> {
-    let mut reached = 0;
-    while reached < count {
-        let Some(update) = framework.next().await?.update else {
-            continue;
-        };
-        let status = update.status;
-        if status.state() == state {
-            reached += 1;
-        } else if matches!(
-            status.state(),
-            TaskState::TaskFailed | TaskState::TaskError | TaskState::TaskLost
-        ) {
-            bail!(
-                "{}: {} {}",
-                status.task_id.value,
-                status.state().as_str_name(),
-                status.message()
-            );
-        }
-        framework.acknowledge(&status).await?;
-    }
-    Ok(())
-}
-
-fn mib(kib: u64) -> f64 {
-    kib as f64 / 1024.0
-}
-
-fn quantiles(times: &mut [Duration]) -> String {
-    times.sort();
-    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1000.0;
-    format!(
-        "median {:.2} ms, p90 {:.2} ms, max {:.2} ms",
-        at(0.5),
-        at(0.9),
-        at(1.0)
-    )
 }

@@ -1,0 +1,231 @@
+//! Measurements of a master with many agents, which are fake.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use futures::FutureExt as _;
+use futures::future::try_join_all;
+use prost::Message;
+use tepui_http::{Client, SchedulerClient};
+use tepui_proto::v1::{self, TaskState, master, scheduler};
+
+use crate::Size;
+use crate::cluster::{Cluster, memory, processor_time};
+use crate::framework::{mib, quantiles, subscribe, tasks};
+use crate::http::{fetch, get, post_protobuf};
+
+/// How often each question is asked.
+const RUNS: usize = 5;
+
+/// Most updates that are acknowledged at once.
+const BATCH: usize = 64;
+
+/// How long pollers ask.
+const POLLING: Duration = Duration::from_secs(20);
+
+/// P3, P3b, P5 and P9.
+pub(crate) async fn state(size: Size, pollers: usize) -> Result<()> {
+    let (cluster, mut framework) = filled(size).await?;
+    let address = &cluster.master;
+    let call = master::Call {
+        r#type: Some(master::call::Type::GetState.into()),
+        ..Default::default()
+    };
+    let questions = [
+        ("/master/state", get("/master/state")),
+        (
+            "GET_STATE protobuf",
+            post_protobuf("/api/v1", &call.encode_to_vec()),
+        ),
+    ];
+    for (name, request) in &questions {
+        let (mut first, mut last, mut bytes) = (Vec::new(), Vec::new(), 0);
+        for _ in 0..RUNS {
+            let arrival = fetch(address, request).await?;
+            first.push(arrival.first);
+            last.push(arrival.last);
+            bytes = arrival.bytes;
+        }
+        println!(
+            "{name}, {} MiB; first byte: {}",
+            bytes >> 20,
+            quantiles(&mut first)
+        );
+        println!("{name}; last byte: {}", quantiles(&mut last));
+    }
+    println!(
+        "calls alone: {}",
+        quantiles(&mut latencies(&mut framework).await?)
+    );
+    let polled = polled(address, pollers, latencies(&mut framework)).await?;
+    let (mut times, answers) = (polled.0?, polled.1);
+    println!(
+        "calls beside {pollers} pollers ({answers} answers): {}",
+        quantiles(&mut times)
+    );
+    Ok(framework.bare(scheduler::call::Type::Teardown).await?)
+}
+
+/// P1 and P9.
+pub(crate) async fn failover(size: Size) -> Result<()> {
+    let (mut cluster, framework) = filled(Size {
+        finished: 0,
+        ..size
+    })
+    .await?;
+    let tasks = size.agents * size.running;
+    let started = cluster.replace_master()?;
+    cluster.wait_agents()?;
+    println!(
+        "{} agents with {tasks} tasks: back after {:.2} s, {:.1} MiB",
+        size.agents,
+        started.elapsed().as_secs_f64(),
+        mib(memory(cluster.master_pid())?.rss)
+    );
+    let seen = Client::new(&cluster.master)?
+        .get("/metrics/snapshot")
+        .await?;
+    let seen: serde_json::Value = serde_json::from_slice(&seen.body)?;
+    let running = seen["master/tasks_running"].as_f64().unwrap_or(0.0);
+    ensure!(
+        running == tasks as f64,
+        "{running} of {tasks} tasks are running"
+    );
+    drop(framework);
+    Ok(())
+}
+
+/// A cluster with all its tasks, and their framework.
+async fn filled(size: Size) -> Result<(Cluster, SchedulerClient)> {
+    let completed = size.agents * size.finished;
+    let keep = format!("--max_completed_tasks_per_framework={}", completed.max(1));
+    let begun = Instant::now();
+    let cluster = Cluster::large(size.agents, size.per_connection, &[&keep])?;
+    println!(
+        "{} agents registered after {:.2} s",
+        size.agents,
+        begun.elapsed().as_secs_f64()
+    );
+    let empty = memory(cluster.master_pid())?.rss;
+    let (begun, used) = (Instant::now(), processor_time(cluster.master_pid())?);
+    let mut framework = subscribe(&cluster.master, "load").await?;
+    fill(&mut framework, size).await?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let used = processor_time(cluster.master_pid())? - used;
+    let all = completed + size.agents * size.running;
+    let full = memory(cluster.master_pid())?.rss;
+    println!(
+        "{all} tasks launched, {completed} of them finished, in {seconds:.1} s: {:.0} tasks/s, \
+         {:.0} us of the master's processor time a task",
+        all as f64 / seconds,
+        used.as_secs_f64() * 1e6 / all.max(1) as f64
+    );
+    println!(
+        "master: {:.1} MiB with agents only, {:.1} MiB with tasks, {:.2} KiB a task",
+        mib(empty),
+        mib(full),
+        (full - empty.min(full)) as f64 / all.max(1) as f64
+    );
+    Ok((cluster, framework))
+}
+
+/// Launches what each agent is to have, and waits until it has it.
+async fn fill(framework: &mut SchedulerClient, size: Size) -> Result<()> {
+    let per_agent = size.running + size.finished;
+    let (mut agents, mut running, mut finished) = (0, 0, 0);
+    let all = size.agents * per_agent;
+    while running < all || finished < size.agents * size.finished {
+        let (mut offers, mut updates) = (Vec::new(), Vec::new());
+        for event in ready(framework).await? {
+            offers.extend(event.offers.into_iter().flat_map(|offers| offers.offers));
+            updates.extend(event.update.map(|update| update.status));
+        }
+        for offer in &offers {
+            let (f, r) = (format!("f{agents}-"), format!("r{agents}-"));
+            let mut wanted = tasks(offer, &f, "true", size.finished, size.labels);
+            wanted.extend(tasks(offer, &r, "run", size.running, size.labels));
+            // What is left of the agent is not wanted again.
+            framework.launch(offer.id.clone(), wanted, 1e6).await?;
+            agents += 1;
+        }
+        for status in &updates {
+            match status.state() {
+                TaskState::TaskRunning => running += 1,
+                TaskState::TaskFinished => finished += 1,
+                other => anyhow::bail!("{}: {}", other.as_str_name(), status.message()),
+            }
+        }
+        try_join_all(updates.iter().map(|status| framework.acknowledge(status))).await?;
+    }
+    Ok(())
+}
+
+/// The next event, and those that are there with it.
+async fn ready(framework: &mut SchedulerClient) -> Result<Vec<scheduler::Event>> {
+    let mut events = vec![framework.next().await?];
+    while events.len() < BATCH
+        && let Some(event) = framework.next().now_or_never()
+    {
+        events.push(event?);
+    }
+    Ok(events)
+}
+
+/// How long the master takes to answer RECONCILE of one task with its UPDATE: through HTTP, the
+/// framework's lane and the owner, and back on the stream.
+async fn latencies(framework: &mut SchedulerClient) -> Result<Vec<Duration>> {
+    let task_id = v1::TaskId {
+        value: "r0-0".to_owned(),
+    };
+    let reconcile = scheduler::Call {
+        reconcile: Some(scheduler::call::Reconcile {
+            tasks: vec![scheduler::call::reconcile::Task {
+                task_id,
+                agent_id: None,
+            }],
+        }),
+        ..Default::default()
+    };
+    let mut times = Vec::new();
+    let begun = Instant::now();
+    while begun.elapsed() < POLLING {
+        let asked = Instant::now();
+        let kind = scheduler::call::Type::Reconcile;
+        framework.call(kind, reconcile.clone()).await?;
+        while framework.next().await?.update.is_none() {}
+        times.push(asked.elapsed());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(times)
+}
+
+/// Does some work while others read the whole state again and again; how many answers they got.
+async fn polled<T>(
+    address: &str,
+    pollers: usize,
+    work: impl Future<Output = T>,
+) -> Result<(T, usize)> {
+    let (stop, answers) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicUsize::new(0)),
+    );
+    let poll = |_| {
+        let (stop, answers, address) = (stop.clone(), answers.clone(), address.to_owned());
+        tokio::spawn(async move {
+            while !stop.load(Ordering::Relaxed) {
+                fetch(&address, &get("/master/state")).await?;
+                answers.fetch_add(1, Ordering::Relaxed);
+            }
+            anyhow::Ok(())
+        })
+    };
+    let asking: Vec<_> = (0..pollers).map(poll).collect();
+    let done = work.await;
+    stop.store(true, Ordering::Relaxed);
+    for poller in asking {
+        poller.await.context("a poller")??;
+    }
+    Ok((done, answers.load(Ordering::Relaxed)))
+}
