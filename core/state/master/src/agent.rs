@@ -56,6 +56,8 @@ pub(crate) struct Agent {
 /// A session of the link.
 #[derive(Debug)]
 pub(crate) enum Session {
+    /// Its hello waits until fewer agents sync.
+    Queued,
     /// Its agent's record is being written.
     Waiting,
     /// Welcomed.
@@ -70,25 +72,49 @@ fn refuse(code: Code, reason: &str, retry_ms: u32) -> link::Refuse {
     }
 }
 
+/// Whether an agent has never registered.
+fn is_new(hello: &link::Hello) -> bool {
+    let id = hello.info.as_ref().and_then(|info| info.id.as_ref());
+    id.is_none_or(|id| id.value.is_empty())
+}
+
 impl MasterState {
     pub(crate) fn agent_hello(
         &mut self,
         session: SessionKey,
-        mut hello: link::Hello,
+        hello: link::Hello,
         now: Now,
         effects: &mut Vec<Effect>,
     ) {
-        let named = hello.info.as_ref().and_then(|info| info.id.as_ref());
-        let new = named.is_none_or(|id| id.value.is_empty());
-        let pick = |one, other| if new { one } else { other };
-        self.counts.add(pick(Count::AgentNew, Count::AgentAgain));
+        let new = is_new(&hello);
+        self.counts.add(if new {
+            Count::AgentNew
+        } else {
+            Count::AgentAgain
+        });
+        self.register(session, hello, now, effects);
+    }
+
+    /// Takes an agent in, now or when it is its turn.
+    pub(crate) fn register(
+        &mut self,
+        session: SessionKey,
+        hello: link::Hello,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
         if let Err(refuse) = self.may_register(session, &hello) {
-            effects.push(Effect::to_agent(session, Body::Refuse(refuse)));
-            effects.push(Effect::CloseAgent { session });
-            return;
+            return self.refuse_agent(session, refuse, effects);
         }
-        self.counts
-            .add(pick(Count::Registered, Count::Reregistered));
+        let Some(mut hello) = self.queue_agent(session, hello) else {
+            return;
+        };
+        let new = is_new(&hello);
+        self.counts.add(if new {
+            Count::Registered
+        } else {
+            Count::Reregistered
+        });
         let mut info = hello.info.take().unwrap_or_default();
         let mut deletes = Vec::new();
         let id = match info.id.as_ref().filter(|id| !id.value.is_empty()) {
@@ -159,10 +185,6 @@ impl MasterState {
         }
         if self.sessions.contains_key(&session) {
             return Err(refuse(Code::Denied, "a session says hello once", 0));
-        }
-        let syncing = self.sessions.len() - self.synced_count;
-        if syncing >= self.settings.max_syncing_agents {
-            return Err(refuse(Code::Busy, "too many agents are syncing", 1000));
         }
         let hostname = hello.info.as_ref().map_or("", |info| &info.hostname);
         if self.is_down(hostname, &hello.address) {
@@ -367,7 +389,7 @@ impl MasterState {
         now: Now,
         effects: &mut Vec<Effect>,
     ) {
-        if let Some(Session::Open(key)) = self.sessions.remove(&session) {
+        if let Some(Session::Open(key)) = self.remove_session(session) {
             self.session_ended(key, now, effects);
             self.lose_uncheckpointed(key, now, effects);
         }
@@ -463,9 +485,9 @@ impl MasterState {
         now: Now,
         effects: &mut Vec<Effect>,
     ) {
-        match self.sessions.remove(&session) {
+        match self.remove_session(session) {
             None => return,
-            Some(Session::Waiting) => {}
+            Some(Session::Queued | Session::Waiting) => {}
             Some(Session::Open(key)) => {
                 self.session_ended(key, now, effects);
                 let id = self.agent_runs[&key].id.clone();

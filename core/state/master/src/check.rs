@@ -216,6 +216,14 @@ impl MasterState {
                 );
             }
         }
+        let queued = self.sessions.values();
+        let queued = queued.filter(|state| matches!(state, Session::Queued));
+        let queued = queued.count();
+        ensure!(
+            queued == self.queued_count,
+            "{queued} sessions are queued, {} are counted",
+            self.queued_count
+        );
         let synced = self.agent_runs.values().filter(|run| run.synced).count();
         ensure!(
             synced == self.synced_count,

@@ -17,6 +17,7 @@
 #![deny(clippy::disallowed_types)]
 
 mod accept;
+mod admission;
 mod agent;
 mod allocation;
 mod calls;
@@ -106,6 +107,9 @@ pub struct MasterState {
     next_agent_key: u32,
     /// Sessions that are synced.
     synced_count: usize,
+    /// Sessions that wait for their admission.
+    queued_count: usize,
+    queue: admission::Queue,
     /// Grows when the recovered, unreachable or gone agents change.
     globals_version: u64,
 
@@ -172,6 +176,8 @@ impl MasterState {
             next_agent: 0,
             next_agent_key: 0,
             synced_count: 0,
+            queued_count: 0,
+            queue: admission::Queue::default(),
             globals_version: 0,
             weights: BTreeMap::new(),
             quotas: Map::with_hasher(seed),
@@ -214,6 +220,7 @@ impl MasterState {
         self.applied += 1;
         self.fire(now, effects);
         self.dispatch(event, now, effects);
+        self.admit_queued(now, effects);
         self.flush_allocation(now, effects);
     }
 
