@@ -2,21 +2,23 @@
 //!
 //! A lane authorizes a call before it hands it on, so that a slow answer about an ACCEPT cannot let
 //! its KILL overtake it. Lanes are named by stream id, which only the framework knows; calls with no
-//! or another stream id are refused by the state and need no order. A full lane refuses calls.
+//! or another stream id are refused by the state and need no order. A full lane refuses calls; an
+//! empty one is passed by calls that need no authorization, which saves them a wait for its task.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tepui_model::authorization::Subject;
 use tepui_model::id::FrameworkId;
 use tepui_proto::Message as _;
 use tepui_proto::v1::{self, scheduler};
-use tepui_state_master::{Event, Reply};
+use tepui_state_master::{CallId, Event, Reply};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::authorize::{self, Authorizer};
-use crate::owner::Owner;
+use crate::owner::{Owner, Unavailable, Waiter};
 
 /// A valid scheduler call with its sender.
 pub(crate) struct LaneCall {
@@ -26,9 +28,41 @@ pub(crate) struct LaneCall {
     pub(crate) reply: oneshot::Sender<Reply>,
 }
 
+impl LaneCall {
+    /// What the owner gets: the event and who waits for its reply.
+    fn event(
+        self,
+        refused: Vec<tepui_state_master::Refused>,
+    ) -> (impl FnOnce(CallId) -> Event, oneshot::Sender<Reply>) {
+        let Self {
+            subject,
+            stream_id,
+            call,
+            reply,
+        } = self;
+        let principal = subject.and_then(|subject| subject.principal);
+        let event = |id| Event::SchedulerCall {
+            call: id,
+            principal,
+            stream_id,
+            request: call.into(),
+            refused,
+        };
+        (event, reply)
+    }
+}
+
+/// The way into a lane.
+#[derive(Clone)]
+struct Entry {
+    calls: mpsc::Sender<LaneCall>,
+    /// Calls that have entered and did not reach the owner yet.
+    inside: Arc<AtomicUsize>,
+}
+
 /// The lanes of all subscribed frameworks.
 pub(crate) struct Lanes {
-    open: Mutex<HashMap<String, mpsc::Sender<LaneCall>>>,
+    open: Mutex<HashMap<String, Entry>>,
     owner: Owner,
     authorizer: Arc<dyn Authorizer>,
     limit: usize,
@@ -46,21 +80,27 @@ impl Lanes {
         })
     }
 
-    fn table(&self) -> MutexGuard<'_, HashMap<String, mpsc::Sender<LaneCall>>> {
+    fn table(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
         self.open.lock().expect("no panic happens under this lock")
     }
 
     /// Opens the lane of a stream.
     pub(crate) fn open(&self, stream_id: String, framework: FrameworkId) {
         let (sender, calls) = mpsc::channel(self.limit);
+        let inside = Arc::new(AtomicUsize::new(0));
         let lane = Lane {
             owner: self.owner.clone(),
             authorizer: Arc::clone(&self.authorizer),
             framework,
             info: None,
+            inside: Arc::clone(&inside),
         };
         self.runtime.spawn(lane.run(calls));
-        self.table().insert(stream_id, sender);
+        let entry = Entry {
+            calls: sender,
+            inside,
+        };
+        self.table().insert(stream_id, entry);
     }
 
     /// Closes a lane; what is in it still reaches the owner.
@@ -68,9 +108,32 @@ impl Lanes {
         self.table().remove(stream_id);
     }
 
-    /// The lane of a stream.
-    pub(crate) fn of(&self, stream_id: &str) -> Option<mpsc::Sender<LaneCall>> {
-        self.table().get(stream_id).cloned()
+    /// Passes a call on to the owner, after those of its stream that came before it.
+    pub(crate) fn pass(&self, call: LaneCall) -> Result<(), Unavailable> {
+        let entry = self.table().get(&call.stream_id).cloned();
+        let call = match entry {
+            // No subscription of that name: the state says what is wrong with the call.
+            None => call,
+            // Calls that wait for nothing before them and need no answer of the authorizer.
+            Some(lane)
+                if call.call.accept.is_none() && lane.inside.load(Ordering::Acquire) == 0 =>
+            {
+                call
+            }
+            Some(lane) => {
+                lane.inside.fetch_add(1, Ordering::AcqRel);
+                match lane.calls.try_send(call) {
+                    Ok(()) => return Ok(()),
+                    Err(mpsc::error::TrySendError::Full(_)) => {
+                        lane.inside.fetch_sub(1, Ordering::AcqRel);
+                        return Err(Unavailable::Busy);
+                    }
+                    Err(mpsc::error::TrySendError::Closed(call)) => call,
+                }
+            }
+        };
+        let (event, reply) = call.event(Vec::new());
+        self.owner.try_call(event, Waiter::Reply(reply))
     }
 }
 
@@ -81,30 +144,19 @@ struct Lane {
     /// Read from a view when the first launch comes. What authorization needs of it (principal and
     /// user) never changes while the framework lives.
     info: Option<v1::FrameworkInfo>,
+    inside: Arc<AtomicUsize>,
 }
 
 impl Lane {
     async fn run(mut self, mut calls: mpsc::Receiver<LaneCall>) {
-        while let Some(LaneCall {
-            subject,
-            stream_id,
-            call,
-            reply,
-        }) = calls.recv().await
-        {
-            let refused = match &call.accept {
-                Some(accept) => self.refused(subject.as_ref(), accept).await,
+        while let Some(call) = calls.recv().await {
+            let refused = match &call.call.accept {
+                Some(accept) => self.refused(call.subject.as_ref(), accept).await,
                 None => Vec::new(),
             };
-            let principal = subject.and_then(|subject| subject.principal);
-            let event = |id| Event::SchedulerCall {
-                call: id,
-                principal,
-                stream_id,
-                request: call.into(),
-                refused,
-            };
+            let (event, reply) = call.event(refused);
             self.owner.ordered_call(event, reply).await;
+            self.inside.fetch_sub(1, Ordering::AcqRel);
         }
     }
 

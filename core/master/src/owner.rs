@@ -170,7 +170,8 @@ impl Owner {
         CallId(self.next_call.fetch_add(1, Ordering::Relaxed))
     }
 
-    fn try_call(
+    /// A call that is refused when the inbox is full.
+    pub(crate) fn try_call(
         &self,
         event: impl FnOnce(CallId) -> Event,
         waiter: Waiter,

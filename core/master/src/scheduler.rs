@@ -7,7 +7,7 @@ use tepui_model::authorization::Subject;
 use tepui_proto::v1::scheduler;
 use tepui_proto::v1::scheduler::call::Type;
 use tepui_state_master::Event;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use crate::authorize::{self, Authorizer};
 use crate::calls;
@@ -119,32 +119,7 @@ impl SchedulerApi {
             call,
             reply,
         };
-        let stray = match self.lanes.of(&call.stream_id) {
-            None => Some(call),
-            Some(lane) => match lane.try_send(call) {
-                Ok(()) => None,
-                Err(mpsc::error::TrySendError::Full(_)) => return Err(Refusal::too_many()),
-                Err(mpsc::error::TrySendError::Closed(call)) => Some(call),
-            },
-        };
-        // No subscription of that name: the state says what is wrong with the call.
-        if let Some(LaneCall {
-            subject,
-            stream_id,
-            call,
-            ..
-        }) = stray
-        {
-            let principal = subject.and_then(|subject| subject.principal);
-            let event = |id| Event::SchedulerCall {
-                call: id,
-                principal,
-                stream_id,
-                request: call.into(),
-                refused: Vec::new(),
-            };
-            return Ok(answer(self.owner.call(event).await?));
-        }
+        self.lanes.pass(call)?;
         Ok(answer(replied.await.map_err(|_| Unavailable::Stopped)?))
     }
 }

@@ -22,6 +22,9 @@ const RUNS: usize = 5;
 /// Most updates that are acknowledged at once.
 const BATCH: usize = 64;
 
+/// How long tasks may stay away.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// How long pollers ask.
 const POLLING: Duration = Duration::from_secs(20);
 
@@ -78,20 +81,25 @@ pub(crate) async fn failover(size: Size) -> Result<()> {
     let tasks = size.agents * size.running;
     let started = cluster.replace_master()?;
     cluster.wait_agents()?;
+    let back = started.elapsed().as_secs_f64();
+    // The last sync may still be on its way; metrics are told twice a second.
+    let client = Client::new(&cluster.master)?;
+    let patience = Instant::now();
+    loop {
+        let seen = client.get("/metrics/snapshot").await?;
+        let seen: serde_json::Value = serde_json::from_slice(&seen.body)?;
+        let running = seen["master/tasks_running"].as_f64().unwrap_or(0.0);
+        if running == tasks as f64 {
+            break;
+        }
+        let waited = patience.elapsed();
+        ensure!(waited < PATIENCE, "{running} of {tasks} tasks are running");
+    }
     println!(
-        "{} agents with {tasks} tasks: back after {:.2} s, {:.1} MiB",
+        "{} agents with {tasks} tasks: all admitted after {back:.2} s, all tasks seen after {:.2} s, {:.1} MiB",
         size.agents,
         started.elapsed().as_secs_f64(),
         mib(memory(cluster.master_pid())?.rss)
-    );
-    let seen = Client::new(&cluster.master)?
-        .get("/metrics/snapshot")
-        .await?;
-    let seen: serde_json::Value = serde_json::from_slice(&seen.body)?;
-    let running = seen["master/tasks_running"].as_f64().unwrap_or(0.0);
-    ensure!(
-        running == tasks as f64,
-        "{running} of {tasks} tasks are running"
     );
     drop(framework);
     Ok(())
