@@ -14,10 +14,11 @@ use crate::child::{ChildError, ProcessLibrary};
 use crate::config::{ModuleConfig, RunIn, schema};
 use crate::error::LoadError;
 use crate::instance::{Identity, Instance, Maker, Slot};
+use crate::note::FileNote;
 use crate::report::Report;
 use crate::search::{Found, Search};
 use crate::trial::{Trial, trial};
-use crate::verify::{PrivateCopy, Verified, verify};
+use crate::verify::{PrivateCopy, verify};
 
 /// What a host is made from.
 #[derive(Debug, Clone)]
@@ -154,15 +155,14 @@ impl ModuleHost {
             .find_map(|name| host.settings.config.load.get(name))
             .cloned()
             .unwrap_or_default();
-        let verified = verify(&found.file, load.sha256.as_deref())?;
-        let copy = host.copy(&verified)?;
+        let (sha256, note, copy) = host.verified(&found.file, load.sha256.as_deref())?;
         let program = host.program();
         let mut checked = None;
         let (library, manifest) = trial(Trial {
             program: &program,
             copy: &copy,
             file: &found.file,
-            note: &verified.note.note,
+            note: &note.note,
             module: &found.module,
             limit: host.settings.trial,
             request: &mut |manifest| {
@@ -182,7 +182,7 @@ impl ModuleHost {
         let run_in = load.run_in;
         Ok(Checked {
             found,
-            sha256: verified.sha256,
+            sha256,
             library,
             manifest,
             settings,
@@ -193,8 +193,7 @@ impl ModuleHost {
 
     /// What a library says of its modules, asked in a child process.
     pub fn describe(&self, file: &Path) -> Result<LibraryManifest, LoadError> {
-        let verified = verify(file, None)?;
-        let copy = self.0.copy(&verified)?;
+        let (_, _, copy) = self.0.verified(file, None)?;
         crate::trial::describe(&self.0.program(), &copy, file, self.0.settings.trial)
     }
 
@@ -450,18 +449,20 @@ impl Host {
             .clone()
     }
 
-    fn copy(&self, verified: &Verified) -> Result<Arc<PrivateCopy>, LoadError> {
-        if let Some(copy) = self.state().copies.get(&verified.sha256) {
-            return Ok(copy.clone());
+    /// Verifies a file: its digest, its note, and the private copy of it.
+    fn verified(
+        &self,
+        file: &Path,
+        pinned: Option<&str>,
+    ) -> Result<(String, FileNote, Arc<PrivateCopy>), LoadError> {
+        let verified = verify(file, pinned, self.settings.runtime_dir.as_deref())?;
+        let (sha256, note) = (verified.sha256.clone(), verified.note.clone());
+        if let Some(copy) = self.state().copies.get(&sha256) {
+            return Ok((sha256, note, copy.clone()));
         }
-        let copy = Arc::new(PrivateCopy::make(
-            verified,
-            self.settings.runtime_dir.as_deref(),
-        )?);
-        self.state()
-            .copies
-            .insert(verified.sha256.clone(), copy.clone());
-        Ok(copy)
+        let copy = Arc::new(PrivateCopy::make(verified)?);
+        self.state().copies.insert(sha256.clone(), copy.clone());
+        Ok((sha256, note, copy))
     }
 
     fn open(&self, checked: &Checked) -> Result<Library, LoadError> {

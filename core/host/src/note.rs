@@ -27,6 +27,11 @@ pub enum NoNote {
 /// Reads a file, of which only the needed parts are touched.
 pub fn read_file(path: &Path) -> Result<FileNote, NoNote> {
     let file = File::open(path).map_err(|e| NoNote::Damaged(e.to_string()))?;
+    read_open(&file)
+}
+
+/// The same of a file that is open.
+pub(crate) fn read_open(file: &File) -> Result<FileNote, NoNote> {
     read(&ReadCache::new(file))
 }
 

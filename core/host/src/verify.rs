@@ -1,4 +1,5 @@
-//! Verifies a library's file and makes a private copy of exactly the bytes that were checked.
+//! Makes a private copy of a library's file and verifies the copy: what is loaded is exactly what was
+//! checked, and a large file passes through little memory.
 //!
 //! The rule about owners is one sentence: nobody may write the library or its folder who could not
 //! also write the daemon's executable; the daemon's own user may, since the daemon is in its hands.
@@ -11,32 +12,42 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
 use tepui_module_abi::ABI_VERSION;
 
 use crate::error::LoadError;
 use crate::note::{self, FileNote, NoNote};
 
-/// The bytes of a library, checked.
+/// Bytes that are copied at once.
+const COPY_SIZE: usize = 64 << 10;
+
+/// A library that was checked, as a copy that is not in its place yet.
 #[derive(Debug)]
 pub(crate) struct Verified {
-    /// The file they came from.
+    /// The file it came from.
     pub(crate) file: PathBuf,
-    /// Their digest, in hex.
+    /// Digest of its bytes, in hex.
     pub(crate) sha256: String,
     /// What they say about themselves.
     pub(crate) note: FileNote,
-    bytes: Vec<u8>,
+    draft: Draft,
 }
 
-/// Opens the file once, and checks owner, type, digest, note and panic mode.
-pub(crate) fn verify(file: &Path, pinned: Option<&str>) -> Result<Verified, LoadError> {
-    let io = |e: std::io::Error| LoadError::File {
+/// Opens the file once, copies it to where nobody else can change it (below `runtime_dir`, else into
+/// memory of its own), and checks owner, type, digest, note and panic mode of the copy.
+pub(crate) fn verify(
+    file: &Path,
+    pinned: Option<&str>,
+    runtime_dir: Option<&Path>,
+) -> Result<Verified, LoadError> {
+    let failed = |message: String| LoadError::File {
         file: file.into(),
-        message: e.to_string(),
+        message,
     };
+    let io = |e: std::io::Error| failed(e.to_string());
     let real = file.canonicalize().map_err(io)?;
     // Not blocking: a FIFO in the place of a library must not hang the daemon.
-    let mut open = File::options()
+    let open = File::options()
         .read(true)
         .custom_flags(libc::O_NONBLOCK)
         .open(&real)
@@ -52,9 +63,8 @@ pub(crate) fn verify(file: &Path, pinned: Option<&str>) -> Result<Verified, Load
         ));
     }
     owners(file, &real, &metadata)?;
-    let mut bytes = Vec::with_capacity(metadata.len() as usize);
-    open.read_to_end(&mut bytes).map_err(io)?;
-    let sha256 = hex::encode(Sha256::digest(&bytes));
+    let (draft, sha256) = Draft::of(open, file, runtime_dir)
+        .map_err(|e| failed(format!("cannot make a private copy: {e}")))?;
     if let Some(pinned) = pinned.filter(|pinned| *pinned != sha256) {
         let advice = "the file was changed; check where it came from, then change sha256 in [load]";
         return Err(refuse(
@@ -65,28 +75,16 @@ pub(crate) fn verify(file: &Path, pinned: Option<&str>) -> Result<Verified, Load
             advice,
         ));
     }
-    let note = match note::read(bytes.as_slice()) {
-        Ok(note) => note,
-        Err(NoNote::Damaged(message)) => {
-            return Err(LoadError::File {
-                file: file.into(),
-                message,
-            });
-        }
-        Err(NoNote::Other) => {
-            let message = "not a module library: it has no note (section .tepui)".into();
-            return Err(LoadError::File {
-                file: file.into(),
-                message,
-            });
-        }
-    };
+    let note = note::read_open(draft.file()).map_err(|no_note| match no_note {
+        NoNote::Damaged(message) => failed(message),
+        NoNote::Other => failed("not a module library: it has no note (section .tepui)".into()),
+    })?;
     agrees(file, &note)?;
     Ok(Verified {
         file: file.into(),
         sha256,
         note,
-        bytes,
+        draft,
     })
 }
 
@@ -216,16 +214,15 @@ pub(crate) struct PrivateCopy {
 }
 
 impl PrivateCopy {
-    /// A file below the runtime directory; a sealed memfd without one, or where it is mounted noexec.
-    pub(crate) fn make(verified: &Verified, runtime_dir: Option<&Path>) -> Result<Self, LoadError> {
+    /// Puts what was verified into its place.
+    pub(crate) fn make(verified: Verified) -> Result<Self, LoadError> {
         let error = |e: std::io::Error| LoadError::File {
             file: verified.file.clone(),
             message: format!("cannot make a private copy: {e}"),
         };
-        let dir = runtime_dir.map(|dir| dir.join("modules"));
-        match dir.filter(|dir| make_dir(dir)) {
-            Some(dir) => in_dir(&dir, verified).map_err(error),
-            None => in_memory(verified).map_err(error),
+        match verified.draft {
+            Draft::File(file) => in_dir(file, &verified.sha256).map_err(error),
+            Draft::Memory(file) => in_memory(file, &verified.file).map_err(error),
         }
     }
 
@@ -254,14 +251,52 @@ fn make_dir(dir: &Path) -> bool {
     made.is_ok() && statvfs(dir).is_ok_and(|fs| !fs.flags().contains(FsFlags::ST_NOEXEC))
 }
 
-fn in_dir(dir: &Path, verified: &Verified) -> std::io::Result<PrivateCopy> {
-    let path = dir.join(format!(
-        "{}.{}",
-        verified.sha256,
-        std::env::consts::DLL_EXTENSION
-    ));
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
-    file.write_all(&verified.bytes)?;
+/// A copy under way: gone when it is dropped.
+#[derive(Debug)]
+enum Draft {
+    File(NamedTempFile),
+    Memory(File),
+}
+
+impl Draft {
+    /// Copies a file; the digest of what was copied, in hex.
+    fn of(
+        mut from: File,
+        name: &Path,
+        runtime_dir: Option<&Path>,
+    ) -> std::io::Result<(Self, String)> {
+        let dir = runtime_dir.map(|dir| dir.join("modules"));
+        let draft = match dir.filter(|dir| make_dir(dir)) {
+            Some(dir) => Self::File(NamedTempFile::new_in(dir)?),
+            None => {
+                let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+                let name = name.file_name().unwrap_or_default();
+                Self::Memory(File::from(memfd_create(name, flags)?))
+            }
+        };
+        let mut digest = Sha256::new();
+        let mut piece = vec![0; COPY_SIZE];
+        loop {
+            let read = from.read(&mut piece)?;
+            if read == 0 {
+                return Ok((draft, hex::encode(digest.finalize())));
+            }
+            digest.update(&piece[..read]);
+            draft.file().write_all(&piece[..read])?;
+        }
+    }
+
+    fn file(&self) -> &File {
+        match self {
+            Self::File(file) => file.as_file(),
+            Self::Memory(file) => file,
+        }
+    }
+}
+
+fn in_dir(file: NamedTempFile, sha256: &str) -> std::io::Result<PrivateCopy> {
+    let name = format!("{sha256}.{}", std::env::consts::DLL_EXTENSION);
+    let path = file.path().with_file_name(name);
     file.as_file()
         .set_permissions(std::fs::Permissions::from_mode(0o500))?;
     // A rename: whoever has an older copy of the same name loaded keeps it.
@@ -269,19 +304,15 @@ fn in_dir(dir: &Path, verified: &Verified) -> std::io::Result<PrivateCopy> {
     Ok(PrivateCopy { path, memory: None })
 }
 
-fn in_memory(verified: &Verified) -> std::io::Result<PrivateCopy> {
+fn in_memory(file: File, path: &Path) -> std::io::Result<PrivateCopy> {
     use nix::fcntl::{FcntlArg, SealFlag, fcntl};
-    let name = verified.file.file_name().unwrap_or_default();
-    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let mut file = File::from(memfd_create(name, flags)?);
-    file.write_all(&verified.bytes)?;
     let seals = SealFlag::F_SEAL_SHRINK
         | SealFlag::F_SEAL_GROW
         | SealFlag::F_SEAL_WRITE
         | SealFlag::F_SEAL_SEAL;
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
     Ok(PrivateCopy {
-        path: verified.file.clone(),
+        path: path.to_owned(),
         memory: Some(file.into()),
     })
 }

@@ -12,6 +12,7 @@ use tepui_proto::link::link_frame::Body;
 use tepui_proto::v1::TaskState;
 use tepui_proto::v1::scheduler::{Call, call, event};
 use tepui_proto::v1::task_status::Reason;
+use tokio::sync::Notify;
 
 use support::{FakeAgent, Scheduler, framework, settings, site, site_with, task, until};
 
@@ -244,14 +245,15 @@ async fn the_authorizer_is_asked_before_the_owner() {
     site.master.stop().await;
 }
 
-/// Never answers about launches.
-struct Stuck;
+/// Never answers about launches; tells that it was asked.
+#[derive(Clone, Default)]
+struct Stuck(Arc<Notify>);
 
 #[async_trait]
 impl Authorizer for Stuck {
     async fn approver(&self, _subject: Option<&Subject>, action: Action) -> Arc<dyn Approver> {
         match action {
-            Action::RunTask => Arc::new(Stuck),
+            Action::RunTask => Arc::new(self.clone()),
             _ => Arc::new(support::allow_all()),
         }
     }
@@ -264,6 +266,7 @@ impl Approver for Stuck {
     }
 
     async fn approved(&self, _object: &Object) -> Result<bool, Unanswered> {
+        self.0.notify_one();
         std::future::pending().await
     }
 }
@@ -272,13 +275,15 @@ impl Approver for Stuck {
 async fn a_full_lane_refuses_calls_of_its_framework_only() {
     let mut settings = settings();
     settings.lane_limit = 2;
-    let site = site_with(settings, Arc::new(Stuck)).await;
+    let authorizer = Stuck::default();
+    let site = site_with(settings, Arc::new(authorizer.clone())).await;
     let agent = FakeAgent::connect(&site.client, 4.0, 4096.0).await;
     let mut scheduler = Scheduler::subscribe(&site.client, framework("full"), Media::Json).await;
     let offers = scheduler.offers().await;
     let other = Scheduler::subscribe(&site.client, framework("other"), Media::Json).await;
     let stuck = scheduler.launch(&offers[0], vec![task("t", &agent.id, 1.0, 64.0)]);
     let refused = async {
+        authorizer.0.notified().await;
         let mut waiting = futures::stream::FuturesUnordered::new();
         // One is with the authorizer, two wait in the lane.
         for _ in 0..8 {
