@@ -193,15 +193,15 @@ impl Allocation {
     }
 
     fn arm(&mut self, now: Mono, interval: Duration) {
-        if self.batch_at.is_some() {
-            return;
-        }
-        if self.news || !self.held.is_empty() {
-            self.batch_at = Some(multiple_after(now, interval));
-        } else if let Some((until, _)) = self.ends.first() {
+        let next = if self.news || !self.held.is_empty() {
+            Some(multiple_after(now, interval))
+        } else {
             // The first multiple that is not before the end.
-            self.batch_at = Some(multiple_after(*until - Duration::from_nanos(1), interval));
-        }
+            let end = self.ends.first();
+            end.map(|(until, _)| multiple_after(*until - Duration::from_nanos(1), interval))
+        };
+        // A batch that waits for the end of a filter comes earlier when there are news.
+        self.batch_at = self.batch_at.into_iter().chain(next).min();
     }
 }
 

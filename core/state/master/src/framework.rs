@@ -446,12 +446,38 @@ impl MasterState {
             .iter()
             .map(|role| Role::from(role.as_str()))
             .collect();
-        self.set_framework_info(key, info, suppressed, call.offer_constraints);
+        self.change_framework(key, info, suppressed, call.offer_constraints);
         self.rescind_foreign_roles(key, now, effects);
         self.tell_framework(key, false);
         self.framework_changed_on_agents(key, effects);
         self.operators_framework(key, false, effects);
         Reply::Ok
+    }
+
+    /// Another info for a framework that is known; the allocator is to be told. What it refused for roles that it left is forgotten, and
+    /// roles that it wants offers for again are revived.
+    pub(crate) fn change_framework(
+        &mut self,
+        key: FrameworkKey,
+        info: FrameworkInfo,
+        suppressed: BTreeSet<Role>,
+        constraints: Option<scheduler::OfferConstraints>,
+    ) {
+        let framework = &self.frameworks[&key];
+        let (old_roles, old_suppressed) = (framework.roles.clone(), framework.suppressed.clone());
+        self.set_framework_info(key, info, suppressed, constraints);
+        let framework = &self.frameworks[&key];
+        let left = old_roles.difference(&framework.roles);
+        let wanted =
+            |role: &&Role| framework.roles.contains(*role) && !framework.suppressed.contains(*role);
+        let revived: Vec<Role> = old_suppressed.iter().filter(wanted).cloned().collect();
+        let unfiltered: Vec<Role> = left.chain(&revived).cloned().collect();
+        if !unfiltered.is_empty() {
+            self.allocation.clear_filters(key, &unfiltered);
+        }
+        if !revived.is_empty() {
+            self.allocation.want_all();
+        }
     }
 
     /// Agents that know the framework get its new info.

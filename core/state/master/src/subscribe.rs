@@ -97,8 +97,12 @@ impl MasterState {
         if info.principal.is_none() {
             info.principal = principal;
         }
-        self.set_framework_info(key, info, suppressed, subscribe.offer_constraints);
-
+        let constraints = subscribe.offer_constraints;
+        if known.is_some() {
+            self.change_framework(key, info, suppressed, constraints);
+        } else {
+            self.set_framework_info(key, info, suppressed, constraints);
+        }
         let framework = self.frameworks.get_mut(&key).expect("just found or made");
         framework.standing = Standing::Active;
         framework.unregistered = None;
