@@ -58,9 +58,7 @@ impl OperatorApi {
             Type::GetFrameworks => self.read(encode::get_frameworks, subject, media).await,
             Type::GetExecutors => self.read(encode::get_executors, subject, media).await,
             Type::GetTasks => self.read(encode::get_tasks, subject, media).await,
-            Type::Subscribe => {
-                operators::subscribe(&self.owner, &self.authorizer, request.subject, media).await
-            }
+            Type::Subscribe => operators::subscribe(self, request.subject, media).await,
             _ => match self.small(kind, &call, subject).await? {
                 Some(answer) => Ok(message(&answer, media)),
                 None => self.change(kind, call, subject).await,

@@ -3,18 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tepui_http::stream::StreamSender;
-use tepui_http::{Media, Response, stream};
+use bytes::Bytes;
+use tepui_http::stream::{STREAM_LIMIT, StreamSender};
+use tepui_http::{Media, Response, StreamError, stream};
 use tepui_model::authorization::{ClassKey, Subject};
+use tepui_proto::v1;
+use tepui_proto::v1::master::response::get_agents;
 use tepui_proto::v1::master::{self, event, response};
 use tepui_proto::{Message as _, recordio};
 use tepui_view::View;
 use tepui_view::encode::{Allowed, Visibility, state_message};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, interval_at};
 
 use crate::authorize::Authorizer;
-use crate::operator::{form, pieces};
-use crate::outbox::OperatorEvent;
+use crate::operator::{OperatorApi, form, pieces};
+use crate::outbox::{CUT_OFF, OperatorEvent};
 use crate::owner::{OperatorStream, Owner};
 use crate::refusal::Refusal;
 use crate::visibility;
@@ -24,23 +28,34 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// Opens the stream and serves it on a task of its own.
 pub(crate) async fn subscribe(
-    owner: &Owner,
-    authorizer: &Arc<dyn Authorizer>,
+    api: &OperatorApi,
     subject: Option<Subject>,
     media: Media,
 ) -> Result<Response, Refusal> {
-    let OperatorStream { view, events } = owner.operator_stream().await?;
-    let see = visibility::of(&**authorizer, subject.as_ref(), &view).await;
-    let (sender, body) = stream::stream();
+    let OperatorStream { view, events } = api.owner.operator_stream().await?;
+    let see = visibility::of(&*api.authorizer, subject.as_ref(), &view).await;
+    let known_classes = view.classes.list.len();
+    let seen = see.clone();
+    let first = pieces(move |sink| sink(subscribed(&view, &seen, media).into()))
+        .await
+        .concat();
+    // Reading the state of a large cluster does not count as being behind.
+    let (sender, body) = stream::bounded(STREAM_LIMIT + first.len());
     let subscriber = Subscriber {
-        owner: owner.clone(),
-        authorizer: Arc::clone(authorizer),
+        owner: api.owner.clone(),
+        authorizer: Arc::clone(&api.authorizer),
         subject,
         media,
-        known_classes: view.classes.list.len(),
+        known_classes,
         see,
     };
-    tokio::spawn(subscriber.run(view, events, sender));
+    let cut_off = api.shared.metrics.counter(CUT_OFF);
+    tokio::spawn(async move {
+        if subscriber.run(first, events, sender).await == Err(StreamError::Slow) {
+            tracing::warn!("an operator does not read its events; it is cut off");
+            cut_off.increment();
+        }
+    });
     Ok(Response::stream(media.content_type(), body))
 }
 
@@ -57,17 +72,11 @@ struct Subscriber {
 impl Subscriber {
     async fn run(
         mut self,
-        view: Arc<View>,
-        mut events: tokio::sync::mpsc::Receiver<Arc<OperatorEvent>>,
+        first: Vec<u8>,
+        mut events: mpsc::Receiver<Arc<OperatorEvent>>,
         sender: StreamSender,
-    ) {
-        let (see, media) = (self.see.clone(), self.media);
-        let first = pieces(move |sink| sink(subscribed(&view, &see, media).into()))
-            .await
-            .concat();
-        if sender.send(recordio::encode(&first)).is_err() {
-            return;
-        }
+    ) -> Result<(), StreamError> {
+        sender.send(recordio::encode(&first))?;
         let heartbeat = master::Event {
             r#type: Some(event::Type::Heartbeat.into()),
             ..Default::default()
@@ -78,39 +87,77 @@ impl Subscriber {
         loop {
             let record = tokio::select! {
                 biased;
-                () = gone.cancelled() => return,
-                _ = beat.tick() => heartbeat.record(self.media),
+                () = gone.cancelled() => return Ok(()),
+                _ = beat.tick() => Some(heartbeat.record(self.media)),
                 event = events.recv() => match event {
                     // Cut off by the outbox, or the master ends.
-                    None => return,
-                    Some(event) if self.sees(event.class).await => event.record(self.media),
-                    Some(_) => continue,
+                    None => return Ok(()),
+                    Some(event) => self.record(&event).await,
                 },
             };
-            if sender.send(record).is_err() {
-                return;
+            if let Some(record) = record {
+                sender.send(record)?;
             }
         }
     }
 
-    /// Whether the subscriber may see objects of a class; classes made later are decided then.
-    async fn sees(&mut self, class: Option<ClassKey>) -> bool {
-        let Some(class) = class else { return true };
-        if matches!(self.see.frameworks, Allowed::All) && matches!(self.see.tasks, Allowed::All) {
-            return true;
+    /// The event as far as the subscriber may see it.
+    async fn record(&mut self, event: &OperatorEvent) -> Option<Bytes> {
+        if let Some(class) = event.class {
+            let is_task = event.event.task_added.is_some() || event.event.task_updated.is_some();
+            return self
+                .sees(class, is_task)
+                .await
+                .then(|| event.record(self.media));
         }
-        if class.0 as usize >= self.known_classes {
-            let Ok(view) = self.owner.view().await else {
-                return false;
-            };
-            self.see = visibility::of(&*self.authorizer, self.subject.as_ref(), &view).await;
-            self.known_classes = view.classes.list.len();
-        }
-        let allowed = |these: &Allowed<ClassKey>| match these {
-            Allowed::All => true,
-            Allowed::Only(these) => these.contains(&class),
+        let agent = match &event.event.agent_added {
+            Some(added) if !matches!(self.see.roles, Allowed::All) => &added.agent,
+            _ => return Some(event.record(self.media)),
         };
-        allowed(&self.see.frameworks) && allowed(&self.see.tasks)
+        // Its reservations may be for roles that were not there before.
+        self.look_again().await?;
+        let mut shown = event.event.clone();
+        shown.agent_added = Some(event::AgentAdded {
+            agent: self.visible_part(agent.clone()),
+        });
+        Some(OperatorEvent::new(None, shown).record(self.media))
+    }
+
+    /// Whether the subscriber may see objects of a class; classes made later are decided then.
+    async fn sees(&mut self, class: ClassKey, is_task: bool) -> bool {
+        let decided =
+            |see: &Visibility| see.frameworks.has(&class) && (!is_task || see.tasks.has(&class));
+        let all =
+            matches!(self.see.frameworks, Allowed::All) && matches!(self.see.tasks, Allowed::All);
+        if !all && class.0 as usize >= self.known_classes && self.look_again().await.is_none() {
+            return false;
+        }
+        decided(&self.see)
+    }
+
+    /// Decides anew, for what is there now.
+    async fn look_again(&mut self) -> Option<()> {
+        let view = self.owner.view().await.ok()?;
+        self.see = visibility::of(&*self.authorizer, self.subject.as_ref(), &view).await;
+        self.known_classes = view.classes.list.len();
+        Some(())
+    }
+
+    /// An agent without what is reserved or allocated to roles that are not to be seen.
+    fn visible_part(&self, mut agent: get_agents::Agent) -> get_agents::Agent {
+        let visible = |resource: &v1::Resource| {
+            let reserved = resource
+                .reservations
+                .iter()
+                .map(|reservation| &reservation.role);
+            let allocated = resource.allocation_info.iter().map(|info| &info.role);
+            let mut roles = reserved.chain(allocated).flatten();
+            roles.all(|role| self.see.roles.has(role.as_str()))
+        };
+        agent.total_resources.retain(visible);
+        agent.allocated_resources.retain(visible);
+        agent.offered_resources.retain(visible);
+        agent
     }
 }
 

@@ -31,6 +31,9 @@ use crate::store::Batch;
 /// Events that an operator's stream may have waiting before it is cut off.
 const OPERATOR_QUEUE: usize = 64 * 1024;
 
+/// Counts streams whose readers were too far behind.
+pub(crate) const CUT_OFF: &str = "master/event_streams_cut_off";
+
 /// One thing to do.
 pub(crate) enum Work {
     Effects(Vec<Effect>),
@@ -38,13 +41,18 @@ pub(crate) enum Work {
     Session(SessionKey, SessionSender),
     SessionClosed(SessionKey),
     StreamClosed(StreamKey),
-    Operator(Arc<View>, oneshot::Sender<OperatorStream>),
+    Operator {
+        view: Arc<View>,
+        /// Operators that ever subscribed, this one included.
+        watchers: u64,
+        waiter: oneshot::Sender<OperatorStream>,
+    },
 }
 
 /// An event for operators, encoded at most once in each form.
 pub(crate) struct OperatorEvent {
     pub(crate) class: Option<ClassKey>,
-    event: master::Event,
+    pub(crate) event: master::Event,
     json: OnceLock<Bytes>,
     protobuf: OnceLock<Bytes>,
 }
@@ -84,6 +92,8 @@ pub(crate) struct Outbox {
     streams: HashMap<StreamKey, Stream>,
     sessions: HashMap<SessionKey, SessionSender>,
     operators: Vec<mpsc::Sender<Arc<OperatorEvent>>>,
+    /// Operators that ever subscribed.
+    watchers: u64,
     cut_off: Counter,
     subscribers: Gauge,
 }
@@ -146,7 +156,8 @@ impl Outbox {
             streams: HashMap::new(),
             sessions: HashMap::new(),
             operators: Vec::new(),
-            cut_off: metrics.counter("master/event_streams_cut_off"),
+            watchers: 0,
+            cut_off: metrics.counter(CUT_OFF),
             subscribers: metrics.gauge("master/operator_event_stream_subscribers"),
         }
     }
@@ -177,7 +188,14 @@ impl Outbox {
                 self.sessions.remove(&session);
             }
             Work::StreamClosed(stream) => self.close_stream(stream),
-            Work::Operator(view, waiter) => self.open_operator(view, waiter),
+            Work::Operator {
+                view,
+                watchers,
+                waiter,
+            } => {
+                self.watchers = watchers;
+                self.open_operator(view, waiter);
+            }
         }
     }
 
@@ -313,7 +331,9 @@ impl Outbox {
 
     fn operator_event(&mut self, class: Option<ClassKey>, event: master::Event) {
         if self.operators.is_empty() {
-            return;
+            // No more of them; this is said again if it is lost.
+            let watchers = self.watchers;
+            return self.owner.try_event(Event::Unwatched { watchers });
         }
         let event = Arc::new(OperatorEvent::new(class, event));
         let cut_off = &self.cut_off;

@@ -89,6 +89,11 @@ impl Owner {
         let _ = self.inbox.blocking_send(Input::Event(event));
     }
 
+    /// An event that may be lost while the inbox is full: for the outbox, which must not wait for the owner.
+    pub(crate) fn try_event(&self, event: Event) {
+        let _ = self.inbox.try_send(Input::Event(event));
+    }
+
     /// The first event of a session, with the way back.
     pub(crate) async fn hello(&self, event: Event, session: SessionKey, sender: SessionSender) {
         let _ = self.inbox.send(Input::Hello(event, session, sender)).await;
@@ -282,7 +287,13 @@ impl Loop {
                     continue;
                 }
                 Input::Operator(waiter) => {
-                    work.push(Work::Operator(Arc::new(self.state.view()), waiter));
+                    self.apply(Event::Watched, &mut effects, &mut work);
+                    let (view, watchers) = (self.state.view(), self.state.watchers());
+                    work.push(Work::Operator {
+                        view: Arc::new(view),
+                        watchers,
+                        waiter,
+                    });
                     continue;
                 }
                 Input::Counted(waiter) => {

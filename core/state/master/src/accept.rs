@@ -305,7 +305,7 @@ impl MasterState {
         for (info, resources) in launch.tasks {
             accepted.left -= &resources;
             let row = self.task_row(accepted, &info, resources);
-            effects.push(self.operators_task_added(&row));
+            effects.extend(self.operators_task_added(&row));
             self.add_task(row);
             tasks.push(info);
         }

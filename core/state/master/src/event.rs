@@ -195,6 +195,14 @@ pub enum Event {
         class: Option<ClassKey>,
     },
 
+    /// An operator subscribes to events: from now on they are made.
+    Watched,
+    /// Nobody reads the events of operators any more.
+    Unwatched {
+        /// How many had subscribed when this was so. Somebody may have come since.
+        watchers: u64,
+    },
+
     /// A deadline of [`next_deadline`](crate::MasterState::next_deadline) has come.
     Tick,
 }

@@ -238,11 +238,10 @@ fn roles_of(info: &FrameworkInfo, can: Can) -> BTreeSet<Role> {
 
 impl MasterState {
     /// Makes a framework's row; its info is set afterwards.
-    pub(crate) fn new_framework(&mut self, id: FrameworkId, now: Now) -> FrameworkKey {
+    pub(crate) fn new_framework(&mut self, id: FrameworkId) -> FrameworkKey {
         let key = FrameworkKey(self.next_framework_key);
         self.next_framework_key += 1;
-        let mut framework = Framework::new(key, id.clone(), self.seed);
-        framework.registered = now.wall;
+        let framework = Framework::new(key, id.clone(), self.seed);
         self.frameworks.insert(key, framework);
         self.framework_ids.insert(id, key);
         key
@@ -277,7 +276,7 @@ impl MasterState {
     }
 
     /// The scheduler's connection ended: no offers until it is back, and only so long.
-    pub(crate) fn stream_closed(&mut self, stream: StreamKey, now: Now, effects: &mut Vec<Effect>) {
+    pub(crate) fn stream_closed(&mut self, stream: StreamKey, now: Now) {
         let Some(key) = self.streams.remove(&stream) else {
             return;
         };
@@ -289,7 +288,6 @@ impl MasterState {
         let wait = failover(&framework.info);
         self.allocation.tell(Fact::FrameworkActive(key, false));
         self.discard_offers_of_framework(key, now);
-        self.operators_framework(key, false, effects);
         self.timers
             .set(now.mono + wait, Timer::Failover(key, now.mono));
     }
@@ -331,7 +329,7 @@ impl MasterState {
         framework.unregistered = Some(now.wall);
         self.allocation.forget_framework(key);
         self.allocation.tell(Fact::FrameworkRemoved(key));
-        effects.push(self.operators_framework_removed(&framework));
+        effects.extend(self.operators_framework_removed(&framework));
         self.keep_counts(&framework);
         let view = self.framework_view(&mut framework);
         self.completed.push_back(view);
@@ -373,20 +371,18 @@ impl MasterState {
             .collect();
         for id in tasks {
             let task = self.frameworks[&key].tasks.get(&id).expect("just listed");
-            if !task.terminal {
-                let mut status = status::by_master(
-                    MasterStatus {
-                        task: &id,
-                        state: TaskState::TaskKilled,
-                        reason: task_status::Reason::FrameworkRemoved,
-                        message: format!("Framework {} removed", self.frameworks[&key].id),
-                        agent: self.agents.get(&task.agent).map(|agent| &agent.id),
-                    },
-                    now,
-                );
-                status.executor_id = status::executor_of(task);
-                self.set_task_status(key, &id, TaskState::TaskKilled, &status, now, effects);
-            }
+            // Also of tasks that have ended and whose end was not acknowledged; their state stays.
+            let status = status::by_master(
+                MasterStatus {
+                    task: &id,
+                    state: TaskState::TaskKilled,
+                    reason: task_status::Reason::FrameworkRemoved,
+                    message: format!("Framework {} removed", self.frameworks[&key].id),
+                    agent: self.agents.get(&task.agent).map(|agent| &agent.id),
+                },
+                now,
+            );
+            self.set_task_status(key, &id, TaskState::TaskKilled, &status, now, effects);
             self.remove_task(key, &id, now);
         }
     }

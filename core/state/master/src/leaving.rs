@@ -132,7 +132,7 @@ impl MasterState {
         for framework in self.frameworks.values() {
             framework.send(status::failure_event(&run.id, None, None), effects);
         }
-        effects.push(self.operators_agent_removed(&run.id));
+        effects.extend(self.operators_agent_removed(&run.id));
     }
 
     /// A task ends by the master's word: no acknowledgement is awaited.

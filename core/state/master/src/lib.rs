@@ -130,6 +130,11 @@ pub struct MasterState {
     stores: BTreeMap<StoreId, Pending>,
     next_store: u64,
 
+    /// Operators that ever subscribed.
+    watchers: u64,
+    /// Somebody may read the events of operators: only then they are made.
+    watched: bool,
+
     allocation: Allocation,
     timers: Timers,
     classes: Vec<Arc<Class>>,
@@ -190,6 +195,8 @@ impl MasterState {
             next_stream: 0,
             stores: BTreeMap::new(),
             next_store: 0,
+            watchers: 0,
+            watched: false,
             allocation: Allocation::default(),
             timers: Timers::default(),
             classes: Vec::new(),
@@ -210,6 +217,11 @@ impl MasterState {
     /// Number of events applied: a view with this version contains all of them.
     pub fn version(&self) -> u64 {
         self.applied
+    }
+
+    /// Operators that ever subscribed.
+    pub fn watchers(&self) -> u64 {
+        self.watchers
     }
 
     /// Applies one event and appends its effects, in order.
@@ -248,7 +260,7 @@ impl MasterState {
                     self.scheduler_call(principal, &stream_id, request.0, &refused, now, effects);
                 effects.push(Effect::Reply { call, reply });
             }
-            Event::StreamClosed { stream } => self.stream_closed(stream, now, effects),
+            Event::StreamClosed { stream } => self.stream_closed(stream, now),
             Event::AgentHello {
                 session,
                 principal: _,
@@ -296,6 +308,11 @@ impl MasterState {
                     effects.push(Effect::Reply { call, reply });
                 }
             }
+            Event::Watched => {
+                self.watchers += 1;
+                self.watched = true;
+            }
+            Event::Unwatched { watchers } => self.watched &= watchers != self.watchers,
             Event::Tick => {}
         }
     }

@@ -4,6 +4,7 @@ use tepui_model::allocation::{AgentKey, FrameworkKey};
 use tepui_model::authorization::ClassKey;
 use tepui_model::id::AgentId;
 use tepui_model::time::Now;
+use tepui_proto::v1::master::event::{self, Type};
 use tepui_proto::v1::master::response::{get_agents, get_frameworks};
 use tepui_proto::v1::{self, TaskState, TaskStatus, master};
 use tepui_proto::{Message as _, Wire, convert};
@@ -96,11 +97,16 @@ impl MasterState {
         None
     }
 
-    fn to_operators(class: Option<ClassKey>, event: master::Event) -> Effect {
-        Effect::ToOperators {
+    /// An event for the subscribers of the operator API, made only if there may be any.
+    fn to_operators(
+        &self,
+        class: Option<ClassKey>,
+        event: impl FnOnce() -> master::Event,
+    ) -> Option<Effect> {
+        self.watched.then(|| Effect::ToOperators {
             class,
-            event: Box::new(Wire(event)),
-        }
+            event: Box::new(Wire(event())),
+        })
     }
 
     /// FRAMEWORK_ADDED or FRAMEWORK_UPDATED.
@@ -111,41 +117,40 @@ impl MasterState {
         effects: &mut Vec<Effect>,
     ) {
         let framework = &self.frameworks[&key];
-        let message = framework_message(framework);
-        let event = if added {
-            master::Event {
-                r#type: Some(master::event::Type::FrameworkAdded as i32),
-                framework_added: Some(master::event::FrameworkAdded { framework: message }),
-                ..Default::default()
+        effects.extend(self.to_operators(Some(framework.class), || {
+            let framework = framework_message(framework);
+            if added {
+                master::Event {
+                    r#type: Some(Type::FrameworkAdded.into()),
+                    framework_added: Some(event::FrameworkAdded { framework }),
+                    ..Default::default()
+                }
+            } else {
+                master::Event {
+                    r#type: Some(Type::FrameworkUpdated.into()),
+                    framework_updated: Some(event::FrameworkUpdated { framework }),
+                    ..Default::default()
+                }
             }
-        } else {
-            master::Event {
-                r#type: Some(master::event::Type::FrameworkUpdated as i32),
-                framework_updated: Some(master::event::FrameworkUpdated { framework: message }),
-                ..Default::default()
-            }
-        };
-        effects.push(Self::to_operators(Some(framework.class), event));
+        }));
     }
 
-    pub(crate) fn operators_framework_removed(&self, framework: &Framework) -> Effect {
-        let event = master::Event {
-            r#type: Some(master::event::Type::FrameworkRemoved as i32),
-            framework_removed: Some(master::event::FrameworkRemoved {
+    pub(crate) fn operators_framework_removed(&self, framework: &Framework) -> Option<Effect> {
+        self.to_operators(Some(framework.class), || master::Event {
+            r#type: Some(Type::FrameworkRemoved.into()),
+            framework_removed: Some(event::FrameworkRemoved {
                 framework_info: framework.info.clone(),
             }),
             ..Default::default()
-        };
-        Self::to_operators(Some(framework.class), event)
+        })
     }
 
-    pub(crate) fn operators_task_added(&self, row: &TaskRow) -> Effect {
-        let event = master::Event {
-            r#type: Some(master::event::Type::TaskAdded as i32),
-            task_added: Some(master::event::TaskAdded { task: task_of(row) }),
+    pub(crate) fn operators_task_added(&self, row: &TaskRow) -> Option<Effect> {
+        self.to_operators(Some(row.class), || master::Event {
+            r#type: Some(Type::TaskAdded.into()),
+            task_added: Some(event::TaskAdded { task: task_of(row) }),
             ..Default::default()
-        };
-        Self::to_operators(Some(row.class), event)
+        })
     }
 
     pub(crate) fn operators_task_updated(
@@ -154,10 +159,10 @@ impl MasterState {
         class: ClassKey,
         state: TaskState,
         status: &TaskStatus,
-    ) -> Effect {
-        let event = master::Event {
-            r#type: Some(master::event::Type::TaskUpdated as i32),
-            task_updated: Some(master::event::TaskUpdated {
+    ) -> Option<Effect> {
+        self.to_operators(Some(class), || master::Event {
+            r#type: Some(Type::TaskUpdated.into()),
+            task_updated: Some(event::TaskUpdated {
                 framework_id: self.frameworks[&framework].proto_id(),
                 status: TaskStatus {
                     data: None,
@@ -166,46 +171,43 @@ impl MasterState {
                 state: state as i32,
             }),
             ..Default::default()
-        };
-        Self::to_operators(Some(class), event)
+        })
     }
 
-    pub(crate) fn operators_agent_added(&self, key: AgentKey) -> Effect {
+    pub(crate) fn operators_agent_added(&self, key: AgentKey) -> Option<Effect> {
         let row = self.agents.get(&key).expect("known agent");
         let run = &self.agent_runs[&key];
-        let agent = get_agents::Agent {
-            agent_info: v1::AgentInfo::decode(row.info.clone()).expect("encoded here"),
-            active: row.active,
-            deactivated: Some(row.deactivated),
-            version: row.version.clone(),
-            pid: Some(row.pid.clone()),
-            registered_time: Some(row.registered.into()),
-            reregistered_time: row.reregistered.map(Into::into),
-            total_resources: convert::to_proto(&row.total),
-            allocated_resources: convert::to_proto(&row.used),
-            offered_resources: convert::to_proto(&row.offered),
-            capabilities: run.capabilities.clone(),
-            ..Default::default()
-        };
-        let event = master::Event {
-            r#type: Some(master::event::Type::AgentAdded as i32),
-            agent_added: Some(master::event::AgentAdded { agent }),
-            ..Default::default()
-        };
-        Self::to_operators(Some(row.class), event)
+        self.to_operators(None, || {
+            let agent = get_agents::Agent {
+                agent_info: v1::AgentInfo::decode(row.info.clone()).expect("encoded here"),
+                active: row.active,
+                deactivated: Some(row.deactivated),
+                version: row.version.clone(),
+                pid: Some(row.pid.clone()),
+                registered_time: Some(row.registered.into()),
+                reregistered_time: row.reregistered.map(Into::into),
+                total_resources: convert::to_proto(&row.total),
+                allocated_resources: convert::to_proto(&row.used),
+                offered_resources: convert::to_proto(&row.offered),
+                capabilities: run.capabilities.clone(),
+                ..Default::default()
+            };
+            master::Event {
+                r#type: Some(Type::AgentAdded.into()),
+                agent_added: Some(event::AgentAdded { agent }),
+                ..Default::default()
+            }
+        })
     }
 
-    pub(crate) fn operators_agent_removed(&self, id: &AgentId) -> Effect {
-        let event = master::Event {
-            r#type: Some(master::event::Type::AgentRemoved as i32),
-            agent_removed: Some(master::event::AgentRemoved {
-                agent_id: v1::AgentId {
-                    value: id.to_string(),
-                },
+    pub(crate) fn operators_agent_removed(&self, id: &AgentId) -> Option<Effect> {
+        self.to_operators(None, || master::Event {
+            r#type: Some(Type::AgentRemoved.into()),
+            agent_removed: Some(event::AgentRemoved {
+                agent_id: id.into(),
             }),
             ..Default::default()
-        };
-        Self::to_operators(None, event)
+        })
     }
 }
 
@@ -216,7 +218,7 @@ fn framework_message(framework: &Framework) -> get_frameworks::Framework {
         connected: framework.stream.is_some(),
         recovered: framework.standing == crate::framework::Standing::Recovered,
         registered_time: Some(framework.registered.into()),
-        reregistered_time: framework.reregistered.map(Into::into),
+        reregistered_time: Some(framework.reregistered.unwrap_or_default().into()),
         unregistered_time: Some(framework.unregistered.unwrap_or_default().into()),
         offer_constraints: framework.constraints.clone(),
         ..Default::default()

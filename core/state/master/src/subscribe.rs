@@ -1,7 +1,5 @@
 //! SUBSCRIBE: checks, the first events of a stream, and its heartbeats.
 
-use std::collections::BTreeSet;
-
 use tepui_model::allocation::FrameworkKey;
 use tepui_model::id::{FrameworkId, Role};
 use tepui_model::time::{Mono, Now};
@@ -64,54 +62,46 @@ impl MasterState {
             .as_ref()
             .and_then(|id| self.framework_ids.get(id))
             .copied();
+        let mut brought = false;
         let key = match known {
             Some(key) => key,
             None => {
+                brought = id.is_some();
                 let id = id.unwrap_or_else(|| self.new_framework_id());
-                self.new_framework(id, now)
+                self.new_framework(id)
             }
         };
         self.frameworks[&key]
             .counts
             .call(scheduler::call::Type::Subscribe);
+        let was = self.frameworks[&key].standing;
+        self.discard_offers_of_framework(key, now);
+        if info.principal.is_none() {
+            info.principal = principal;
+        }
+        self.update_info(
+            key,
+            info,
+            &subscribe.suppressed_roles,
+            subscribe.offer_constraints,
+            brought,
+            effects,
+        );
+        let new = known.is_none();
         let stream = Stream {
             key: StreamKey(self.next_stream),
             id: self.rng.uuid(),
         };
         self.next_stream += 1;
         self.replace_stream(key, stream, effects);
-        let was = self.frameworks[&key].standing;
-        self.discard_offers_of_framework(key, now);
-        let suppressed: BTreeSet<Role> = subscribe
-            .suppressed_roles
-            .iter()
-            .map(|role| Role::from(role.as_str()))
-            .collect();
-        if let Some(old) = known.map(|key| &self.frameworks[&key].info) {
-            // user and checkpoint cannot change: the old ones stay, as in Mesos.
-            if was != Standing::Recovered {
-                info.user = old.user.clone();
-                info.checkpoint = old.checkpoint;
-            }
-        }
-        if info.principal.is_none() {
-            info.principal = principal;
-        }
-        let constraints = subscribe.offer_constraints;
-        if known.is_some() {
-            self.change_framework(key, info, suppressed, constraints);
-        } else {
-            self.set_framework_info(key, info, suppressed, constraints);
-        }
         let framework = self.frameworks.get_mut(&key).expect("just found or made");
+        if was == Standing::Recovered {
+            framework.registered = now.wall;
+        }
         framework.standing = Standing::Active;
+        framework.reregistered = Some(now.wall);
         framework.unregistered = None;
         framework.version += 1;
-        if known.is_some() {
-            framework.reregistered = Some(now.wall);
-        } else {
-            framework.reregistered = Some(framework.registered);
-        }
         let framework_id = framework.id.clone();
         effects.push(Effect::OpenStream {
             call,
@@ -127,12 +117,39 @@ impl MasterState {
             now.mono + self.settings.heartbeat_interval,
             Timer::Heartbeat(stream.key),
         );
-        self.tell_framework(key, known.is_none());
-        self.operators_framework(key, known.is_none(), effects);
-        if known.is_some() {
+        self.tell_framework(key, new);
+        self.operators_framework(key, new && !brought, effects);
+        if !new {
             self.resend_updates(key, effects);
         }
         self.allocation.want_all();
+    }
+
+    /// Takes over what a subscriber says of itself. Subscribers of the operator API see a framework that brought
+    /// its id as recovered, or one with another info, before they see it connected, as with Mesos.
+    fn update_info(
+        &mut self,
+        key: FrameworkKey,
+        mut info: FrameworkInfo,
+        suppressed: &[String],
+        constraints: Option<scheduler::OfferConstraints>,
+        brought: bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        let framework = &self.frameworks[&key];
+        let old = framework.info.clone();
+        let recovered = framework.standing == Standing::Recovered;
+        if !recovered {
+            // user and checkpoint cannot change: the old ones stay, as in Mesos.
+            info.user = old.user.clone();
+            info.checkpoint = old.checkpoint;
+        }
+        let suppressed = suppressed.iter().map(|role| Role::from(role.as_str()));
+        self.change_framework(key, info, suppressed.collect(), constraints);
+        let changed = !recovered && self.frameworks[&key].info != old;
+        if brought || changed {
+            self.operators_framework(key, brought, effects);
+        }
     }
 
     fn may_subscribe(

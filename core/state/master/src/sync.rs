@@ -48,7 +48,7 @@ impl MasterState {
         self.counts.add(Count::AgentSynced);
         let first = !self.agent_runs[&key].announced;
         self.rescind_agent(key, now, effects);
-        let ended = self.adopt_frameworks(&sync.frameworks, now, effects);
+        let ended = self.adopt_frameworks(&sync.frameworks, effects);
         self.begin_service(key, total, resource_version, first, now);
 
         let reported = self.reported_tasks(key, sync.tasks);
@@ -66,7 +66,7 @@ impl MasterState {
         self.repeat_commands(key, ended, effects);
         self.allocation.want(key);
         if first {
-            effects.push(self.operators_agent_added(key));
+            effects.extend(self.operators_agent_added(key));
         }
     }
 
@@ -74,7 +74,6 @@ impl MasterState {
     fn adopt_frameworks(
         &mut self,
         frameworks: &[link::SyncFramework],
-        now: Now,
         effects: &mut Vec<Effect>,
     ) -> Vec<FrameworkId> {
         let mut ended = Vec::new();
@@ -89,7 +88,7 @@ impl MasterState {
             if self.removed_frameworks.contains(id) {
                 ended.push(FrameworkId::from(id));
             } else if !self.framework_ids.contains_key(id) {
-                let key = self.new_framework(FrameworkId::from(id), now);
+                let key = self.new_framework(FrameworkId::from(id));
                 self.set_framework_info(key, info.clone(), BTreeSet::new(), None);
                 self.tell_framework(key, true);
                 self.operators_framework(key, true, effects);
@@ -309,7 +308,7 @@ impl MasterState {
         );
         owner.send(status::update_event(status.clone()), effects);
         let (class, state) = (row.class, row.state);
-        effects.push(self.operators_task_updated(framework, class, state, &status));
+        effects.extend(self.operators_task_updated(framework, class, state, &status));
     }
 
     /// The agent's word on a task that is known: it may have ended meanwhile.

@@ -158,7 +158,7 @@ impl MasterState {
             self.release(framework, agent, &resources, Back::Returned, now);
         }
         // Mesos tells its subscribers of each status, also when the state is the same.
-        effects.push(self.operators_task_updated(framework, class, state, status));
+        effects.extend(self.operators_task_updated(framework, class, state, status));
     }
 
     /// Moves a task's row to the history.

@@ -298,3 +298,121 @@ fn a_machine_goes_down_and_comes_up() {
     let maintenance = next.state.view().globals.maintenance.clone();
     assert!(maintenance.schedule.windows.is_empty() && maintenance.down.is_empty());
 }
+
+/// Type and names of the events that operators got since the last look.
+fn seen(world: &mut World) -> Vec<String> {
+    let events = std::mem::take(&mut world.operators);
+    let line = |event: &v1::master::Event| {
+        let framework = event
+            .framework_added
+            .as_ref()
+            .map(|added| &added.framework)
+            .or(event
+                .framework_updated
+                .as_ref()
+                .map(|updated| &updated.framework));
+        let framework = framework.map(|framework| {
+            let info = &framework.framework_info;
+            let times = [framework.registered_time, framework.reregistered_time];
+            let known = times.iter().flatten().any(|time| time.nanoseconds != 0);
+            format!(
+                " {} active={} connected={} recovered={} since={known}",
+                info.name, framework.active, framework.connected, framework.recovered
+            )
+        });
+        let task = event.task_updated.as_ref().map(|updated| {
+            let status = &updated.status;
+            let state = updated.state().as_str_name();
+            format!(
+                " {state} {} {}",
+                status.state().as_str_name(),
+                status.message()
+            )
+        });
+        let kind = event.r#type().as_str_name();
+        format!(
+            "{kind}{}{}",
+            framework.unwrap_or_default(),
+            task.unwrap_or_default()
+        )
+    };
+    events.iter().map(line).collect()
+}
+
+/// `events/master-subscribe` of the recordings: what a framework's life looks like to an operator.
+#[test]
+fn operators_see_what_mesos_shows_them() {
+    let mut world = World::new();
+    let agent = world.agent(1, AGENT);
+    assert_eq!(seen(&mut world), ["AGENT_ADDED"]);
+    let scheduler = world.subscribe(framework("life", "peer"));
+    let up = "active=true connected=true recovered=false since=true";
+    assert_eq!(seen(&mut world), [format!("FRAMEWORK_ADDED life {up}")]);
+    let offer = world.take_offers(&scheduler)[0].id.value.clone();
+    let tasks = ["done", "stay"].map(|id| support::task(id, &agent, "cpus:1;mem:16"));
+    world.accept(&scheduler, &[&offer], tasks.into());
+    let done = v1::TaskState::TaskFinished;
+    world.update(1, &scheduler, &agent, "done", done, 1);
+    let added = [
+        "TASK_ADDED",
+        "TASK_ADDED",
+        "TASK_UPDATED TASK_FINISHED TASK_FINISHED ",
+    ];
+    assert_eq!(seen(&mut world), added);
+
+    // Gone and back with another name: not a word of its being away.
+    world.apply(tepui_state_master::Event::StreamClosed {
+        stream: scheduler.stream,
+    });
+    assert!(seen(&mut world).is_empty());
+    let mut info = framework("renamed", "peer");
+    info.id = Some(v1::FrameworkId {
+        value: scheduler.id.clone(),
+    });
+    world.subscribe(info.clone());
+    let last = seen(&mut world);
+    assert_eq!(last.len(), 2, "{last:?}");
+    assert_eq!(last[1], format!("FRAMEWORK_UPDATED renamed {up}"));
+    world.subscribe(info);
+    assert_eq!(seen(&mut world).len(), 1);
+
+    let teardown = OperatorCall::Teardown {
+        framework_id: scheduler.id.clone(),
+    };
+    assert_eq!(world.operate(teardown), Reply::Ok);
+    let removed = format!("Framework {} removed", scheduler.id);
+    assert_eq!(
+        seen(&mut world),
+        [
+            format!("TASK_UPDATED TASK_FINISHED TASK_KILLED {removed}"),
+            format!("TASK_UPDATED TASK_KILLED TASK_KILLED {removed}"),
+            "FRAMEWORK_REMOVED".to_owned(),
+        ]
+    );
+
+    let mut info = framework("brought", "peer");
+    info.id = Some(v1::FrameworkId {
+        value: "an-id-of-its-own".into(),
+    });
+    world.subscribe(info);
+    assert_eq!(
+        seen(&mut world),
+        [
+            "FRAMEWORK_ADDED brought active=false connected=false recovered=true since=false"
+                .to_owned(),
+            format!("FRAMEWORK_UPDATED brought {up}"),
+        ]
+    );
+
+    // Nobody listens: nothing is made. Somebody came since: the word is out of date.
+    let watchers = world.state.watchers();
+    let leave = tepui_state_master::Event::Unwatched { watchers };
+    world.apply(tepui_state_master::Event::Watched);
+    world.apply(leave);
+    world.subscribe(framework("seen", "peer"));
+    assert_eq!(seen(&mut world).len(), 1);
+    let watchers = world.state.watchers();
+    world.apply(tepui_state_master::Event::Unwatched { watchers });
+    world.subscribe(framework("unseen", "peer"));
+    assert!(seen(&mut world).is_empty());
+}

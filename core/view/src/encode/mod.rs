@@ -74,7 +74,8 @@ impl<T: Ord> Allowed<T> {
         Self::Only(BTreeSet::new())
     }
 
-    fn has<Q: Ord + ?Sized>(&self, value: &Q) -> bool
+    /// Whether the value is one of them.
+    pub fn has<Q: Ord + ?Sized>(&self, value: &Q) -> bool
     where
         T: std::borrow::Borrow<Q>,
     {

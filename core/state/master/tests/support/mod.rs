@@ -177,6 +177,7 @@ impl World {
             epoch: 1,
             entries: Vec::new(),
         });
+        world.apply(Event::Watched);
         world
     }
 
