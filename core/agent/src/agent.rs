@@ -47,6 +47,18 @@ pub enum StartError {
     Thread(#[from] std::io::Error),
 }
 
+impl StartError {
+    /// Whether an agent that is not strict would go on.
+    #[must_use]
+    pub fn is_of_record(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_of_record(),
+            Self::Containers(error) => matches!(error, tepui_containerizer::Error::Record { .. }),
+            Self::Thread(_) => false,
+        }
+    }
+}
+
 /// A running agent.
 #[derive(Debug)]
 pub struct Agent {
@@ -80,8 +92,10 @@ impl Agent {
         if store.rebooted(&machine::boot_id())? {
             tracing::warn!("the machine was started anew: no task has survived");
         }
-        let agent = store.agent()?;
-        let recorded = store.load()?;
+        // Who cleans up wants nothing of what it cannot read.
+        let strict = settings.strict && !settings.cleanup;
+        let agent = store.agent(strict)?;
+        let recorded = store.load(strict)?;
         if settings.cleanup {
             containers.recover(BTreeSet::new()).await?;
             store.forget_agent()?;

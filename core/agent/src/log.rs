@@ -1,4 +1,5 @@
-//! A file of records: each has its length and checksum, and a torn end is cut off.
+//! A file of records: each has its length and checksum, and a torn end is cut off. Anything else that
+//! is wrong with it is damage, which is never cut off silently.
 //!
 //! Records are appended without syncing: they survive the agent process, not the machine, and
 //! neither do the tasks that they are about.
@@ -15,6 +16,17 @@ const HEAD: usize = 8;
 /// No record is longer.
 const LIMIT: usize = 64 << 20;
 
+/// Why a log cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LogError {
+    /// What the system says.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// A record does not have the checksum that it was written with.
+    #[error("the record at byte {at} is damaged")]
+    Damaged { at: u64 },
+}
+
 /// An open log.
 #[derive(Debug)]
 pub(crate) struct Log {
@@ -25,7 +37,7 @@ pub(crate) struct Log {
 
 impl Log {
     /// Opens a log, makes it if it is missing, and gives what is intact of it.
-    pub(crate) fn open(path: &Path) -> io::Result<(Self, Vec<Vec<u8>>)> {
+    pub(crate) fn open(path: &Path) -> Result<(Self, Vec<Vec<u8>>), LogError> {
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -41,6 +53,9 @@ impl Log {
             rest = after;
         }
         let end = (bytes.len() - rest.len()) as u64;
+        if !is_torn(rest) {
+            return Err(LogError::Damaged { at: end });
+        }
         if !rest.is_empty() {
             file.set_len(end)?;
         }
@@ -55,10 +70,23 @@ impl Log {
         bytes.write_all(&length.to_le_bytes())?;
         bytes.write_all(&checksum(record).to_le_bytes())?;
         bytes.write_all(record)?;
-        self.file.write_all_at(&bytes, self.end)?;
+        if let Err(error) = self.file.write_all_at(&bytes, self.end) {
+            // A part of it must not be taken for damage; the next append begins here, too.
+            let _ = self.file.set_len(self.end);
+            return Err(error);
+        }
         self.end += bytes.len() as u64;
         Ok(())
     }
+}
+
+/// Whether the rest of a log, where no intact record begins, is what a write that was cut short leaves.
+fn is_torn(rest: &[u8]) -> bool {
+    let Some((head, record)) = rest.split_at_checked(HEAD) else {
+        return true;
+    };
+    let length = head.first_chunk().map(|bytes| u32::from_le_bytes(*bytes));
+    length.is_some_and(|length| length as usize <= LIMIT && record.len() < length as usize)
 }
 
 fn take(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -81,7 +109,28 @@ fn checksum(bytes: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::Log;
+    use super::{Log, LogError};
+
+    #[test]
+    fn damage_is_not_taken_for_a_torn_end() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("log");
+        let (mut log, _) = Log::open(&path).expect("a log");
+        log.append(b"one").expect("space");
+        log.append(b"two").expect("space");
+        drop(log);
+        let whole = std::fs::read(&path).expect("the file");
+        // Checksum and content of the first record, and of the last.
+        for at in (4..11).chain(15..22) {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1;
+            std::fs::write(&path, &flipped).expect("space");
+            let begins = if at < 11 { 0 } else { 11 };
+            let error = Log::open(&path).expect_err("it is damaged");
+            assert!(matches!(error, LogError::Damaged { at } if at == begins));
+            assert_eq!(std::fs::read(&path).expect("the file"), flipped);
+        }
+    }
 
     #[test]
     fn a_torn_end_is_cut() {

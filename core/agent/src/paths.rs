@@ -1,8 +1,8 @@
 //! Where things are below the work directory.
 //!
 //! Sandboxes lie exactly where Mesos has them, because clients see and use their paths. What lies
-//! below `meta/` is ours: `version`, `boot_id`, `lock`, `agent.pb`, `executors/<container>/`, and
-//! `containers/` of the containerizer.
+//! below `meta/` is ours: `version`, `boot_id`, `lock`, `agent.pb`, `executors/<container>/`, `damaged/`,
+//! and `containers/` of the containerizer.
 
 use std::path::{Path, PathBuf};
 
@@ -45,6 +45,11 @@ impl Paths {
 
     pub(crate) fn executor(&self, container: &ContainerId) -> PathBuf {
         self.executors().join(container.to_string())
+    }
+
+    /// Where records that cannot be read are kept, once an agent goes on without them.
+    pub(crate) fn damaged(&self) -> PathBuf {
+        self.meta().join("damaged")
     }
 
     pub(crate) fn slaves(&self) -> PathBuf {

@@ -38,6 +38,8 @@ pub struct Settings {
     pub recovery_timeout: Duration,
     /// Upper bound of the first wait before the agent registers; doubled with each attempt.
     pub registration_backoff_factor: Duration,
+    /// Do not start when a record of an earlier process cannot be read; otherwise go on without it.
+    pub strict: bool,
     /// End everything that an earlier process left, forget it, and exit.
     pub cleanup: bool,
     /// Ended executors that are remembered, of each framework.
@@ -71,6 +73,7 @@ impl Settings {
             executor_reregistration_timeout: Duration::from_secs(2),
             recovery_timeout: Duration::from_mins(15),
             registration_backoff_factor: Duration::from_secs(1),
+            strict: true,
             cleanup: false,
             max_completed_executors_per_framework: 150,
             launcher_dir: "/usr/libexec/mesos".into(),

@@ -19,7 +19,7 @@ use tepui_proto::disk::{
 use tepui_proto::{Message, Wire};
 use tepui_state_agent::{ExecutorKind, RecordBody};
 
-use crate::log::Log;
+use crate::log::{Log, LogError};
 use crate::paths::Paths;
 
 /// Version of everything below `meta/` that this release writes and reads.
@@ -56,16 +56,28 @@ pub enum StoreError {
         source: io::Error,
     },
     /// A file is damaged.
-    #[error("'{path}' is damaged")]
+    #[error("'{path}' is damaged: {message}")]
     Damaged {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        source: prost::DecodeError,
+        message: String,
     },
 }
 
 impl StoreError {
+    fn damaged(path: &Path, message: impl std::fmt::Display) -> Self {
+        Self::Damaged {
+            path: path.to_owned(),
+            message: message.to_string(),
+        }
+    }
+
+    /// Whether an agent can go on without what the file says.
+    pub(crate) fn is_of_record(&self) -> bool {
+        matches!(self, Self::Damaged { .. } | Self::Newer { .. })
+    }
+
     fn io<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
         move |source| Self::Io {
             what,
@@ -123,20 +135,34 @@ impl Store {
         Ok(!before.is_empty())
     }
 
-    pub(crate) fn agent(&self) -> Result<AgentRecord, StoreError> {
+    /// Who the agent is; nobody yet if that was never written. If it cannot be read, that is an error
+    /// when `strict`, and otherwise the agent is nobody: what it ran is ended.
+    pub(crate) fn agent(&self, strict: bool) -> Result<AgentRecord, StoreError> {
         let path = self.paths.agent();
-        let Some(bytes) = read(&path)? else {
-            return Ok(AgentRecord::default());
-        };
-        let record = AgentRecord::decode(&*bytes).map_err(|source| StoreError::Damaged {
-            path: path.clone(),
-            source,
-        })?;
-        if record.version > VERSION {
-            let found = record.version.to_string();
-            return Err(StoreError::Newer { path, found });
+        match read_agent(&path) {
+            Err(error) if error.is_of_record() && !strict => {
+                tracing::error!(%error, "the agent's id is lost: it registers anew, and all that it ran is ended");
+                self.set_aside(&path)?;
+                let executors = self.paths.executors();
+                self.set_aside(&executors)?;
+                fs::create_dir_all(&executors).map_err(StoreError::io("make", &executors))?;
+                Ok(AgentRecord::default())
+            }
+            read => read,
         }
-        Ok(record)
+    }
+
+    /// Moves what cannot be read out of the way, where a person may look at it.
+    fn set_aside(&self, path: &Path) -> Result<(), StoreError> {
+        let damaged = self.paths.damaged();
+        fs::create_dir_all(&damaged).map_err(StoreError::io("make", &damaged))?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let free = |n: &u32| !damaged.join(format!("{name}.{n}")).exists();
+        let number = (1..).find(free).unwrap_or_default();
+        let kept = damaged.join(format!("{name}.{number}"));
+        fs::rename(path, &kept).map_err(StoreError::io("move", path))?;
+        tracing::warn!(from = %path.display(), to = %kept.display(), "kept");
+        Ok(())
     }
 
     pub(crate) fn set_agent(&self, record: AgentRecord) -> Result<(), StoreError> {
@@ -158,9 +184,9 @@ impl Store {
         }
     }
 
-    /// Everything recorded, oldest first. What cannot be read is said and left out; old history is
-    /// removed.
-    pub(crate) fn load(&mut self) -> Result<Vec<Recorded>, StoreError> {
+    /// Everything recorded, oldest first. What cannot be read is an error when `strict`, and is
+    /// otherwise said and left out, so that its container is ended. Old history is removed.
+    pub(crate) fn load(&mut self, strict: bool) -> Result<Vec<Recorded>, StoreError> {
         let path = self.paths.executors();
         let entries = fs::read_dir(&path).map_err(StoreError::io("read", &path))?;
         let mut found = Vec::new();
@@ -170,10 +196,13 @@ impl Store {
                 Ok(Some(one)) => found.push(one),
                 // Its launch was not recorded, so nothing was launched.
                 Ok(None) => self.remove(&entry.path()),
-                Err(error) => {
+                Err(error) if error.is_of_record() && !strict => {
                     let path = entry.path();
-                    tracing::error!(path = %path.display(), %error, "executor not recovered");
+                    let container = entry.file_name();
+                    tracing::error!(?container, %error, "the executor is lost: its container is ended, and its tasks are reported to the master as gone");
+                    self.set_aside(&path)?;
                 }
+                Err(error) => return Err(error),
             }
         }
         found.sort_by_key(|(sequence, _)| *sequence);
@@ -202,13 +231,18 @@ impl Store {
         let Some(bytes) = read(&file)? else {
             return Ok(None);
         };
-        let record = ExecutorRecord::decode(&*bytes).map_err(|source| StoreError::Damaged {
-            path: file.clone(),
-            source,
-        })?;
+        let record =
+            ExecutorRecord::decode(&*bytes).map_err(|source| StoreError::damaged(&file, source))?;
         if record.version > VERSION {
             let found = record.version.to_string();
             return Err(StoreError::Newer { path: file, found });
+        }
+        // The id is written last: a record without it is cut short.
+        if path
+            .file_name()
+            .is_none_or(|name| name != &*record.container_id)
+        {
+            return Err(StoreError::damaged(&file, "it is of another container"));
         }
         let kind = match record.kind() {
             executor_record::Kind::Generated => ExecutorKind::Generated,
@@ -227,12 +261,10 @@ impl Store {
             retired: false,
         };
         let path = path.join("events.log");
-        let (log, events) = Log::open(&path).map_err(StoreError::io("read", &path))?;
+        let (log, events) = open_log(&path)?;
         for event in events {
-            let event = ExecutorEvent::decode(&*event).map_err(|source| StoreError::Damaged {
-                path: path.clone(),
-                source,
-            })?;
+            let event = ExecutorEvent::decode(&*event)
+                .map_err(|source| StoreError::damaged(&path, source))?;
             one.take(event);
         }
         if !one.retired {
@@ -322,7 +354,7 @@ impl Store {
         fs::create_dir(&dir).map_err(StoreError::io("make", &dir))?;
         write(&dir.join("executor.pb"), &record.encode_to_vec())?;
         let path = dir.join("events.log");
-        let (log, _) = Log::open(&path).map_err(StoreError::io("make", &path))?;
+        let (log, _) = open_log(&path)?;
         self.logs.insert(container.clone(), log);
         Ok(())
     }
@@ -388,6 +420,30 @@ impl Recorded {
         };
         self.records.push(body);
     }
+}
+
+fn read_agent(path: &Path) -> Result<AgentRecord, StoreError> {
+    let Some(bytes) = read(path)? else {
+        return Ok(AgentRecord::default());
+    };
+    let record =
+        AgentRecord::decode(&*bytes).map_err(|source| StoreError::damaged(path, source))?;
+    if record.version > VERSION {
+        let found = record.version.to_string();
+        let path = path.to_owned();
+        return Err(StoreError::Newer { path, found });
+    }
+    if record.agent_id.is_empty() {
+        return Err(StoreError::damaged(path, "it has no agent id"));
+    }
+    Ok(record)
+}
+
+fn open_log(path: &Path) -> Result<(Log, Vec<Vec<u8>>), StoreError> {
+    Log::open(path).map_err(|error| match error {
+        LogError::Io(source) => StoreError::io("open", path)(source),
+        damaged @ LogError::Damaged { .. } => StoreError::damaged(path, damaged),
+    })
 }
 
 fn check_version(path: &Path) -> Result<(), StoreError> {
@@ -487,8 +543,8 @@ mod tests {
 
         let mut store = open(dir.path()).expect("a store");
         assert!(store.rebooted("two").expect("space"));
-        assert_eq!(store.agent().expect("it was written").agent_id, "S1");
-        let found = store.load().expect("a store");
+        assert_eq!(store.agent(true).expect("it was written").agent_id, "S1");
+        let found = store.load(true).expect("a store");
         let names: Vec<&str> = found.iter().map(|one| &*one.container.value).collect();
         assert_eq!(names, ["b", "a"]);
         assert_eq!(found[0].records, bodies);

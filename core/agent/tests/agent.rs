@@ -191,6 +191,82 @@ async fn refusals_shutdown_and_leaving() {
     running.stop().await;
 }
 
+/// Every file that an agent writes about what it runs, damaged: a strict agent names it and does not
+/// start, another ends what it cannot know of and goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damaged_records_are_fatal_or_lost() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut master = Master::start().await;
+    let containers = Arc::new(Pretend::default());
+    let damages: [(&str, fn(&Path)); 4] = [
+        ("executor.pb", |path| {
+            std::fs::write(path, [0xff; 20]).expect("space")
+        }),
+        ("executor.pb", |path| {
+            std::fs::write(path, []).expect("space")
+        }),
+        ("events.log", |path| {
+            let mut log = std::fs::read(path).expect("a log");
+            log[10] ^= 1;
+            std::fs::write(path, log).expect("space");
+        }),
+        ("agent.pb", |path| {
+            std::fs::write(path, b"?").expect("space")
+        }),
+    ];
+    for (n, (file, damage)) in damages.into_iter().enumerate() {
+        let running = start(dir.path(), &master, &containers).await;
+        master.welcome().await;
+        for name in [format!("bad{n}"), format!("good{n}")] {
+            master.run(task(&name), true);
+            let states = [TaskState::TaskStarting, TaskState::TaskRunning];
+            master.states(&states).await;
+        }
+        let bad = containers.of(&format!("bad{n}"));
+        running.stop().await;
+        let meta = dir.path().join("meta");
+        let path = match file {
+            "agent.pb" => meta.join(file),
+            _ => meta.join("executors").join(bad.to_string()).join(file),
+        };
+        damage(&path);
+        let before = std::fs::read(&path).expect("the file");
+
+        let refused = support::try_start(dir.path(), &master, &containers, |_| {}).await;
+        let error = refused.err().expect("it is strict").to_string();
+        assert!(error.contains(&path.display().to_string()), "{error}");
+        let lives = containers
+            .find(&bad)
+            .expect("it is there")
+            .borrow()
+            .is_none();
+        assert!(lives, "{file}: a refusal ends nothing");
+        assert_eq!(std::fs::read(&path).expect("the file"), before);
+
+        let running = support::start_with(dir.path(), &master, &containers, |settings| {
+            settings.strict = false;
+        })
+        .await;
+        let (id, tasks) = master.welcome().await;
+        let names: Vec<&str> = tasks.iter().map(|task| &*task.task_id.value).collect();
+        assert!(containers.find(&bad).is_err(), "{file}: it is not ended");
+        assert_eq!(
+            std::fs::read_dir(meta.join("damaged"))
+                .expect("kept")
+                .count(),
+            n + 1 + usize::from(file == "agent.pb")
+        );
+        if file == "agent.pb" {
+            assert_eq!((id, names.len()), (None, 0));
+        } else {
+            assert_eq!(names, [format!("good{n}")], "{file}");
+            master.kill(&format!("good{n}"));
+            master.states(&[TaskState::TaskKilled]).await;
+        }
+        running.stop().await;
+    }
+}
+
 /// Names as recorded from Mesos 1.11 (there master and agent shared one process), and its values for
 /// one command task, whose executor has resources of its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

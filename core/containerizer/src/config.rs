@@ -26,6 +26,9 @@ pub struct Settings {
     /// Resource limits that every container begins with, before those of its isolators: an agent
     /// that raised its own says what they were.
     pub rlimits: Vec<isolator::Rlimit>,
+    /// Fail to recover when a record cannot be read; otherwise its container is ended, and the record kept in
+    /// `damaged/` beside the others.
+    pub strict: bool,
     /// How long a supervisor may take to hold its container at the gate, and to open it.
     pub start_timeout: Duration,
     /// For tests of recovery: this process kills itself instead of performing its n-th effect, counted from zero.
@@ -46,6 +49,7 @@ impl Settings {
             init: init.into(),
             switch_user: nix::unistd::geteuid().is_root(),
             rlimits: Vec::new(),
+            strict: true,
             start_timeout: Duration::from_secs(60),
             crash_at_effect: None,
         }

@@ -123,12 +123,17 @@ impl Records {
         frame.extend_from_slice(&length.to_le_bytes());
         frame.extend_from_slice(&crc32(&event).to_le_bytes());
         frame.extend_from_slice(&event);
-        let written = match &mut self.log {
-            Some(log) => log.write_all(&frame),
-            None => {
-                open_log(&self.directory).and_then(|log| self.log.insert(log).write_all(&frame))
-            }
+        let log = match &mut self.log {
+            Some(log) => Ok(log),
+            None => open_log(&self.directory).map(|log| self.log.insert(log)),
         };
+        let written = log.and_then(|log| {
+            let before = log.metadata()?.len();
+            log.write_all(&frame).inspect_err(|_| {
+                // A part of it must not be taken for damage.
+                let _ = log.set_len(before);
+            })
+        });
         written.map_err(|source| self.error("append to", "events.log", source))
     }
 
@@ -146,8 +151,12 @@ impl Records {
             history.take(event);
             rest = after;
         }
+        let intact = (bytes.len() - rest.len()) as u64;
+        if !is_torn(rest) {
+            let message = format!("the record at byte {intact} is damaged");
+            return Err(Error::Record { path, message });
+        }
         if !rest.is_empty() {
-            let intact = (bytes.len() - rest.len()) as u64;
             tracing::warn!(path = %path.display(), intact, lost = rest.len(), "cutting a torn tail");
             File::options()
                 .write(true)
@@ -156,6 +165,18 @@ impl Records {
                 .map_err(|source| self.error("cut", "events.log", source))?;
         }
         Ok(history)
+    }
+
+    /// Moves records that cannot be read into `folder`.
+    pub(crate) fn set_aside(&self, folder: &Path) -> Result<PathBuf, Error> {
+        let name = self.directory.file_name().unwrap_or_default();
+        let name = name.to_string_lossy();
+        let free = |n: &u32| !folder.join(format!("{name}.{n}")).exists();
+        let kept = folder.join(format!("{name}.{}", (1..).find(free).unwrap_or_default()));
+        fs::create_dir_all(folder)
+            .and_then(|()| fs::rename(&self.directory, &kept))
+            .map_err(|source| self.error("move", "", source))?;
+        Ok(kept)
     }
 
     /// Removes all records.
@@ -191,6 +212,15 @@ fn private() -> fs::OpenOptions {
 }
 
 /// The first record that is whole and unharmed, and what follows it.
+/// Whether the rest of a log, where no intact record begins, is what a write that was cut short leaves.
+fn is_torn(rest: &[u8]) -> bool {
+    let Some((length, rest)) = rest.split_first_chunk::<4>() else {
+        return true;
+    };
+    let record = rest.len().checked_sub(4);
+    record.is_none_or(|record| record < u32::from_le_bytes(*length) as usize)
+}
+
 fn next_event(bytes: &[u8]) -> Option<(disk::ContainerEvent, &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     let (crc, rest) = rest.split_first_chunk::<4>()?;
@@ -378,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_byte_ends_the_log_there() {
+    fn a_changed_byte_is_told_or_ends_the_log() {
         let directory = tempfile::tempdir().unwrap();
         let mut records = Records::new(directory.path().to_owned());
         for mark in &marks() {
@@ -390,8 +420,16 @@ mod tests {
             let mut bytes = whole.clone();
             bytes[at] ^= 0x40;
             fs::write(&path, &bytes).unwrap();
-            let history = Records::new(directory.path().to_owned()).history().unwrap();
-            assert_eq!(history.marks, marks()[..history.marks.len()], "byte {at}");
+            match Records::new(directory.path().to_owned()).history() {
+                // A record that seems to be longer than the file looks like one that was cut short.
+                Ok(history) => {
+                    assert_eq!(history.marks, marks()[..history.marks.len()], "byte {at}");
+                }
+                Err(error) => {
+                    assert!(error.to_string().contains("events.log"), "{error}");
+                    assert_eq!(fs::read(&path).unwrap(), bytes, "byte {at}");
+                }
+            }
         }
     }
 

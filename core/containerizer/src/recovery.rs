@@ -49,8 +49,18 @@ pub(crate) async fn recover(
     let mut recovered = Recovered::default();
     let mut left = Vec::new();
     for name in list(&settings.meta_dir)? {
-        if let Some(found) = read(containerizer, parse_id(&name)).await? {
-            left.push(found);
+        match read(containerizer, parse_id(&name)).await {
+            Ok(found) => left.extend(found),
+            Err(error @ Error::Record { .. }) if !settings.strict => {
+                // Its supervisor is a stray now, and is ended as such.
+                let damaged = settings.meta_dir.with_file_name("damaged");
+                let kept = containerizer
+                    .records(&parse_id(&name))
+                    .set_aside(&damaged)?;
+                let kept = kept.display();
+                tracing::error!(container = name, %error, %kept, "the container is lost and is ended");
+            }
+            Err(error) => return Err(error),
         }
     }
     let strays = stray_supervisors(containerizer, &left).await?;

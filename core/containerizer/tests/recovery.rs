@@ -9,8 +9,8 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use common::{containerizer, kernel, read, settings, shell, wait_for};
-use tepui_containerizer::{ContainerConfig, Containerizer, Exit, Recovered, leaks};
+use common::{kernel, read, settings, shell, wait_for};
+use tepui_containerizer::{ContainerConfig, Containerizer, Error, Exit, Recovered, leaks};
 use tepui_model::id::ContainerId;
 
 const DIRECTORY: &str = "TEPUI_TEST_DIRECTORY";
@@ -104,13 +104,23 @@ impl Embedded {
     }
 
     async fn recover(&self, known: BTreeSet<ContainerId>) -> (Containerizer, Recovered) {
+        self.try_recover(known, true).await.unwrap()
+    }
+
+    async fn try_recover(
+        &self,
+        known: BTreeSet<ContainerId>,
+        strict: bool,
+    ) -> Result<(Containerizer, Recovered), Error> {
         let isolators = match &self.root {
             Some(root) => kernel::isolators(&root.0, serde_json::json!({})),
             None => Vec::new(),
         };
-        let containerizer = containerizer(self.at.path(), isolators);
-        let recovered = containerizer.recover(known).await.unwrap();
-        (containerizer, recovered)
+        let mut settings = settings(self.at.path());
+        settings.strict = strict;
+        let containerizer = Containerizer::new(settings, isolators)?;
+        let recovered = containerizer.recover(known).await?;
+        Ok((containerizer, recovered))
     }
 
     fn starts(&self, number: usize) -> usize {
@@ -206,6 +216,33 @@ async fn what_nobody_asks_for_any_more_is_destroyed() {
     std::fs::remove_dir_all(embedded.at.path().join("meta")).unwrap();
     let (_, recovered) = embedded.recover(BTreeSet::new()).await;
     assert_eq!(recovered.orphans, [ContainerId::new("c0")]);
+    embedded.check_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_with_damaged_records_are_told_or_destroyed() {
+    let mut embedded = Embedded::start("damaged", None, true);
+    embedded.wait_until_up().await;
+    embedded.kill();
+    let records = |id: &str, name: &str| embedded.at.path().join("meta").join(id).join(name);
+    let log = records("c1", "events.log");
+    let mut bytes = std::fs::read(&log).unwrap();
+    bytes[9] ^= 1;
+    std::fs::write(&log, bytes).unwrap();
+    let error = embedded.try_recover(ids(), true).await.unwrap_err();
+    assert!(error.to_string().contains("c1/events.log"), "{error}");
+    std::fs::write(records("c2", "launch.pb"), [0xff; 9]).unwrap();
+
+    let (_, recovered) = embedded.try_recover(ids(), false).await.unwrap();
+    assert_eq!(recovered.running.len(), CONTAINERS - 2);
+    let lost = ["c1", "c2"].map(ContainerId::new);
+    assert_eq!(recovered.missing, lost);
+    assert_eq!(BTreeSet::from_iter(recovered.orphans), lost.into());
+    for kept in ["c1.1/events.log", "c2.1/launch.pb"] {
+        assert!(embedded.at.path().join("damaged").join(kept).exists());
+    }
+    let (_, recovered) = embedded.recover(BTreeSet::new()).await;
+    assert_eq!(recovered.orphans.len(), CONTAINERS - 2);
     embedded.check_clean().await;
 }
 

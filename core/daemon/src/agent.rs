@@ -54,7 +54,17 @@ async fn run(mut settings: AgentSettings, level: LogLevel) -> anyhow::Result<()>
         containers,
         &shared,
     );
-    let Some(mut agent) = started.await? else {
+    let started = started.await.map_err(|error| {
+        let stuck = error.is_of_record();
+        let error = anyhow::Error::from(error);
+        match stuck {
+            true => error.context(
+                "what an earlier agent left cannot be read: with --strict=false the agent goes on without it",
+            ),
+            false => error,
+        }
+    });
+    let Some(mut agent) = started? else {
         return Ok(());
     };
     let mut router = Router::with_delegate("slave(1)");
@@ -124,6 +134,7 @@ async fn containerizer(
         soft: Some(soft),
         hard: Some(hard),
     }];
+    own.strict = settings.strict && settings.recover != Recover::Cleanup;
     Ok(Arc::new(Containerizer::new(own, isolators)?))
 }
 
@@ -209,6 +220,7 @@ fn agent_settings(settings: &AgentSettings, port: u16) -> anyhow::Result<Setting
         executor_shutdown_grace_period: settings.executor_shutdown_grace_period,
         recovery_timeout: settings.recovery_timeout,
         registration_backoff_factor: settings.registration_backoff_factor,
+        strict: settings.strict,
         cleanup: settings.recover == Recover::Cleanup,
         max_completed_executors_per_framework: settings.max_completed_executors_per_framework,
         launcher_dir: settings

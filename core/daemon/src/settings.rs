@@ -132,6 +132,7 @@ pub struct AgentSettings {
     pub executor_shutdown_grace_period: Duration,
     pub registration_backoff_factor: Duration,
     pub recover: Recover,
+    pub strict: bool,
     pub recovery_timeout: Duration,
     pub max_completed_executors_per_framework: usize,
 }
@@ -363,6 +364,7 @@ impl AgentSettings {
             executor_reregistration_timeout: duration(&values, "executor_reregistration_timeout"),
             executor_shutdown_grace_period: duration(&values, "executor_shutdown_grace_period"),
             registration_backoff_factor: duration(&values, "registration_backoff_factor"),
+            strict: values.is("strict"),
             recover: match values.text("recover") {
                 Some("cleanup") => Recover::Cleanup,
                 _ => Recover::Reconnect,

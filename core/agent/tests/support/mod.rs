@@ -12,7 +12,7 @@ use tepui_containerizer::{
     ContainerConfig, Error, Exit, LaunchError, Launched, Limits, Recovered, RunningContainer,
     Termination,
 };
-use tepui_core_agent::{Agent, Containers, Settings, attach_endpoints, resources};
+use tepui_core_agent::{Agent, Containers, Settings, StartError, attach_endpoints, resources};
 use tepui_http::shared::{Files, Logging, Metrics, Shared, VersionInfo};
 use tepui_http::{Client, Listener, Request, Router, Server, ServerSettings};
 use tepui_link::{MasterEnd, MasterEvent, MasterSettings, Peer, SessionEvent, SessionSender};
@@ -78,7 +78,22 @@ impl Pretend {
         self.all.lock().expect("no panic under it").len()
     }
 
-    fn find(&self, id: &ContainerId) -> Result<watch::Receiver<Option<Termination>>, Error> {
+    /// The container of an executor.
+    pub(crate) fn of(&self, executor: &str) -> ContainerId {
+        let configs = self.configs.lock().expect("no panic under it");
+        let is = |config: &&ContainerConfig| {
+            let (name, value) = ("MESOS_EXECUTOR_ID", executor);
+            let mut all = config.environment.iter();
+            all.any(|(n, v)| n == name && v == value)
+        };
+        let found = configs.iter().rfind(is).expect("it was launched");
+        found.id.clone()
+    }
+
+    pub(crate) fn find(
+        &self,
+        id: &ContainerId,
+    ) -> Result<watch::Receiver<Option<Termination>>, Error> {
         let all = self.all.lock().expect("no panic under it");
         let found = all.get(id).map(watch::Sender::subscribe);
         found.ok_or_else(|| Error::Unknown(id.clone()))
@@ -372,6 +387,16 @@ pub(crate) async fn start_with(
     containers: &Arc<Pretend>,
     change: impl FnOnce(&mut Settings),
 ) -> Running {
+    let started = try_start(work_dir, master, containers, change).await;
+    started.expect("it starts")
+}
+
+pub(crate) async fn try_start(
+    work_dir: &Path,
+    master: &Master,
+    containers: &Arc<Pretend>,
+    change: impl FnOnce(&mut Settings),
+) -> Result<Running, StartError> {
     let listener = Listener::bind(ServerSettings::new(([127, 0, 0, 1], 0).into())).await;
     let listener = listener.expect("a port");
     let address = listener.local_addr();
@@ -390,16 +415,16 @@ pub(crate) async fn start_with(
         metrics: Metrics::default(),
         logging: Logging::new(0, |_| {}),
     };
-    let agent = Agent::start(settings, containers.clone(), &shared).await;
-    let agent = agent.expect("it starts").expect("it goes on");
+    let agent = Agent::start(settings, containers.clone(), &shared).await?;
+    let agent = agent.expect("it goes on");
     let mut router = Router::with_delegate("slave(1)");
     let modules = Arc::new(|| b"{}".to_vec());
     attach_endpoints(&agent, &shared, modules, &mut router).expect("no exporter");
-    Running {
+    Ok(Running {
         agent,
         server: listener.serve(Arc::new(router)),
         client: Client::new(&address.to_string()).expect("an address"),
-    }
+    })
 }
 
 impl Running {

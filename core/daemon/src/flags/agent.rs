@@ -167,7 +167,7 @@ pub(super) const FLAGS: &[Flag] = &[
     path("seccomp_config_dir", "Directory of seccomp profiles.").refused(UNPROTECTED),
     text("seccomp_profile_name", "Default profile file name inside seccomp_config_dir.").refused(UNPROTECTED),
     text("secret_resolver", "SecretResolver module; unset supports only VALUE secrets.").refused(NOT_YET),
-    flag("strict", "Any recovery error is fatal; false tolerates partial state.").default("true").ignored(NOT_YET),
+    flag("strict", "Any recovery error is fatal; false tolerates partial state.").default("true").group(Group::State),
     flag("switch_user", "Run tasks as the framework/task user.").default("true").group(Group::Containers),
     flag("systemd_enable_support", "Use systemd slice so executors outlive the agent.").default("true").ignored(NO_SUCH_PART),
     text("systemd_runtime_directory", "systemd unit directory for the runtime slice.").default("/run/systemd/system").ignored(NO_SUCH_PART),
