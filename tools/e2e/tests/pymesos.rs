@@ -5,17 +5,14 @@ use std::process::Command;
 use serde_json::Value;
 use tepui_e2e::{Cluster, python};
 
-#[test]
-fn fifty_tasks_finish() {
+/// Runs a script against a cluster of its own; what it prints at the end.
+fn run(script: &str, arguments: &[&str]) -> (Value, String) {
     let cluster = Cluster::start(&[]);
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/python/run_tasks.py");
+    let script = format!("{}/python/{script}", env!("CARGO_MANIFEST_DIR"));
     let output = Command::new(python())
-        .args([
-            script,
-            &cluster.local.address.to_string(),
-            "50",
-            "echo $MESOS_EXECUTOR_ID",
-        ])
+        .arg(script)
+        .arg(cluster.local.address.to_string())
+        .args(arguments)
         .output()
         .expect("the interpreter runs");
     let (stdout, stderr) = (
@@ -25,8 +22,14 @@ fn fifty_tasks_finish() {
     let result: Value =
         serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stdout}\n{stderr}"));
     assert_eq!(result["error"], Value::Null, "{stderr}");
+    (result, stderr.into_owned())
+}
+
+#[test]
+fn fifty_tasks_finish() {
+    let (result, stderr) = run("run_tasks.py", &["50", "echo $MESOS_EXECUTOR_ID"]);
     let states = result["states"].as_object().expect("an object");
-    assert_eq!(states.len(), 50, "{stdout}\n{stderr}");
+    assert_eq!(states.len(), 50, "{result}\n{stderr}");
     for (task, seen) in states {
         assert_eq!(
             *seen,
@@ -34,4 +37,22 @@ fn fifty_tasks_finish() {
             "{task}\n{stderr}"
         );
     }
+}
+
+#[test]
+fn its_own_executor_runs_tasks_as_threads() {
+    let (result, stderr) = run("run_executor.py", &["10"]);
+    assert_eq!(result["finished"], true, "{result}\n{stderr}");
+    let states = result["states"].as_object().expect("an object");
+    assert_eq!(states.len(), 10, "{result}\n{stderr}");
+    for (task, seen) in states {
+        let odd = task.ends_with(['1', '3', '5', '7', '9']);
+        let end = if odd { "TASK_KILLED" } else { "TASK_FINISHED" };
+        let expected = serde_json::json!(["TASK_RUNNING", end]);
+        assert_eq!(*seen, expected, "{task}\n{stderr}");
+    }
+    let asked: BTreeSet<&String> = states.keys().collect();
+    assert_eq!(result["asked"], serde_json::json!(asked), "{stderr}");
+    assert_eq!(result["processes"], 1, "{result}");
+    assert_eq!(result["ends"], serde_json::json!(["threads"]), "{stderr}");
 }
