@@ -1,5 +1,6 @@
 //! The unmodified Python client from PyPI.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 
 use serde_json::Value;
