@@ -76,18 +76,11 @@ fn on_the_wire(answer: &Answer, is_head: bool) -> Vec<u8> {
     bytes
 }
 
-fn target(address: SocketAddr) -> Target {
-    Target {
-        master: address,
-        agents: vec![address; 2],
-        substitutions: Vec::new(),
-        start: Vec::new(),
-    }
-}
-
 /// How many of the recordings differ once `change` was made to their answers.
 fn differing(exchanges: &[Exchange], change: Change) -> Vec<String> {
-    let outcome = replay(exchanges, &target(canned(exchanges, change)));
+    let address = canned(exchanges, change);
+    let target = Target::new(address, vec![address; 2]);
+    let outcome = replay(exchanges, &target);
     outcome
         .into_iter()
         .filter_map(|(name, difference)| difference.map(|_| name))

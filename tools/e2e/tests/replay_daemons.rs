@@ -1,13 +1,13 @@
 //! Recorded exchanges of Mesos 1.11, replayed against a master and two agents.
 
-use std::net::SocketAddr;
 use std::path::Path;
 
 use serde_json::{Value, json};
+use tepui_e2e::replay::recorded::{AGENTS, Recorded};
 use tepui_e2e::replay::{
-    Exchange, Outcome, Request, Target, listed_differences, load, open, recordings, replay, verdict,
+    Exchange, Outcome, Request, listed_differences, load, open, recordings, replay, verdict,
 };
-use tepui_e2e::{Daemon, Scheduler, Scratch, scheduler, wait_for};
+use tepui_e2e::{Scheduler, Scratch, scheduler};
 
 /// The framework whose calls are in the group `errors`, and its stream.
 const RECORDED_FRAMEWORK: &str = "2bb699ce-5753-4d4d-ad59-74064e38038a-0017";
@@ -22,13 +22,14 @@ const RECORDED_RUN: &str = "a3e5581a-4b88-42c3-9945-8bded0ea625c";
 /// The task whose sandbox is looked at has the name of the recorded executor.
 const TASK: &str = "peer-executor";
 
-/// What the recorded agents were started with.
-const AGENT: &[&str] = &[
-    "--resources=cpus:4;mem:4096;disk:10240;ports:[31000-32000]",
-    "--launcher=posix",
-    "--launcher_dir=/usr/libexec/mesos",
-    "--switch_user=false",
-    "--systemd_enable_support=false",
+/// What is asked with nothing running, and what needs no more than a framework or a sandbox.
+const GROUPS: [&str; 6] = [
+    "http-idle/",
+    "http-headers/",
+    "operator-master-idle/",
+    "operator-agent-idle/",
+    "errors/",
+    "files/",
 ];
 
 fn of_groups(all: &[Exchange], groups: &[&str]) -> Vec<Exchange> {
@@ -39,32 +40,16 @@ fn of_groups(all: &[Exchange], groups: &[&str]) -> Vec<Exchange> {
 #[test]
 fn answers_are_those_of_mesos() {
     let scratch = Scratch::new();
-    let master = Daemon::master(scratch.path(), &["--registry=in_memory"]);
-    let agents =
-        ["a1", "a2"].map(|name| Daemon::agent(scratch.path(), name, master.address, AGENT));
-    wait_for("two agents", || {
-        let agents = master.get("/slaves");
-        match agents["slaves"].as_array().map_or(0, Vec::len) {
-            2 => Ok(()),
-            n => Err(format!("{n} agents")),
-        }
-    });
-    let all = load(&recordings()).expect("recordings");
-    let mut target = Target {
-        master: master.address,
-        agents: agents.iter().map(|agent| agent.address).collect(),
-        substitutions: Vec::new(),
-        start: start(master.address, scratch.path()),
-    };
+    let Recorded {
+        master,
+        agents,
+        mut target,
+    } = Recorded::start(scratch.path(), &AGENTS);
+    let mut all = load(&recordings()).expect("recordings");
+    all.retain(|exchange| GROUPS.iter().any(|group| exchange.name.starts_with(group)));
 
     // The idle groups first: later ones leave completed frameworks behind.
-    let idle = [
-        "http-idle/",
-        "http-headers/",
-        "operator-master-idle/",
-        "operator-agent-idle/",
-    ];
-    let mut outcome: Outcome = replay(&of_groups(&all, &idle), &target);
+    let mut outcome: Outcome = replay(&of_groups(&all, &GROUPS[..4]), &target);
 
     let (subscribed, stream) = open(master.address, &subscription(), true).expect("SUBSCRIBE");
     let event: Value = first_event(&subscribed.body);
@@ -76,10 +61,8 @@ fn answers_are_those_of_mesos() {
         .header("Mesos-Stream-Id")
         .expect("a stream id")
         .to_owned();
-    target.substitutions = vec![
-        (RECORDED_FRAMEWORK.to_owned(), id),
-        (RECORDED_STREAM.to_owned(), stream_id),
-    ];
+    target.ids.note(RECORDED_FRAMEWORK, &id);
+    target.ids.note(RECORDED_STREAM, &stream_id);
     outcome.extend(replay(&of_groups(&all, &["errors/"]), &target));
     // It holds all offers.
     drop(stream);
@@ -97,7 +80,7 @@ fn answers_are_those_of_mesos() {
         .expect("runs")
         .display()
         .to_string();
-    target.substitutions = vec![
+    target.texts = vec![
         (format!("{RECORDED_RUNS}/{RECORDED_RUN}"), directory),
         (RECORDED_RUNS.to_owned(), runs),
     ];
@@ -105,64 +88,13 @@ fn answers_are_those_of_mesos() {
     framework.kill(TASK);
 
     assert_eq!(outcome.len(), all.len(), "a group was not replayed");
-    let listed = listed_differences(&["http-", "operator-", "files/", "errors/"]);
+    let listed = listed_differences(&GROUPS);
     let equal = outcome
         .values()
         .filter(|difference| difference.is_none())
         .count();
     println!("{equal} of {} exchanges are equal", outcome.len());
     verdict(&outcome, &listed).unwrap_or_else(|report| panic!("\n{report}"));
-}
-
-/// Flags that the tests have to set and the recorded cluster had at its own values, in both forms
-/// that flags are shown in.
-fn start(master: SocketAddr, folder: &Path) -> Vec<(String, String)> {
-    let root = folder
-        .file_name()
-        .and_then(|name| name.to_str())
-        .expect("a scratch folder");
-    let isolation = "cgroups/cpu,cgroups/mem,namespaces/pid";
-    let flags = [
-        // What stands before the flag, its name, its value here and in the recording.
-        (
-            "cgroups_limit_swap",
-            "false",
-            "cgroups_root",
-            root,
-            Some("mesos"),
-        ),
-        ("initialize_driver_logging", "true", "ip", "127.0.0.1", None),
-        (
-            "initialize_driver_logging",
-            "true",
-            "isolation",
-            isolation,
-            Some("posix/cpu,posix/mem"),
-        ),
-        ("logging_level", "INFO", "master", &master.to_string(), None),
-        (
-            "offer_constraints_re2_max_program_size",
-            "100",
-            "port",
-            "0",
-            Some("5050"),
-        ),
-        ("perf_interval", "1mins", "port", "0", Some("5051")),
-    ];
-    let forms: [fn(&str, &str) -> String; 2] = [
-        |name, value| format!(r#""{name}":"{value}""#),
-        |name, value| format!(r#"{{"name":"{name}","value":"{value}"}}"#),
-    ];
-    let mut replaced = Vec::new();
-    for (name_before, value_before, name, value, recorded) in flags {
-        for form in forms {
-            let before = form(name_before, value_before);
-            let after = recorded.map(|recorded| format!(",{}", form(name, recorded)));
-            let current = format!("{before},{}", form(name, value));
-            replaced.push((current, before + &after.unwrap_or_default()));
-        }
-    }
-    replaced
 }
 
 /// A framework of the role that the recorded calls name.

@@ -37,6 +37,14 @@ impl Ids {
         }
     }
 
+    /// A text of this run with the recorded ids.
+    pub fn as_recorded(&self, mut text: String) -> String {
+        for (current, recorded) in self.recorded.iter().rev() {
+            text = text.replace(current, recorded);
+        }
+        text
+    }
+
     /// Learns ids from two messages that should be equal: where both have one at the same place.
     pub fn learn(&mut self, recorded: &Value, current: &Value) {
         match (recorded, current) {

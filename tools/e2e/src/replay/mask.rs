@@ -49,19 +49,41 @@ impl Figures {
     }
 }
 
+/// Lists of things that have no order: Mesos shows them as its hash maps have them, or as they end.
+const UNORDERED: &[&str] = &[
+    "agents",
+    "completed_executors",
+    "completed_tasks",
+    "containers",
+    "executors",
+    "frameworks",
+    "launched_tasks",
+    "offers",
+    "slaves",
+    "tasks",
+    "terminated_tasks",
+];
+
 /// Masks a JSON body. `path` is the request's: all numbers of a metrics snapshot are figures.
 /// Text that is not JSON comes back masked as text.
 pub fn json(body: &str, path: &str) -> String {
-    json_with_ids(body, Figures::of_path(path)).text
+    // `/tasks` sorts; it has to be compared in its order.
+    let sorts = !path.contains("/tasks");
+    masked(body, Figures::of_path(path), sorts).text
 }
 
-/// As [`json`], with the ids that were there.
+/// As [`json`], with the ids that were there; lists stay in their order.
 pub fn json_with_ids(body: &str, figures: Figures) -> Masked {
+    masked(body, figures, false)
+}
+
+fn masked(body: &str, figures: Figures, sorts: bool) -> Masked {
     let mut walker = Walker {
         text: body,
         place: 0,
         out: Masked::default(),
         figures,
+        sorts,
     };
     let is_json = walker.value(&[]).is_some();
     if !is_json || walker.place != body.len() {
@@ -166,6 +188,7 @@ struct Walker<'a> {
     place: usize,
     out: Masked,
     figures: Figures,
+    sorts: bool,
 }
 
 impl<'a> Walker<'a> {
@@ -199,6 +222,9 @@ impl<'a> Walker<'a> {
                 walker.copy(1);
                 walker.value(&[keys, &[&key[1..key.len() - 1]]].concat())
             })?,
+            b'[' if self.sorts && keys.last().is_none_or(|key| UNORDERED.contains(key)) => {
+                self.sorted_list(keys)?;
+            }
             b'[' => self.list(b']', |walker| walker.value(keys))?,
             b'"' => {
                 let token = self.string()?;
@@ -239,6 +265,27 @@ impl<'a> Walker<'a> {
                 return Some(());
             }
         }
+    }
+
+    /// A list whose elements are sorted by their masked texts.
+    fn sorted_list(&mut self, keys: &[&'a str]) -> Option<()> {
+        let before = std::mem::take(&mut self.out);
+        let mut elements = Vec::new();
+        self.list(b']', |walker| {
+            let outside = std::mem::take(&mut walker.out);
+            walker.value(keys)?;
+            elements.push(std::mem::replace(&mut walker.out, outside));
+            Some(())
+        })?;
+        let between = std::mem::replace(&mut self.out, before).text;
+        elements.sort_by(|a: &Masked, b| a.text.cmp(&b.text));
+        let texts: Vec<String> = elements.into_iter().map(|element| element.text).collect();
+        self.out.text.push_str(&format!("[{}]", texts.join(",")));
+        // White space counts here too.
+        self.out
+            .text
+            .push_str(&between.replace(['[', ',', ']'], ""));
+        Some(())
     }
 
     /// Takes a string token with its quotes.

@@ -14,6 +14,8 @@ mod ids;
 pub mod mask;
 mod play;
 mod raw;
+pub mod recorded;
+pub mod run;
 pub mod session;
 mod stream;
 
@@ -27,6 +29,7 @@ pub use exchange::{Answer, Exchange, Request, load};
 pub use ids::Ids;
 pub use play::Play;
 pub use raw::{ReplayError, ask, open};
+pub use stream::{Next, Record, Stream};
 
 /// The folder of the recordings that come with the tests.
 pub fn recordings() -> PathBuf {
@@ -43,19 +46,39 @@ pub struct Target {
     pub master: SocketAddr,
     /// Addresses of the agents, in the order of their numbers.
     pub agents: Vec<SocketAddr>,
-    /// Recorded texts in requests, such as a framework's id, and what stands for them now.
-    pub substitutions: Vec<(String, String)>,
+    /// Which id stands for which recorded one.
+    pub ids: Ids,
+    /// Recorded texts, such as folders, and what stands for them now.
+    pub texts: Vec<(String, String)>,
     /// Texts in answers that come from how the cluster was started, and what the recorded one had.
     pub start: Vec<(String, String)>,
 }
 
 impl Target {
-    /// Where a recorded request goes, and the request as it is sent there.
-    pub fn address(&self, request: &Request) -> (SocketAddr, Request) {
+    /// Daemons that have seen nothing of the recording yet.
+    pub fn new(master: SocketAddr, agents: Vec<SocketAddr>) -> Self {
+        Self {
+            master,
+            agents,
+            ids: Ids::default(),
+            texts: Vec::new(),
+            start: Vec::new(),
+        }
+    }
+
+    /// A recorded request with what stands for its ids and texts now.
+    fn current(&self, request: &Request) -> Request {
         let mut request = request.clone();
-        for (recorded, current) in &self.substitutions {
+        for (recorded, current) in &self.texts {
             request.substitute(recorded, current);
         }
+        self.ids.substitute(&mut request);
+        request
+    }
+
+    /// Where a recorded request goes, and the request as it is sent there.
+    fn address(&self, request: &Request) -> (SocketAddr, Request) {
+        let mut request = self.current(request);
         for (index, agent) in self.agents.iter().enumerate() {
             if let Some(rest) = request.path.strip_prefix(&format!("/slave({})", index + 1)) {
                 request.path = format!("/slave(1){rest}");
@@ -68,15 +91,14 @@ impl Target {
             _ => (self.master, request),
         }
     }
-}
 
-impl Target {
     /// Puts the recorded texts back where they were replaced in the request.
     fn as_recorded(&self, answer: &mut Answer) {
         if let Ok(mut text) = String::from_utf8(answer.body.clone()) {
-            for (recorded, current) in &self.substitutions {
+            for (recorded, current) in &self.texts {
                 text = text.replace(current, recorded);
             }
+            text = self.ids.as_recorded(text);
             for (current, recorded) in &self.start {
                 text = text.replace(current, recorded);
             }
@@ -90,20 +112,22 @@ pub type Outcome = BTreeMap<String, Option<String>>;
 
 /// Replays all exchanges against the target, one after the other.
 pub fn replay(exchanges: &[Exchange], target: &Target) -> Outcome {
-    let replay_one = |exchange: &Exchange| {
-        let (address, request) = target.address(&exchange.request);
-        match ask(address, &request, exchange.answer.is_stream) {
-            Ok(mut answer) => {
-                target.as_recorded(&mut answer);
-                compare(exchange, &answer).err()
-            }
-            Err(error) => Some(format!("no answer: {error}")),
-        }
-    };
     exchanges
         .iter()
-        .map(|exchange| (exchange.name.clone(), replay_one(exchange)))
+        .map(|exchange| (exchange.name.clone(), replay_one(exchange, target)))
         .collect()
+}
+
+/// What is different in the answer to one exchange.
+fn replay_one(exchange: &Exchange, target: &Target) -> Option<String> {
+    let (address, request) = target.address(&exchange.request);
+    match ask(address, &request, exchange.answer.is_stream) {
+        Ok(mut answer) => {
+            target.as_recorded(&mut answer);
+            compare(exchange, &answer).err()
+        }
+        Err(error) => Some(format!("no answer: {error}")),
+    }
 }
 
 /// Reads a list of expected differences: `group/name.json reason` a line, `#` for comments.

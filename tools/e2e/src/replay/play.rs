@@ -17,13 +17,13 @@ use serde_json::value::RawValue;
 
 use super::compare::{compare, protobuf_as_json};
 use super::ids::Ids;
-use super::mask::Figures;
+use super::mask::{self, Figures};
 use super::session::{Session, Step, call_type};
 use super::stream::{Next, Stream};
 use super::{Exchange, Outcome, Target, ask};
 
 /// An event that has not come by then does not come.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long a stream that the server does not end is listened to after its last row: more than
 /// the time between two rounds of offers.
@@ -47,7 +47,6 @@ struct Part {
 /// A session that is being played.
 pub struct Play<'a> {
     session: &'a Session,
-    target: &'a Target,
     figures: Figures,
     next: usize,
     stream: Option<Stream>,
@@ -56,7 +55,7 @@ pub struct Play<'a> {
     has_heartbeat: bool,
     /// What came and was not compared yet, by subject.
     came: BTreeMap<String, VecDeque<Part>>,
-    /// Subjects that are not waited for any more.
+    /// Subjects that went another way than recorded and are not waited for any more.
     given_up: BTreeSet<String>,
     /// Recorded and own time of the last call, and of the last row.
     called: (f64, Instant),
@@ -65,12 +64,11 @@ pub struct Play<'a> {
 }
 
 impl<'a> Play<'a> {
-    /// A session to be played against the target.
-    pub fn new(session: &'a Session, target: &'a Target, figures: Figures) -> Self {
+    /// A session to be played.
+    pub fn new(session: &'a Session, figures: Figures) -> Self {
         let now = (0.0, Instant::now());
         Self {
             session,
-            target,
             figures,
             next: 0,
             stream: None,
@@ -85,31 +83,31 @@ impl<'a> Play<'a> {
     }
 
     /// Plays all rows that were recorded before this second.
-    pub fn until(&mut self, at: f64, ids: &mut Ids) {
+    pub fn until(&mut self, at: f64, target: &mut Target) {
         while let Some(row) = self.session.rows.get(self.next).filter(|row| row.at < at) {
             self.next += 1;
             match &row.step {
-                Step::Call(exchange) => self.call(row.at, exchange, ids),
-                Step::Event(event) => self.event(row.at, event, ids),
+                Step::Call(exchange) => self.call(row.at, exchange, target),
+                Step::Event(event) => self.event(row.at, event, target),
             }
             self.last = (row.at, Instant::now());
         }
     }
 
     /// Plays the rest, and looks whether there was more than recorded and the stream ended as recorded.
-    pub fn finish(mut self, ids: &mut Ids) -> Outcome {
-        self.until(f64::INFINITY, ids);
+    pub fn finish(mut self, target: &mut Target) -> Outcome {
+        self.until(f64::INFINITY, target);
         if self.session.is_ended_by_server() {
             let deadline = Instant::now() + PATIENCE;
-            while !self.has_ended && self.receive(deadline, ids) {}
+            while !self.has_ended && self.receive(deadline, &target.ids) {}
             let difference = (!self.has_ended).then(|| "the stream goes on".to_owned());
             self.note("end".to_owned(), difference);
         } else {
             let deadline = Instant::now() + LISTENED;
-            while self.receive(deadline, ids) {}
+            while self.receive(deadline, &target.ids) {}
         }
         for (subject, parts) in std::mem::take(&mut self.came) {
-            if let Some(part) = parts.front() {
+            if let Some(part) = parts.front().filter(|part| !self.is_loose(&part.subject)) {
                 self.note(
                     subject,
                     Some(format!("not in the recording: {}", part.text)),
@@ -133,30 +131,30 @@ impl<'a> Play<'a> {
         }
     }
 
-    fn call(&mut self, at: f64, exchange: &Exchange, ids: &mut Ids) {
+    fn call(&mut self, at: f64, exchange: &Exchange, target: &mut Target) {
         let pause = Duration::from_secs_f64((at - self.last.0).clamp(0.0, LONGEST_PAUSE));
         // The framework took its time here, and what must not happen meanwhile would.
         std::thread::sleep(pause.saturating_sub(self.last.1.elapsed()));
-        let mut request = exchange.request.clone();
-        ids.substitute(&mut request);
+        let request = target.current(&exchange.request);
         self.called = (at, Instant::now());
         let is_first = self.stream.is_none();
         let answer = if is_first {
-            Stream::open(self.target.master, &request).map(|stream| {
+            Stream::open(target.master, &request).map(|stream| {
                 let answer = stream.answer.clone();
                 self.stream = Some(stream);
                 answer
             })
         } else {
-            ask(self.target.master, &request, false)
+            ask(target.master, &request, false)
         };
         let difference = match answer {
             Ok(mut answer) => {
+                target.as_recorded(&mut answer);
                 let header = "Mesos-Stream-Id";
                 if let (Some(recorded), Some(current)) =
                     (exchange.answer.header(header), answer.header(header))
                 {
-                    ids.note(recorded, current);
+                    target.ids.note(recorded, current);
                 }
                 answer.is_stream = false;
                 compare(exchange, &answer).err()
@@ -167,7 +165,7 @@ impl<'a> Play<'a> {
         self.note(format!("{at}:{kind}"), difference);
     }
 
-    fn event(&mut self, at: f64, event: &str, ids: &mut Ids) {
+    fn event(&mut self, at: f64, event: &str, target: &mut Target) {
         let parts = match parts(event, &Ids::default(), Instant::now()) {
             Ok(parts) => parts,
             Err(problem) => return self.note("recording".to_owned(), Some(problem)),
@@ -176,7 +174,7 @@ impl<'a> Play<'a> {
             let is_heartbeat = part.subject == "HEARTBEAT";
             // When later ones come is a matter of time.
             if !(is_heartbeat && self.has_heartbeat) {
-                self.part(at, &part, ids);
+                self.part(at, &part, target);
             }
             if is_heartbeat {
                 self.has_heartbeat = true;
@@ -185,20 +183,23 @@ impl<'a> Play<'a> {
         }
     }
 
-    fn part(&mut self, at: f64, recorded: &Part, ids: &mut Ids) {
+    fn part(&mut self, at: f64, recorded: &Part, target: &mut Target) {
         let subject = &recorded.subject;
         let deadline = Instant::now() + PATIENCE;
         let came = loop {
-            if let Some(part) = self.came.get_mut(subject).and_then(VecDeque::pop_front) {
+            if let Some(part) = self.take(recorded) {
                 break part;
             }
-            if self.given_up.contains(subject) || !self.receive(deadline, ids) {
+            if self.given_up.contains(subject) || !self.receive(deadline, &target.ids) {
                 self.given_up.insert(subject.clone());
                 let missing = format!("did not come: {}", recorded.text);
                 return self.note(subject.clone(), Some(missing));
             }
         };
-        let mut difference = ids.compare(&recorded.text, &came.text, self.figures).err();
+        let mut difference = target
+            .ids
+            .compare(&recorded.text, &came.text, self.figures)
+            .err();
         let earliest = at - self.called.0 - EARLIER;
         let after = came
             .at
@@ -210,7 +211,28 @@ impl<'a> Play<'a> {
                 at - self.called.0
             ));
         }
+        if difference.is_some() {
+            self.given_up.insert(subject.clone());
+        }
         self.note(subject.clone(), difference);
+    }
+
+    /// What came of this part's subject: the next, or of offers whose amounts are a matter of time
+    /// the next of the same form.
+    fn take(&mut self, recorded: &Part) -> Option<Part> {
+        let (figures, is_loose) = (self.figures, self.is_loose(&recorded.subject));
+        let came = self.came.get_mut(&recorded.subject)?;
+        if !is_loose {
+            return came.pop_front();
+        }
+        let masked = |text: &str| mask::json_with_ids(text, figures).text;
+        let form = masked(&recorded.text);
+        let place = came.iter().position(|part| masked(&part.text) == form)?;
+        came.remove(place)
+    }
+
+    fn is_loose(&self, subject: &str) -> bool {
+        self.figures == Figures::Amounts && subject.starts_with("offers(")
     }
 
     /// Takes the next event from the stream; false when none comes in time or at all.

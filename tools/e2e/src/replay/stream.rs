@@ -13,16 +13,16 @@ use super::{Answer, Request};
 
 /// A record, and when it came.
 #[derive(Clone, Debug)]
-pub(super) struct Record {
+pub struct Record {
     /// When it was whole.
-    pub(super) at: Instant,
+    pub at: Instant,
     /// The bytes of the event.
-    pub(super) bytes: Vec<u8>,
+    pub bytes: Vec<u8>,
 }
 
 /// What came next on a stream.
 #[derive(Debug)]
-pub(super) enum Next {
+pub enum Next {
     /// A record.
     Record(Record),
     /// The server ended the stream as it should: by its last chunk.
@@ -35,9 +35,9 @@ pub(super) enum Next {
 
 /// An open stream. Dropping it closes the connection.
 #[derive(Debug)]
-pub(super) struct Stream {
+pub struct Stream {
     /// Status and headers; the body stays empty.
-    pub(super) answer: Answer,
+    pub answer: Answer,
     connection: TcpStream,
     records: mpsc::Receiver<Next>,
     reader: Option<JoinHandle<()>>,
@@ -48,7 +48,7 @@ impl Stream {
     ///
     /// # Errors
     /// No connection, no answer in time, or none that is HTTP.
-    pub(super) fn open(address: SocketAddr, request: &Request) -> Result<Self, ReplayError> {
+    pub fn open(address: SocketAddr, request: &Request) -> Result<Self, ReplayError> {
         let (mut answer, mut reader) = raw::head(address, request)?;
         let connection = reader.get_ref().try_clone()?;
         let (sender, records) = mpsc::sync_channel(10_000);
@@ -69,7 +69,7 @@ impl Stream {
     }
 
     /// What comes next, within a time.
-    pub(super) fn next(&self, patience: Duration) -> Next {
+    pub fn next(&self, patience: Duration) -> Next {
         match self.records.recv_timeout(patience) {
             Ok(next) => next,
             Err(mpsc::RecvTimeoutError::Timeout) => Next::Nothing,
