@@ -21,7 +21,8 @@ impl MasterState {
     pub(crate) fn make_offer(&mut self, proposal: Proposal, now: Now) -> u64 {
         let number = self.next_offer;
         self.next_offer += 1;
-        let resources = in_offer_order(&proposal.resources.allocate(&proposal.role));
+        let total = &self.agents.get(&proposal.agent).expect("checked").total;
+        let resources = in_offer_order(&proposal.resources.allocate(&proposal.role), total);
         let id = OfferId::from(format!("{}-O{number}", self.master_id));
         let message = self.offer_message(&id, &proposal, &resources);
         self.offer_out(proposal.framework, proposal.agent, &resources);
@@ -299,12 +300,15 @@ impl MasterState {
 }
 
 /// Resources in the order in which an offer of Mesos lists them: what is not an amount, then what is
-/// reserved, then the rest.
-fn in_offer_order(resources: &Resources) -> Resources {
+/// reserved, then the rest, each as the agent's own list has them.
+fn in_offer_order(resources: &Resources, total: &Resources) -> Resources {
     let mut ordered: Vec<Resource> = resources.iter().cloned().collect();
     ordered.sort_by_key(|resource| {
         let is_amount = matches!(resource.value(), Value::Scalar(_));
-        (is_amount, !resource.is_reserved())
+        let place = total
+            .iter()
+            .position(|other| other.name() == resource.name());
+        (is_amount, !resource.is_reserved(), place)
     });
     ordered.into_iter().collect()
 }

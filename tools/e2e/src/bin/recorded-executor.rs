@@ -60,16 +60,7 @@ impl Executor {
             "type": kind,
             key: body,
         });
-        let json = "application/json".to_owned();
-        Request {
-            method: "POST".to_owned(),
-            path: "/slave(1)/api/v1/executor".to_owned(),
-            headers: vec![
-                ("Content-Type".to_owned(), json.clone()),
-                ("Accept".to_owned(), json),
-            ],
-            body: Some(call.to_string().into_bytes()),
-        }
+        Request::post_json("/slave(1)/api/v1/executor", call.to_string())
     }
 
     fn call(&self, kind: &str, key: &str, body: Value) -> anyhow::Result<()> {

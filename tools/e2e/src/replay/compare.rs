@@ -7,11 +7,11 @@ use tepui_proto::{json, v1};
 use super::exchange::{Answer, Exchange};
 use super::{mask, raw};
 
-/// Compares by the rules of this module's parent.
+/// Compares by the rules of this module's parent; `without` are tasks that are left out of lists.
 ///
 /// # Errors
 /// What differs first.
-pub fn compare(exchange: &Exchange, answer: &Answer) -> Result<(), String> {
+pub fn compare(exchange: &Exchange, answer: &Answer, without: &[String]) -> Result<(), String> {
     let recorded = &exchange.answer;
     let line = |answer: &Answer| format!("{} {}", answer.status, answer.reason);
     if line(recorded) != line(answer) {
@@ -36,7 +36,10 @@ pub fn compare(exchange: &Exchange, answer: &Answer) -> Result<(), String> {
             "headers: missing {missing:?}, too many {surplus:?}"
         ));
     }
-    texts(&body(exchange, answer)?, &body(exchange, recorded)?)
+    texts(
+        &body(exchange, answer, without)?,
+        &body(exchange, recorded, without)?,
+    )
 }
 
 /// Compares masked bodies.
@@ -76,7 +79,7 @@ fn headers(answer: &Answer) -> Vec<(String, String)> {
 }
 
 /// The body as masked text: protobuf as JSON, of a stream the first record.
-fn body(exchange: &Exchange, answer: &Answer) -> Result<String, String> {
+fn body(exchange: &Exchange, answer: &Answer, without: &[String]) -> Result<String, String> {
     let mut bytes = answer.body.clone();
     if answer.is_stream {
         bytes = raw::first_record(&bytes).ok_or("the stream has no whole record")?;
@@ -86,7 +89,7 @@ fn body(exchange: &Exchange, answer: &Answer) -> Result<String, String> {
     }
     let path = &exchange.request.path;
     Ok(match String::from_utf8(bytes) {
-        Ok(text) => mask::json(&text, path),
+        Ok(text) => mask::json(&text, path, without),
         Err(error) => format!("{:02x?}", error.as_bytes()),
     })
 }

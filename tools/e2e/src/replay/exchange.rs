@@ -23,6 +23,20 @@ pub struct Request {
 }
 
 impl Request {
+    /// A call in JSON.
+    pub fn post_json(path: &str, body: String) -> Self {
+        let json = "application/json".to_owned();
+        Self {
+            method: "POST".to_owned(),
+            path: path.to_owned(),
+            headers: vec![
+                ("Content-Type".to_owned(), json.clone()),
+                ("Accept".to_owned(), json),
+            ],
+            body: Some(body.into_bytes()),
+        }
+    }
+
     /// Replaces a text in the path, the headers and the body.
     pub fn substitute(&mut self, recorded: &str, current: &str) {
         self.path = self.path.replace(recorded, current);

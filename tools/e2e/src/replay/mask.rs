@@ -66,24 +66,25 @@ const UNORDERED: &[&str] = &[
 
 /// Masks a JSON body. `path` is the request's: all numbers of a metrics snapshot are figures.
 /// Text that is not JSON comes back masked as text.
-pub fn json(body: &str, path: &str) -> String {
+/// Lists have no order, and leave out what names one of the tasks in `without`.
+pub fn json(body: &str, path: &str, without: &[String]) -> String {
     // `/tasks` sorts; it has to be compared in its order.
-    let sorts = !path.contains("/tasks");
-    masked(body, Figures::of_path(path), sorts).text
+    let without = (!path.contains("/tasks")).then_some(without);
+    masked(body, Figures::of_path(path), without).text
 }
 
 /// As [`json`], with the ids that were there; lists stay in their order.
 pub fn json_with_ids(body: &str, figures: Figures) -> Masked {
-    masked(body, figures, false)
+    masked(body, figures, None)
 }
 
-fn masked(body: &str, figures: Figures, sorts: bool) -> Masked {
+fn masked(body: &str, figures: Figures, without: Option<&[String]>) -> Masked {
     let mut walker = Walker {
         text: body,
         place: 0,
         out: Masked::default(),
         figures,
-        sorts,
+        without,
     };
     let is_json = walker.value(&[]).is_some();
     if !is_json || walker.place != body.len() {
@@ -188,7 +189,8 @@ struct Walker<'a> {
     place: usize,
     out: Masked,
     figures: Figures,
-    sorts: bool,
+    /// What lists without an order leave out; `None` where lists keep their order.
+    without: Option<&'a [String]>,
 }
 
 impl<'a> Walker<'a> {
@@ -222,7 +224,9 @@ impl<'a> Walker<'a> {
                 walker.copy(1);
                 walker.value(&[keys, &[&key[1..key.len() - 1]]].concat())
             })?,
-            b'[' if self.sorts && keys.last().is_none_or(|key| UNORDERED.contains(key)) => {
+            b'[' if self.without.is_some()
+                && keys.last().is_none_or(|key| UNORDERED.contains(key)) =>
+            {
                 self.sorted_list(keys)?;
             }
             b'[' => self.list(b']', |walker| walker.value(keys))?,
@@ -278,14 +282,25 @@ impl<'a> Walker<'a> {
             Some(())
         })?;
         let between = std::mem::replace(&mut self.out, before).text;
-        elements.sort_by(|a: &Masked, b| a.text.cmp(&b.text));
-        let texts: Vec<String> = elements.into_iter().map(|element| element.text).collect();
+        let mut texts: Vec<String> = elements
+            .into_iter()
+            .map(|element: Masked| element.text)
+            .filter(|text| !self.is_left_out(text))
+            .collect();
+        texts.sort();
         self.out.text.push_str(&format!("[{}]", texts.join(",")));
         // White space counts here too.
         self.out
             .text
             .push_str(&between.replace(['[', ',', ']'], ""));
         Some(())
+    }
+
+    fn is_left_out(&self, element: &str) -> bool {
+        let without = self.without.unwrap_or_default();
+        without
+            .iter()
+            .any(|task| element.contains(&format!("\"{task}\"")))
     }
 
     /// Takes a string token with its quotes.
@@ -376,12 +391,12 @@ mod tests {
             "port":5050,"flags":{"work_dir":"/tmp/x","port":"5050","version":"false"},"uuid":"AAA="}"#;
         let masked = r#"{"b" : 1, "a":[1.50,{"start_time":<time>.0,"mtime":<time>}], "version":"<release>",
             "port":<port>,"flags":{"work_dir":"<path>","port":"5050","version":"false"},"uuid":"<uuid>"}"#;
-        assert_eq!(json(body, "/state"), masked);
+        assert_eq!(json(body, "/state", &[]), masked);
         assert_eq!(
-            json(r#"{"a/b":1.5}"#, "/metrics/snapshot"),
+            json(r#"{"a/b":1.5}"#, "/metrics/snapshot", &[]),
             r#"{"a/b":<figure>.0}"#
         );
-        assert_eq!(json("{not json", "/state"), "{not json");
-        assert_eq!(json(r#"{"a":1}x"#, "/state"), r#"{"a":1}x"#);
+        assert_eq!(json("{not json", "/state", &[]), "{not json");
+        assert_eq!(json(r#"{"a":1}x"#, "/state", &[]), r#"{"a":1}x"#);
     }
 }

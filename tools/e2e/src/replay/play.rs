@@ -12,15 +12,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::compare::{compare, protobuf_as_json};
 use super::ids::Ids;
 use super::mask::{self, Figures};
-use super::session::{Session, Step, call_type};
+use super::session::{Row, Session, Step, call_type};
 use super::stream::{Next, Stream};
-use super::{Exchange, Outcome, Target, ask};
+use super::{Exchange, Outcome, Request, Target, ask};
 
 /// An event that has not come by then does not come.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -48,6 +48,8 @@ struct Part {
 pub struct Play<'a> {
     session: &'a Session,
     figures: Figures,
+    /// Whether the framework launches tasks.
+    launches: bool,
     next: usize,
     stream: Option<Stream>,
     has_ended: bool,
@@ -67,9 +69,11 @@ impl<'a> Play<'a> {
     /// A session to be played.
     pub fn new(session: &'a Session, figures: Figures) -> Self {
         let now = (0.0, Instant::now());
+        let is_accept = |row: &Row| matches!(&row.step, Step::Call(call) if call_type(&call.request).as_deref() == Some("ACCEPT"));
         Self {
             session,
             figures,
+            launches: session.rows.iter().any(is_accept),
             next: 0,
             stream: None,
             has_ended: false,
@@ -99,15 +103,17 @@ impl<'a> Play<'a> {
         self.until(f64::INFINITY, target);
         if self.session.is_ended_by_server() {
             let deadline = Instant::now() + PATIENCE;
-            while !self.has_ended && self.receive(deadline, &target.ids) {}
+            while !self.has_ended && self.receive(deadline, target) {}
             let difference = (!self.has_ended).then(|| "the stream goes on".to_owned());
             self.note("end".to_owned(), difference);
         } else {
             let deadline = Instant::now() + LISTENED;
-            while self.receive(deadline, &target.ids) {}
+            while self.receive(deadline, target) {}
         }
         for (subject, parts) in std::mem::take(&mut self.came) {
-            if let Some(part) = parts.front().filter(|part| !self.is_loose(&part.subject)) {
+            // Pieces that nobody waited for.
+            let is_piece = self.launches && subject.starts_with("offers(");
+            if let Some(part) = parts.front().filter(|_| !is_piece) {
                 self.note(
                     subject,
                     Some(format!("not in the recording: {}", part.text)),
@@ -157,7 +163,7 @@ impl<'a> Play<'a> {
                     target.ids.note(recorded, current);
                 }
                 answer.is_stream = false;
-                compare(exchange, &answer).err()
+                compare(exchange, &answer, &[]).err()
             }
             Err(error) => Some(format!("no answer: {error}")),
         };
@@ -187,10 +193,13 @@ impl<'a> Play<'a> {
         let subject = &recorded.subject;
         let deadline = Instant::now() + PATIENCE;
         let came = loop {
-            if let Some(part) = self.take(recorded) {
-                break part;
-            }
-            if self.given_up.contains(subject) || !self.receive(deadline, &target.ids) {
+            let came = self.came.get_mut(subject).and_then(VecDeque::pop_front);
+            if let Some(part) = came {
+                if !self.comes_in_pieces(recorded, &part) || Instant::now() > deadline {
+                    break part;
+                }
+                self.decline(&part, target);
+            } else if self.given_up.contains(subject) || !self.receive(deadline, target) {
                 self.given_up.insert(subject.clone());
                 let missing = format!("did not come: {}", recorded.text);
                 return self.note(subject.clone(), Some(missing));
@@ -217,26 +226,40 @@ impl<'a> Play<'a> {
         self.note(subject.clone(), difference);
     }
 
-    /// What came of this part's subject: the next, or of offers whose amounts are a matter of time
-    /// the next of the same form.
-    fn take(&mut self, recorded: &Part) -> Option<Part> {
-        let (figures, is_loose) = (self.figures, self.is_loose(&recorded.subject));
-        let came = self.came.get_mut(&recorded.subject)?;
-        if !is_loose {
-            return came.pop_front();
-        }
-        let masked = |text: &str| mask::json_with_ids(text, figures).text;
-        let form = masked(&recorded.text);
-        let place = came.iter().position(|part| masked(&part.text) == form)?;
-        came.remove(place)
+    /// Whether this is a part of the recorded offer: what a task sets free is offered at once by
+    /// Tepui, and with the next batch by Mesos.
+    fn comes_in_pieces(&self, recorded: &Part, came: &Part) -> bool {
+        let masked = |text: &str| mask::json_with_ids(text, self.figures).text;
+        self.launches
+            && recorded.subject.starts_with("offers(")
+            && !self.given_up.contains(&recorded.subject)
+            && masked(&recorded.text) != masked(&came.text)
     }
 
-    fn is_loose(&self, subject: &str) -> bool {
-        self.figures == Figures::Amounts && subject.starts_with("offers(")
+    /// Gives a piece back, so that it comes again with the rest.
+    fn decline(&mut self, piece: &Part, target: &Target) {
+        let Some(stream) = &self.stream else { return };
+        let offer: Value = serde_json::from_str(&piece.text).unwrap_or_default();
+        let call = json!({
+            "framework_id": offer["framework_id"],
+            "type": "DECLINE",
+            "decline": { "offer_ids": [offer["id"]], "filters": { "refuse_seconds": 0 } },
+        });
+        let stream_id = stream.answer.header("Mesos-Stream-Id").unwrap_or_default();
+        let mut request = Request::post_json("/api/v1/scheduler", call.to_string());
+        request
+            .headers
+            .push(("Mesos-Stream-Id".to_owned(), stream_id.to_owned()));
+        let difference = match ask(target.master, &request, false) {
+            Ok(answer) if answer.status == 202 => None,
+            Ok(answer) => Some(format!("{} {}", answer.status, answer.reason)),
+            Err(error) => Some(error.to_string()),
+        };
+        self.note("decline".to_owned(), difference);
     }
 
     /// Takes the next event from the stream; false when none comes in time or at all.
-    fn receive(&mut self, deadline: Instant, ids: &Ids) -> bool {
+    fn receive(&mut self, deadline: Instant, target: &Target) -> bool {
         let Some(stream) = &self.stream else {
             return false;
         };
@@ -262,7 +285,8 @@ impl<'a> Play<'a> {
         };
         let parts = json
             .and_then(|json| String::from_utf8(json).map_err(|error| error.to_string()))
-            .and_then(|json| parts(&json, ids, record.at));
+            .map(|json| target.texts_as_recorded(json))
+            .and_then(|json| parts(&json, &target.ids, record.at));
         match parts {
             Ok(parts) => {
                 for part in parts {

@@ -3,7 +3,9 @@
 //! Lines of a script, `#` for comments:
 //! - `play SESSION until SECOND`: plays a session up to a second of its own; `play SESSION` to its end.
 //! - `amounts SESSION`: what is free there depends on which task ends first, so its offers are
-//!   compared without amounts, and there may be more of them.
+//!   compared without amounts.
+//! - `without TASK`: lists are compared without this task and its executor, which wait for something
+//!   that is not there yet.
 //! - `ask GROUP/NAME` or `ask GROUP/`: one recorded exchange, or a group of them in the order of their names.
 //! - `post PATH BODY`: a step that the recording lacks, or that Mesos was given otherwise; recorded ids
 //!   are replaced in it. It has to succeed.
@@ -67,6 +69,7 @@ impl<'a> Run<'a> {
                     self.outcome.extend(play.finish(target));
                 }
             },
+            "without" => target.without.push(rest.to_owned()),
             "ask" => self.ask(rest, target)?,
             "post" => post(rest, target)?,
             _ => return Err("unknown word".to_owned()),
@@ -111,12 +114,7 @@ impl<'a> Run<'a> {
 
 fn post(rest: &str, target: &Target) -> Result<(), String> {
     let (path, body) = rest.split_once(' ').ok_or("no body")?;
-    let request = Request {
-        method: "POST".to_owned(),
-        path: path.to_owned(),
-        headers: vec![("Content-Type".to_owned(), "application/json".to_owned())],
-        body: Some(body.as_bytes().to_vec()),
-    };
+    let request = Request::post_json(path, body.to_owned());
     let (address, request) = target.address(&request);
     let answer = ask(address, &request, false).map_err(|error| error.to_string())?;
     if answer.status / 100 == 2 {
