@@ -1,5 +1,6 @@
 //! The agent's endpoints, with and without `/slave(1)` in front.
 
+mod absent;
 mod executor;
 pub(crate) mod read;
 mod v0;

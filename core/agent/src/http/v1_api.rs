@@ -14,8 +14,7 @@ use tepui_proto::v1::agent::{Call, Response as Answer, call, response};
 use tepui_proto::{Message as _, decode, v1};
 use tepui_state_agent::Framework;
 
-use super::Endpoints;
-use super::read;
+use super::{Endpoints, absent, read};
 use crate::owner::Snapshot;
 
 const RECORDIO: &str = "application/recordio";
@@ -259,8 +258,7 @@ async fn simple(endpoints: &Endpoints, call: &Call) -> Result<Answer, Response> 
             answer.get_resource_providers = Some(response::GetResourceProviders::default());
             response::Type::GetResourceProviders
         }
-        // Calls on containers and providers are not there yet.
-        _ => return Err(Response::standard(StatusCode::NOT_IMPLEMENTED)),
+        _ => return Err(absent::answer(endpoints, call).await),
     };
     answer.r#type = Some(kind.into());
     Ok(answer)

@@ -128,7 +128,7 @@ pub fn load(folder: &Path) -> anyhow::Result<Vec<Exchange>> {
                 .is_some_and(|extension| extension == "json")
             {
                 let name = path.strip_prefix(folder)?.to_string_lossy().into_owned();
-                if name.starts_with("scheduler") {
+                if name.starts_with("scheduler") || name.starts_with("events") {
                     continue;
                 }
                 exchanges.push(read(&path, name.clone()).with_context(|| name)?);

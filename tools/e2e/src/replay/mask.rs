@@ -16,7 +16,25 @@ const TIMES: &[&str] = &[
 const RELEASE: &[&str] = &["version", "build_date", "build_user", "git_sha", "git_tag"];
 
 /// Keys whose numbers belong to the machine.
-const MACHINE: &[&str] = &["mem_total_bytes", "mem_free_bytes", "executor_pid"];
+const MACHINE: &[&str] = &[
+    "cpus_system_time_secs",
+    "cpus_user_time_secs",
+    "executor_pid",
+    "mem_free_bytes",
+    "mem_rss_bytes",
+    "mem_total_bytes",
+];
+
+/// What is compared of a container's statistics: the rest depends on the isolators.
+const STATISTICS: &[&str] = &[
+    "cpus_soft_limit",
+    "cpus_system_time_secs",
+    "cpus_user_time_secs",
+    "mem_limit_bytes",
+    "mem_rss_bytes",
+    "mem_soft_limit_bytes",
+    "timestamp",
+];
 
 /// A masked text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,6 +76,7 @@ const UNORDERED: &[&str] = &[
     "executors",
     "frameworks",
     "launched_tasks",
+    "offered_resources",
     "offers",
     "slaves",
     "tasks",
@@ -214,20 +233,25 @@ impl<'a> Walker<'a> {
     fn value(&mut self, keys: &[&'a str]) -> Option<()> {
         self.copy_white_space();
         match self.peek()? {
-            b'{' => self.list(b'}', |walker| {
-                let key = walker.string()?;
-                mask_text(key, &mut walker.out);
-                walker.copy_white_space();
-                if walker.peek()? != b':' {
-                    return None;
-                }
-                walker.copy(1);
-                walker.value(&[keys, &[&key[1..key.len() - 1]]].concat())
-            })?,
+            b'{' if keys.last().is_some_and(|key| key.ends_with("statistics")) => {
+                let (members, between) = self.elements(b'}', |walker| walker.member(keys))?;
+                let is_kept = |member: &String| {
+                    let key = member.split('"').nth(1).unwrap_or_default();
+                    STATISTICS.contains(&key)
+                };
+                let mut members: Vec<String> = members.into_iter().filter(is_kept).collect();
+                // Of an isolator that shows more, the order is another one too.
+                members.sort();
+                self.push_list('{', &members, '}', &between);
+            }
+            b'{' => self.list(b'}', |walker| walker.member(keys))?,
             b'[' if self.without.is_some()
                 && keys.last().is_none_or(|key| UNORDERED.contains(key)) =>
             {
-                self.sorted_list(keys)?;
+                let (mut elements, between) = self.elements(b']', |walker| walker.value(keys))?;
+                elements.retain(|element| !self.is_left_out(element));
+                elements.sort();
+                self.push_list('[', &elements, ']', &between);
             }
             b'[' => self.list(b']', |walker| walker.value(keys))?,
             b'"' => {
@@ -271,29 +295,42 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// A list whose elements are sorted by their masked texts.
-    fn sorted_list(&mut self, keys: &[&'a str]) -> Option<()> {
+    /// Masks the elements of a list or the members of an object one by one; with what stands between.
+    fn elements(
+        &mut self,
+        end: u8,
+        mut element: impl FnMut(&mut Self) -> Option<()>,
+    ) -> Option<(Vec<String>, String)> {
         let before = std::mem::take(&mut self.out);
         let mut elements = Vec::new();
-        self.list(b']', |walker| {
+        self.list(end, |walker| {
             let outside = std::mem::take(&mut walker.out);
-            walker.value(keys)?;
-            elements.push(std::mem::replace(&mut walker.out, outside));
+            element(walker)?;
+            elements.push(std::mem::replace(&mut walker.out, outside).text);
             Some(())
         })?;
         let between = std::mem::replace(&mut self.out, before).text;
-        let mut texts: Vec<String> = elements
-            .into_iter()
-            .map(|element: Masked| element.text)
-            .filter(|text| !self.is_left_out(text))
-            .collect();
-        texts.sort();
-        self.out.text.push_str(&format!("[{}]", texts.join(",")));
+        Some((elements, between))
+    }
+
+    fn push_list(&mut self, start: char, elements: &[String], end: char, between: &str) {
+        self.out.text.push(start);
+        self.out.text.push_str(&elements.join(","));
+        self.out.text.push(end);
         // White space counts here too.
-        self.out
-            .text
-            .push_str(&between.replace(['[', ',', ']'], ""));
-        Some(())
+        let space = between.replace([start, ',', end], "");
+        self.out.text.push_str(&space);
+    }
+
+    fn member(&mut self, keys: &[&'a str]) -> Option<()> {
+        let key = self.string()?;
+        mask_text(key, &mut self.out);
+        self.copy_white_space();
+        if self.peek()? != b':' {
+            return None;
+        }
+        self.copy(1);
+        self.value(&[keys, &[&key[1..key.len() - 1]]].concat())
     }
 
     fn is_left_out(&self, element: &str) -> bool {

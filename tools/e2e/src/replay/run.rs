@@ -2,6 +2,7 @@
 //!
 //! Lines of a script, `#` for comments:
 //! - `play SESSION until SECOND`: plays a session up to a second of its own; `play SESSION` to its end.
+//! - `leave SESSION`: ends a session whose client left at once.
 //! - `amounts SESSION`: what is free there depends on which task ends first, so its offers are
 //!   compared without amounts.
 //! - `without TASK`: lists are compared without this task and its executor, which wait for something
@@ -69,6 +70,11 @@ impl<'a> Run<'a> {
                     self.outcome.extend(play.finish(target));
                 }
             },
+            "leave" => {
+                self.play(rest)?;
+                let play = self.plays.remove(rest).expect("just looked up");
+                self.outcome.extend(play.leave(target));
+            }
             "without" => target.without.push(rest.to_owned()),
             "ask" => self.ask(rest, target)?,
             "post" => post(rest, target)?,
