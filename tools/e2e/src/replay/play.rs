@@ -25,6 +25,9 @@ use super::{Exchange, Outcome, Request, Target, ask};
 /// An event that has not come by then does not come.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long an event is waited for that is listed to differ.
+const LISTED: Duration = Duration::from_millis(1500);
+
 /// How long a stream that the server does not end is listened to after its last row: more than
 /// the time between two rounds of offers.
 const LISTENED: Duration = Duration::from_millis(1300);
@@ -51,6 +54,7 @@ struct Part {
 pub struct Play<'a> {
     session: &'a Session,
     figures: Figures,
+    listed: &'a BTreeMap<String, String>,
     /// Whether the framework launches tasks.
     launches: bool,
     next: usize,
@@ -69,13 +73,18 @@ pub struct Play<'a> {
 }
 
 impl<'a> Play<'a> {
-    /// A session to be played.
-    pub fn new(session: &'a Session, figures: Figures) -> Self {
+    /// A session to be played. What is listed to differ is not waited for long.
+    pub fn new(
+        session: &'a Session,
+        figures: Figures,
+        listed: &'a BTreeMap<String, String>,
+    ) -> Self {
         let now = (0.0, Instant::now());
         let is_accept = |row: &Row| matches!(&row.step, Step::Call(call) if call_type(&call.request).as_deref() == Some("ACCEPT"));
         Self {
             session,
             figures,
+            listed,
             launches: session.rows.iter().any(is_accept),
             next: 0,
             stream: None,
@@ -210,8 +219,12 @@ impl<'a> Play<'a> {
 
     fn part(&mut self, at: f64, recorded: &Part, target: &mut Target) {
         let subject = &recorded.subject;
-        let deadline = Instant::now() + PATIENCE;
-        let whole_by = Instant::now() + WHOLE;
+        let is_listed = self
+            .listed
+            .contains_key(&format!("{}#{subject}", self.session.name));
+        let patience = if is_listed { LISTED } else { PATIENCE };
+        let deadline = Instant::now() + patience;
+        let whole_by = Instant::now() + WHOLE.min(patience);
         let came = loop {
             let came = self.came.get_mut(subject).and_then(VecDeque::pop_front);
             if let Some(part) = came {

@@ -25,11 +25,13 @@ pub fn run(
     script: &str,
     exchanges: &[Exchange],
     sessions: &[Session],
+    listed: &BTreeMap<String, String>,
     target: &mut Target,
 ) -> Result<Outcome, String> {
     let mut run = Run {
         exchanges,
         sessions,
+        listed,
         loose: Vec::new(),
         plays: BTreeMap::new(),
         outcome: Outcome::new(),
@@ -49,6 +51,7 @@ pub fn run(
 struct Run<'a> {
     exchanges: &'a [Exchange],
     sessions: &'a [Session],
+    listed: &'a BTreeMap<String, String>,
     loose: Vec<String>,
     plays: BTreeMap<String, Play<'a>>,
     outcome: Outcome,
@@ -95,7 +98,8 @@ impl<'a> Run<'a> {
             Figures::Named
         };
         let play = self.plays.entry(name.to_owned());
-        Ok(play.or_insert_with(|| Play::new(session, figures)))
+        let listed = self.listed;
+        Ok(play.or_insert_with(|| Play::new(session, figures, listed)))
     }
 
     fn ask(&mut self, name: &str, target: &Target) -> Result<(), String> {
