@@ -133,6 +133,11 @@ impl Containerizer {
         let id = config.id.clone();
         let message = isolator_config(&config);
         let isolators = isolation::select(&self.inner.isolators, &message);
+        if let Some(info) = &config.container
+            && let Some(words) = isolation::unmet(info, &isolators)
+        {
+            return Err(LaunchError::Unmet(words));
+        }
         let launch = LaunchRecord {
             container: id.to_string(),
             boot_id: self.inner.context.boot_id.clone(),

@@ -63,6 +63,9 @@ pub enum LaunchError {
     /// The id is in use.
     #[error("container {0} is already there")]
     Exists(ContainerId),
+    /// It asks for what no isolator of this agent gives.
+    #[error("{0}")]
+    Unmet(String),
     /// The containerizer is shutting down.
     #[error("the launch of container {0} was interrupted")]
     Interrupted(ContainerId),

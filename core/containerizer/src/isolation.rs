@@ -9,6 +9,7 @@ use tepui_module_proto::isolator::{
     CleanupReply, ContainerConfig, IsolateRequest, LaunchPlan, LimitedReply, PrepareRequest,
     RecoverRequest, StatusReply, UpdateRequest, UsageReply,
 };
+use tepui_proto::v1::{ContainerInfo, LinuxInfo, linux_info::IpcMode};
 
 /// What a call of an isolator comes to; an error is text for people.
 pub type Called<'a, T> = BoxFuture<'a, Result<T, String>>;
@@ -216,6 +217,65 @@ pub(crate) fn select(
     isolators.iter().filter(takes_part).cloned().collect()
 }
 
+/// What a container asks for that none of its isolators gives, in words. Mesos starts such containers without it.
+pub(crate) fn unmet(info: &ContainerInfo, isolators: &[Arc<dyn Isolator>]) -> Option<String> {
+    let linux = info.linux_info.as_ref();
+    let asks = |asks: fn(&LinuxInfo) -> bool| linux.is_some_and(asks);
+    let rlimits = info.rlimit_info.as_ref();
+    let needs = [
+        (
+            rlimits.is_some_and(|info| !info.rlimits.is_empty()),
+            "rlimit_info",
+            "posix/rlimits",
+        ),
+        (
+            asks(|linux| linux.effective_capabilities.is_some()),
+            "linux_info.effective_capabilities",
+            "linux/capabilities",
+        ),
+        (
+            asks(|linux| linux.bounding_capabilities.is_some()),
+            "linux_info.bounding_capabilities",
+            "linux/capabilities",
+        ),
+        (
+            asks(asks_in_the_older_form),
+            "linux_info.capability_info",
+            "linux/capabilities",
+        ),
+        (
+            asks(|linux| {
+                let seccomp = linux.seccomp.as_ref();
+                seccomp.is_some_and(|seccomp| seccomp.profile_name.is_some())
+            }),
+            "linux_info.seccomp",
+            "linux/seccomp",
+        ),
+        (
+            asks(|linux| linux.ipc_mode() == IpcMode::Private),
+            "linux_info.ipc_mode",
+            "namespaces/ipc",
+        ),
+        (
+            asks(|linux| linux.shm_size.is_some()),
+            "linux_info.shm_size",
+            "namespaces/ipc",
+        ),
+    ];
+    let given = |name: &str| isolators.iter().any(|isolator| isolator.is_called(name));
+    let (_, field, isolator) = needs
+        .into_iter()
+        .find(|(asked, _, isolator)| *asked && !given(isolator))?;
+    Some(format!(
+        "ContainerInfo.{field} needs the isolator '{isolator}', which is not in this agent's --isolation"
+    ))
+}
+
+#[expect(deprecated, reason = "frameworks still send it")]
+fn asks_in_the_older_form(linux: &LinuxInfo) -> bool {
+    linux.capability_info.is_some()
+}
+
 /// The first part of a plan that this containerizer cannot perform yet; none when it can do all of it.
 pub(crate) fn beyond_us(plan: &LaunchPlan) -> Option<&'static str> {
     let parts = [
@@ -225,9 +285,6 @@ pub(crate) fn beyond_us(plan: &LaunchPlan) -> Option<&'static str> {
         (!plan.masked_paths.is_empty(), "masked_paths"),
         (!plan.read_only_paths.is_empty(), "read_only_paths"),
         (!plan.pre_exec.is_empty(), "pre_exec"),
-        (plan.capabilities.is_some(), "capabilities"),
-        (plan.no_new_privileges.is_some(), "no_new_privileges"),
-        (!plan.seccomp.is_empty(), "seccomp"),
         (plan.hostname.is_some(), "hostname"),
         (plan.rootfs.is_some(), "rootfs"),
         (plan.user.is_some(), "user"),

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ffi::OsString, path::Path};
 
-use tepui_init::{CloneFlags, LaunchSpec, Mount, Rlimit, User};
+use tepui_init::{Capabilities, CloneFlags, LaunchSpec, Mount, Rlimit, User};
 use tepui_module_proto::isolator::{self, LaunchPlan, Namespace};
 
 use crate::ContainerConfig;
@@ -53,6 +53,27 @@ pub(crate) fn launch_spec(
             .chain(&plan.rlimits)
             .map(rlimit)
             .collect::<Result<_, _>>()?,
+        capabilities: plan.capabilities.as_ref().map(capabilities).transpose()?,
+        no_new_privileges: plan.no_new_privileges.unwrap_or(false),
+        seccomp: plan.seccomp.clone(),
+    })
+}
+
+fn capabilities(sets: &isolator::Capabilities) -> Result<Capabilities, String> {
+    let mask = |numbers: &[u32]| {
+        numbers.iter().try_fold(0, |mask, number| {
+            let bit = 1u64
+                .checked_shl(*number)
+                .ok_or_else(|| format!("capability {number} is unknown"))?;
+            Ok::<u64, String>(mask | bit)
+        })
+    };
+    Ok(Capabilities {
+        effective: mask(&sets.effective)?,
+        permitted: mask(&sets.permitted)?,
+        inheritable: mask(&sets.inheritable)?,
+        bounding: mask(&sets.bounding)?,
+        ambient: mask(&sets.ambient)?,
     })
 }
 

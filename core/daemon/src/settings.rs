@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 use tepui_host::HostSettings;
 use tepui_host::config::ModuleConfig;
 
-use crate::flags::{Daemon, FlagError, Source, Values};
+use crate::flags::{Daemon, FlagError, Kind, Source, Values};
 
 /// What both daemons have.
 #[derive(Debug, Clone)]
@@ -341,6 +341,7 @@ impl AgentSettings {
             ));
         }
         cgroups(&mut values);
+        isolators(&mut values)?;
         let authorizer = single(&values, "authorizer")?;
         let environment = values
             .text("executor_environment_variables")
@@ -388,6 +389,37 @@ fn isolation_of(values: &Values) -> Vec<String> {
         )
     });
     names
+}
+
+/// Flags of Mesos that are settings of an isolator, under the same name. Without that isolator they would protect
+/// nothing.
+const OF_ISOLATORS: [(&str, &str); 5] = [
+    ("effective_capabilities", "linux/capabilities"),
+    ("bounding_capabilities", "linux/capabilities"),
+    ("seccomp_config_dir", "linux/seccomp"),
+    ("seccomp_profile_name", "linux/seccomp"),
+    ("disallow_sharing_agent_pid_namespace", "namespaces/pid"),
+];
+
+fn isolators(values: &mut Values) -> Result<(), FlagError> {
+    let configured = values.list("isolation");
+    for (flag, isolator) in OF_ISOLATORS {
+        let Some(text) = values.text(flag).filter(|_| values.given(flag)) else {
+            continue;
+        };
+        let value = match values.daemon.flag(flag).map(|flag| flag.kind) {
+            Some(Kind::Flag) => values.is(flag).into(),
+            Some(Kind::Json) => serde_json::from_str(text).expect("checked when read"),
+            _ => Json::String(text.into()),
+        };
+        if value != Json::Bool(false) && !configured.iter().any(|name| name == isolator) {
+            return Err(together(&format!(
+                "'{flag}' needs the isolator '{isolator}' in 'isolation'"
+            )));
+        }
+        set_in_module(values, flag, isolator, flag, value);
+    }
+    Ok(())
 }
 
 /// Whether a cgroup v1 hierarchy with this controller is mounted.

@@ -403,7 +403,12 @@ impl std::fmt::Display for ChildError {
         match self {
             ChildError::Spawn(error) => write!(f, "the child cannot be started: {error}"),
             ChildError::Refused(why) | ChildError::Ended(why) => f.write_str(why),
-            ChildError::Create(failure) => f.write_str(&failure.chain()),
+            ChildError::Create(failure) if failure.setting.is_empty() => {
+                f.write_str(&failure.chain())
+            }
+            ChildError::Create(failure) => {
+                write!(f, "setting '{}': {}", failure.setting, failure.chain())
+            }
         }
     }
 }

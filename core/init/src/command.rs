@@ -9,11 +9,11 @@ use std::{
 
 use nix::{
     errno::Errno,
-    unistd::{Gid, Uid, execve, setgid, setgroups, setsid, setuid},
+    unistd::{execve, setsid},
 };
 use tepui_init::{LaunchSpec, Rlimit};
 
-use crate::sys;
+use crate::{privileges, sys};
 
 /// Becomes the command. What fails is written to its standard error; the status is 1 then, as in Mesos.
 pub(crate) fn run(spec: &LaunchSpec, stdout: &File, stderr: &File) -> ! {
@@ -44,17 +44,7 @@ fn prepare(
     for limit in &spec.rlimits {
         set_rlimit(limit).map_err(|error| ("set resource limits", error))?;
     }
-    if let Some(user) = &spec.user {
-        let groups: Vec<Gid> = user
-            .groups
-            .iter()
-            .map(|group| Gid::from_raw(*group))
-            .collect();
-        setgroups(&groups).map_err(|error| ("set supplementary groups", error.into()))?;
-        setgid(Gid::from_raw(user.gid)).map_err(|error| ("set the group", error.into()))?;
-        setuid(Uid::from_raw(user.uid)).map_err(|error| ("set the user", error.into()))?;
-    }
-    Ok(())
+    privileges::give_up(spec)
 }
 
 fn set_rlimit(limit: &Rlimit) -> io::Result<()> {

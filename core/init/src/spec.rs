@@ -41,6 +41,27 @@ pub struct LaunchSpec {
     pub oom_score_adj: Option<i32>,
     /// Limits of the command.
     pub rlimits: Vec<Rlimit>,
+    /// Capabilities of the command; none leaves what the kernel gives its user.
+    pub capabilities: Option<Capabilities>,
+    /// Programs that the command executes gain nothing by their set-user-id bits or file capabilities.
+    pub no_new_privileges: bool,
+    /// Instructions of the command's system call filter (`struct sock_filter`); empty for none.
+    pub seccomp: Vec<u8>,
+}
+
+/// Sets of capabilities: bit n is the kernel's capability n.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// What is in force.
+    pub effective: u64,
+    /// What the command may put in force.
+    pub permitted: u64,
+    /// What programs with file capabilities may keep.
+    pub inheritable: u64,
+    /// What can ever be gained.
+    pub bounding: u64,
+    /// What programs without file capabilities keep.
+    pub ambient: u64,
 }
 
 /// User and groups, as numbers: the program does not look names up.
@@ -124,6 +145,19 @@ impl LaunchSpec {
             put_u64(out, limit.soft);
             put_u64(out, limit.hard);
         });
+        put_list(out, self.capabilities.as_slice(), |out, sets| {
+            for set in [
+                sets.effective,
+                sets.permitted,
+                sets.inheritable,
+                sets.bounding,
+                sets.ambient,
+            ] {
+                put_u64(out, set);
+            }
+        });
+        out.push(u8::from(self.no_new_privileges));
+        put_bytes(out, &self.seccomp);
     }
 
     /// None when the bytes are not a spec of this version.
@@ -172,6 +206,19 @@ impl LaunchSpec {
                     hard: reader.u64()?,
                 })
             })?,
+            capabilities: reader
+                .list(|reader| {
+                    Some(Capabilities {
+                        effective: reader.u64()?,
+                        permitted: reader.u64()?,
+                        inheritable: reader.u64()?,
+                        bounding: reader.u64()?,
+                        ambient: reader.u64()?,
+                    })
+                })?
+                .pop(),
+            no_new_privileges: reader.u8()? != 0,
+            seccomp: reader.bytes()?,
         };
         reader.0.is_empty().then_some(spec)
     }
@@ -290,6 +337,15 @@ mod tests {
                 soft: 1,
                 hard: u64::MAX,
             }],
+            capabilities: Some(Capabilities {
+                effective: 1,
+                permitted: 2,
+                inheritable: 3,
+                bounding: 4,
+                ambient: 5,
+            }),
+            no_new_privileges: true,
+            seccomp: vec![6, 0, 0, 0, 0, 0, 0xff, 0x7f],
         };
         let mut bytes = Vec::new();
         spec.encode(&mut bytes);

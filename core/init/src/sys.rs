@@ -115,6 +115,99 @@ pub(crate) fn place(fd: &impl AsFd, number: i32) -> io::Result<()> {
     Ok(())
 }
 
+/// Takes every capability outside a set (bit n is capability n) from all that this process will ever be.
+pub(crate) fn drop_bounding(keep: u64) -> io::Result<()> {
+    for capability in 0..64 {
+        // SAFETY: takes numbers only.
+        let there = unsafe { libc::prctl(libc::PR_CAPBSET_READ, capability, 0, 0, 0) };
+        if there < 0 {
+            // The kernel knows no capability of this number.
+            break;
+        }
+        if there == 1 && keep & (1 << capability) == 0 {
+            prctl(libc::PR_CAPBSET_DROP, capability, 0)?;
+        }
+    }
+    Ok(())
+}
+
+/// Sets the capabilities of this process (bit n is capability n).
+pub(crate) fn set_capabilities(effective: u64, permitted: u64, inheritable: u64) -> io::Result<()> {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: i32,
+    }
+    const VERSION_3: u32 = 0x2008_0522;
+    let header = Header {
+        version: VERSION_3,
+        pid: 0,
+    };
+    // Two parts of 32 bits, lower ones first, of three sets each.
+    let low = |set: u64| set as u32;
+    let high = |set: u64| (set >> 32) as u32;
+    let sets = [
+        [low(effective), low(permitted), low(inheritable)],
+        [high(effective), high(permitted), high(inheritable)],
+    ];
+    // SAFETY: both outlive the call and have the layout of version 3.
+    if unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Lets programs without file capabilities keep these, which must be permitted and inheritable.
+pub(crate) fn raise_ambient(set: u64) -> io::Result<()> {
+    let wanted = (0..64).filter(|capability| set & (1 << capability) != 0);
+    for capability in wanted {
+        let raise = libc::PR_CAP_AMBIENT_RAISE as libc::c_ulong;
+        prctl(libc::PR_CAP_AMBIENT, raise, capability)?;
+    }
+    Ok(())
+}
+
+/// From now on user 0 gains no capabilities by executing a program.
+pub(crate) fn give_root_no_capabilities() -> io::Result<()> {
+    const NOROOT: libc::c_ulong = 1;
+    prctl(libc::PR_SET_SECUREBITS, NOROOT, 0)
+}
+
+fn prctl(option: i32, first: libc::c_ulong, second: libc::c_ulong) -> io::Result<()> {
+    // SAFETY: the options used here take numbers, no addresses.
+    if unsafe { libc::prctl(option, first, second, 0, 0) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Installs a system call filter, given as the bytes of its instructions.
+pub(crate) fn install_filter(bytes: &[u8]) -> io::Result<()> {
+    let (instructions, rest) = bytes.as_chunks::<8>();
+    if !rest.is_empty() {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut instructions: Vec<libc::sock_filter> = instructions
+        .iter()
+        .map(|[a, b, jt, jf, k @ ..]| libc::sock_filter {
+            code: u16::from_ne_bytes([*a, *b]),
+            jt: *jt,
+            jf: *jf,
+            k: u32::from_ne_bytes(*k),
+        })
+        .collect();
+    let program = libc::sock_fprog {
+        len: u16::try_from(instructions.len()).map_err(|_| io::ErrorKind::InvalidData)?,
+        filter: instructions.as_mut_ptr(),
+    };
+    let mode = libc::c_ulong::from(libc::SECCOMP_MODE_FILTER);
+    // SAFETY: the program and its instructions outlive the call; the kernel copies and checks them.
+    if unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// Writes a word into a kernel file.
 pub(crate) fn write_word(path: &Path, word: &str) -> io::Result<()> {
     fs::OpenOptions::new()

@@ -3,4 +3,8 @@
 tepui_module_sdk::export!(
     isolator: tepui_isolator_cgroups::Cgroups,
     isolator: tepui_isolator_namespaces::PidNamespaces,
+    isolator: tepui_isolator_posix::Rlimits,
+    isolator: tepui_isolator_privileges::Capabilities,
+    isolator: tepui_isolator_privileges::NoNewPrivileges,
+    isolator: tepui_isolator_seccomp::Seccomp,
 );

@@ -3,9 +3,7 @@
 //! Mirrors `src/slave/containerizer/mesos/isolators/namespaces/pid.cpp`. The container also gets a mount namespace of
 //! its own, so that its /proc is seen nowhere else and vanishes with it. Nothing is left to clean up.
 
-use tepui_module_sdk::mesos::ContainerInfo;
 use tepui_module_sdk::prelude::*;
-use tepui_module_sdk::proto::Message;
 
 /// Settings of `namespaces/pid`.
 #[config]
@@ -42,10 +40,8 @@ impl Isolator for PidNamespaces {
     }
 
     async fn prepare(&self, container: Container) -> Result<LaunchPlan> {
-        let info = ContainerInfo::decode(&*container.config.container_info).map_err(|error| {
-            Failure::invalid(format!("the container info cannot be read: {error}"))
-        })?;
-        let share = info
+        let share = container
+            .info()?
             .linux_info
             .as_ref()
             .and_then(|info| info.share_pid_namespace)

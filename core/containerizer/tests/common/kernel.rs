@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use tepui_containerizer::{Isolator, leaks, loaded};
-use tepui_host::{HostSettings, ModuleHost, config::ModuleConfig, kinds::isolator::IsolatorClient};
+use tepui_host::{
+    HostSettings, LoadError, ModuleHost, config::ModuleConfig, kinds::isolator::IsolatorClient,
+};
 
 /// The cgroup root of a test; removed at its end, when nothing is in it.
 pub struct Root(pub String);
@@ -52,19 +54,35 @@ pub fn available() -> bool {
 }
 
 pub fn isolators(root: &str, settings: serde_json::Value) -> Vec<Arc<dyn Isolator>> {
-    let mut config = ModuleConfig::default();
     let mut table = settings.as_object().cloned().unwrap_or_default();
     table.insert("cgroups_root".to_owned(), root.into());
-    config.settings.insert("cgroups".to_owned(), table);
+    let names = ["namespaces/pid", "cgroups/cpu", "cgroups/mem"];
+    load(&names, serde_json::json!({ "cgroups": table })).unwrap()
+}
+
+/// Isolators by name, with the settings of each module.
+pub fn load(
+    names: &[&str],
+    settings: serde_json::Value,
+) -> Result<Vec<Arc<dyn Isolator>>, LoadError> {
+    let mut config = ModuleConfig::default();
+    for (module, table) in settings.as_object().into_iter().flatten() {
+        let table = table.as_object().cloned().unwrap_or_default();
+        config.settings.insert(module.clone(), table);
+    }
     let host = ModuleHost::new(HostSettings::new("agent", config));
     host.link(tepui_module_sdk::linked!(
         isolator: tepui_isolator_cgroups::Cgroups,
         isolator: tepui_isolator_namespaces::PidNamespaces,
+        isolator: tepui_isolator_posix::Rlimits,
+        isolator: tepui_isolator_privileges::Capabilities,
+        isolator: tepui_isolator_privileges::NoNewPrivileges,
+        isolator: tepui_isolator_seccomp::Seccomp,
     ));
-    let names = ["namespaces/pid", "cgroups/cpu", "cgroups/mem"].map(str::to_owned);
-    let instances = host.load_all("isolator", &names).unwrap();
-    instances
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let instances = host.load_all("isolator", &names)?;
+    Ok(instances
         .into_iter()
         .map(|instance| loaded(IsolatorClient::new(instance)))
-        .collect()
+        .collect())
 }

@@ -272,10 +272,47 @@ fn settings_that_do_not_go_together_are_refused() {
             ],
             "flag 'containerizers' (command line): \"mesos,docker\" is not one of mesos",
         ),
+        (
+            &[
+                "--work_dir=/w",
+                "--master=a:1",
+                "--isolation=linux/nnp",
+                "--seccomp_profile_name=default.json",
+            ],
+            "'seccomp_profile_name' needs the isolator 'linux/seccomp' in 'isolation'",
+        ),
     ] {
         let values = run(Daemon::Agent, args, &[]).unwrap();
         assert_eq!(AgentSettings::new(values).unwrap_err().to_string(), message);
     }
+}
+
+#[test]
+fn flags_of_isolators_become_their_settings() {
+    let args = [
+        "--work_dir=/w",
+        "--master=a:1",
+        "--isolation=linux/capabilities,linux/seccomp,namespaces/pid",
+        r#"--effective_capabilities={"capabilities":["NET_RAW"]}"#,
+        "--seccomp_config_dir=/etc/seccomp",
+        "--seccomp_profile_name=1",
+        "--disallow_sharing_agent_pid_namespace",
+    ];
+    let settings = AgentSettings::new(run(Daemon::Agent, &args, &[]).unwrap()).unwrap();
+    let of =
+        |module: &str| serde_json::Value::from(settings.common.modules.settings[module].clone());
+    assert_eq!(
+        of("linux/capabilities"),
+        serde_json::json!({ "effective_capabilities": { "capabilities": ["NET_RAW"] } })
+    );
+    assert_eq!(
+        of("linux/seccomp"),
+        serde_json::json!({ "seccomp_config_dir": "/etc/seccomp", "seccomp_profile_name": "1" })
+    );
+    assert_eq!(
+        of("namespaces/pid"),
+        serde_json::json!({ "disallow_sharing_agent_pid_namespace": true })
+    );
 }
 
 #[test]

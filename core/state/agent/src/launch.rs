@@ -404,12 +404,6 @@ fn unsupported_container(container: &v1::ContainerInfo) -> Option<&'static str> 
     if container.hostname.is_some() {
         return Some("ContainerInfo.hostname");
     }
-    if container.linux_info.is_some() {
-        return Some("ContainerInfo.linux_info");
-    }
-    if container.rlimit_info.is_some() {
-        return Some("ContainerInfo.rlimit_info");
-    }
     container
         .tty_info
         .is_some()

@@ -97,7 +97,7 @@ fn what_is_not_there_yet_is_named() {
     };
     let fine = task(
         r#","command":{"value":"true","environment":{"variables":[{"name":"A","value":"b"}]}},
-        "container":{"type":"MESOS"},"kill_policy":{"grace_period":{"nanoseconds":1}},
+        "container":{"type":"MESOS","linux_info":{"ipc_mode":"PRIVATE"},"rlimit_info":{}},"kill_policy":{"grace_period":{"nanoseconds":1}},
         "max_completion_time":{"nanoseconds":5},"limits":{"cpus":{"value":2}}"#,
     );
     assert_eq!(validate::task(&fine, "a"), Ok(()));

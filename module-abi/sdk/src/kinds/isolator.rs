@@ -20,7 +20,9 @@ use super::{common_call, common_start, decode};
 use crate::call::{self, Scope};
 use crate::export::Made;
 use crate::instance::{self, Service, Started};
-use crate::mesos::{ContainerStatus, Resource, ResourceStatistics, task_status::Reason};
+use crate::mesos::{
+    ContainerInfo, ContainerStatus, Resource, ResourceStatistics, task_status::Reason,
+};
 use crate::{Failure, Host, Module, Result, log};
 
 /// Isolates containers: one mechanism, such as a cgroup controller, a namespace, or a kind of volume. Mirrors
@@ -192,6 +194,11 @@ impl Container {
     /// Upper limit of a scalar resource, where one was given; infinity for no bound.
     pub fn limit(&self, name: &str) -> Option<f64> {
         limit(&self.config.limits, name)
+    }
+
+    /// How it was described; the default where it was not.
+    pub fn info(&self) -> Result<ContainerInfo> {
+        decode(&self.config.container_info)
     }
 }
 

@@ -243,8 +243,6 @@ fn in_container(container: &ContainerInfo) -> Option<&'static str> {
             !container.network_infos.is_empty(),
             "container.network_infos",
         ),
-        (container.linux_info.is_some(), "container.linux_info"),
-        (container.rlimit_info.is_some(), "container.rlimit_info"),
         (container.tty_info.is_some(), "container.tty_info"),
     ];
     let found = fields.iter().find(|(asked, _)| *asked);
