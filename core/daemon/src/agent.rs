@@ -71,6 +71,7 @@ async fn run(mut settings: AgentSettings, level: LogLevel) -> anyhow::Result<()>
     let modules =
         Arc::new(move || serde_json::to_vec(&host.report()).expect("a report is plain data"));
     attach_endpoints(&agent, &shared, modules, &mut router)?;
+    router.disable(settings.common.disabled_endpoints.clone());
     let server = listener.serve(Arc::new(router));
     start::announce(local);
 

@@ -29,6 +29,8 @@ pub struct CommonSettings {
     pub module_host: Option<PathBuf>,
     /// Names of the authorizer module.
     pub authorizer: String,
+    /// Paths that are answered with 403.
+    pub disabled_endpoints: Vec<String>,
     /// Modules that serve metrics in their form.
     pub exporters: Vec<String>,
     /// What `/flags` shows, in this order.
@@ -476,6 +478,7 @@ fn common(values: &mut Values, authorizer: String) -> Result<CommonSettings, Fla
         modules: values.modules.clone(),
         module_host: values.path("module_host"),
         authorizer,
+        disabled_endpoints: firewall(values)?,
         exporters: values.list("exporters"),
         flags: values.shown().into_iter().collect(),
         notices: values.notices.clone(),
@@ -549,6 +552,34 @@ fn output_of(command: &str) -> Result<String, FlagError> {
         return Err(error(format!("{command:?} ended with {}", output.status)));
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_string())
+}
+
+/// The paths in `firewall_rules`; rules that Mesos does not have are errors, as a site rests on them.
+fn firewall(values: &Values) -> Result<Vec<String>, FlagError> {
+    #[derive(Default, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Rules {
+        #[serde(default)]
+        disabled_endpoints: Endpoints,
+    }
+    #[derive(Default, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Endpoints {
+        #[serde(default)]
+        paths: Vec<String>,
+    }
+    let Some(text) = values.text("firewall_rules") else {
+        return Ok(Vec::new());
+    };
+    let rules: Rules = serde_json::from_str(text)
+        .map_err(|error| together(&format!("'firewall_rules': {error}")))?;
+    let paths = rules.disabled_endpoints.paths;
+    if let Some(wrong) = paths.iter().find(|path| !path.starts_with('/')) {
+        let text = format!("'firewall_rules': path {wrong:?} does not begin with '/'");
+        return Err(together(&text));
+    }
+    let whole = |path: String| format!("/{}", path.trim_matches('/'));
+    Ok(paths.into_iter().map(whole).collect())
 }
 
 fn environment(json: &str) -> Result<serde_json::Map<String, Json>, FlagError> {

@@ -136,13 +136,17 @@ impl Response {
 
     /// 429: a queue is full; the client may come back after the given seconds.
     pub fn too_many(reason: impl Into<String>, after_seconds: u32) -> Response {
-        Response::text(StatusCode::TOO_MANY_REQUESTS, reason)
-            .header(RETRY_AFTER, &after_seconds.to_string())
+        Response::text(StatusCode::TOO_MANY_REQUESTS, reason).retry_after(after_seconds)
     }
 
     /// 503 with its reason.
     pub fn unavailable(reason: impl Into<String>) -> Response {
         Response::text(StatusCode::SERVICE_UNAVAILABLE, reason)
+    }
+
+    /// Says when the client may come back, in seconds.
+    pub fn retry_after(self, seconds: u32) -> Response {
+        self.header(RETRY_AFTER, &seconds.to_string())
     }
 
     /// Sets a header. A value that no header may hold (line breaks) is dropped, so that text from

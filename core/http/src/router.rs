@@ -6,7 +6,7 @@
 //! path components) wins, so `/api/v1/anything` is answered by `/api/v1`. The bare process is a 404
 //! unless it is a route of its own (`/version`). A route answers every method unless it says otherwise.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 
@@ -42,15 +42,23 @@ struct Route {
 pub struct Router {
     processes: BTreeMap<String, BTreeMap<String, Route>>,
     delegate: Option<String>,
+    /// Full paths that are answered with 403.
+    disabled: BTreeSet<String>,
 }
 
 impl Router {
     /// A router whose paths without a known process belong to `delegate`.
     pub fn with_delegate(delegate: &str) -> Router {
         Router {
-            processes: BTreeMap::new(),
             delegate: Some(delegate.to_owned()),
+            ..Router::default()
         }
+    }
+
+    /// Answers 403 on these paths, as `--firewall_rules` of Mesos does. A path is that of a route
+    /// (`/master/state`); it counts however a request spells it.
+    pub fn disable(&mut self, paths: impl IntoIterator<Item = String>) {
+        self.disabled.extend(paths);
     }
 
     /// Adds a route for all methods. `path` starts with its process: `/master/state`.
@@ -74,23 +82,30 @@ impl Router {
         self.find(path).is_some()
     }
 
-    /// The route for a decoded path, and what of the path follows it.
-    fn find(&self, path: &str) -> Option<(&Route, String)> {
+    /// The route for a decoded path, with its full path, and what of the path follows it.
+    fn find(&self, path: &str) -> Option<(&Route, String, String)> {
         let (first, below) = split_first(path);
-        let (routes, below) = match self.processes.get(first) {
-            Some(routes) => (routes, below),
-            None => (
-                self.processes.get(self.delegate.as_ref()?)?,
-                path.trim_matches('/'),
-            ),
+        let (process, routes, below) = match self.processes.get(first) {
+            Some(routes) => (first, routes, below),
+            None => {
+                let delegate = self.delegate.as_deref()?;
+                let routes = self.processes.get(delegate)?;
+                (delegate, routes, path.trim_matches('/'))
+            }
         };
         let parts: Vec<&str> = below.split('/').filter(|part| !part.is_empty()).collect();
         if parts.is_empty() {
-            return routes.get("").map(|route| (route, String::new()));
+            let route = routes.get("")?;
+            return Some((route, format!("/{process}"), String::new()));
         }
         (1..=parts.len()).rev().find_map(|length| {
-            let route = routes.get(&parts[..length].join("/"))?;
-            Some((route, parts[length..].join("/")))
+            let name = parts[..length].join("/");
+            let route = routes.get(&name)?;
+            Some((
+                route,
+                format!("/{process}/{name}"),
+                parts[length..].join("/"),
+            ))
         })
     }
 }
@@ -99,12 +114,15 @@ impl Handler for Router {
     fn handle(&self, mut request: Request) -> BoxFuture<'static, Response> {
         let response = match self.find(&request.path) {
             None => Response::not_found(),
-            Some((route, _))
+            Some((_, path, _)) if self.disabled.contains(&path) => {
+                Response::forbidden(format!("Endpoint '{path}' is disabled"))
+            }
+            Some((route, _, _))
                 if !route.methods.is_empty() && !route.methods.contains(&request.method) =>
             {
                 Response::method_not_allowed(&route.methods, &request.method)
             }
-            Some((route, rest)) => {
+            Some((route, _, rest)) => {
                 request.rest = rest;
                 return route.handler.handle(request);
             }
@@ -182,6 +200,15 @@ mod tests {
             let expected = (StatusCode::NOT_FOUND, "404 Not Found.".to_owned());
             assert_eq!(ask(&router, Method::GET, path).await, expected, "{path}");
         }
+        router.disable(["/master/api/v1".to_owned()]);
+        for path in ["/api/v1", "/master/api/v1/", "//master//api/v1/more"] {
+            let text = "Endpoint '/master/api/v1' is disabled".to_owned();
+            let expected = (StatusCode::FORBIDDEN, text);
+            assert_eq!(ask(&router, Method::POST, path).await, expected, "{path}");
+        }
+        // What is longer is another route.
+        let scheduler = ask(&router, Method::GET, "/api/v1/scheduler").await;
+        assert_eq!(scheduler.0, StatusCode::OK);
         let refused = "405 Method Not Allowed. Expecting one of { 'POST' }, but received 'GET'.";
         let expected = (StatusCode::METHOD_NOT_ALLOWED, refused.to_owned());
         assert_eq!(ask(&router, Method::GET, "/teardown").await, expected);

@@ -134,7 +134,8 @@ impl Master {
             authorizer,
             store,
         };
-        let server = listener.serve(Arc::new(routes::router(&site)?));
+        let disabled = candidate.settings.disabled_endpoints.clone();
+        let server = listener.serve(Arc::new(routes::router(&site, disabled)?));
         site.spawn(elect(Arc::clone(&site), candidate, leadership, info));
         Ok(Master { server, site })
     }

@@ -12,8 +12,8 @@ use crate::v0::{Change, Read};
 /// Process id of the master's endpoints, and the delegate of paths without one.
 const PROCESS: &str = "master";
 
-/// All routes of a master.
-pub(crate) fn router(site: &Arc<Site>) -> Result<Router, ExporterError> {
+/// All routes of a master, but those that are disabled.
+pub(crate) fn router(site: &Arc<Site>, disabled: Vec<String>) -> Result<Router, ExporterError> {
     let mut router = Router::with_delegate(PROCESS);
     site.shared.register(&mut router, PROCESS);
     v1(&mut router, site);
@@ -21,6 +21,7 @@ pub(crate) fn router(site: &Arc<Site>) -> Result<Router, ExporterError> {
     operations(&mut router, site);
     own(&mut router, site);
     site.shared.metrics.register_exporters(&mut router)?;
+    router.disable(disabled);
     Ok(router)
 }
 

@@ -39,6 +39,8 @@ pub struct Settings {
     pub registry_store_timeout: Duration,
     /// `max_operator_event_stream_subscribers`.
     pub max_operator_streams: usize,
+    /// Paths that are answered with 403: `firewall_rules`.
+    pub disabled_endpoints: Vec<String>,
     /// `publish_per_framework_metrics`.
     pub per_framework_metrics: bool,
     /// Calls of one framework that may wait; more are refused with 429.
@@ -64,6 +66,7 @@ impl Settings {
             registry_fetch_timeout: Duration::from_secs(60),
             registry_store_timeout: Duration::from_secs(20),
             max_operator_streams: 1000,
+            disabled_endpoints: Vec::new(),
             per_framework_metrics: true,
             lane_limit: 1024,
             stream_limit: tepui_http::stream::STREAM_LIMIT,

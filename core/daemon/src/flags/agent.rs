@@ -87,7 +87,7 @@ pub(super) const FLAGS: &[Flag] = &[
     path("fetcher_cache_dir", "Fetcher cache directory; wiped at agent start.").default("/tmp/mesos/fetch").ignored(NOT_YET),
     bytes("fetcher_cache_size", "Byte budget of the fetcher cache.").default("2GB").ignored(NOT_YET),
     duration("fetcher_stall_timeout", "Abort a net download under 1 byte/s for this long.").default("1mins").ignored(NOT_YET),
-    json("firewall_rules", "Endpoints to answer with 403.").refused(UNPROTECTED),
+    json("firewall_rules", "Endpoints to answer with 403: `{\"disabled_endpoints\": {\"paths\": [\"/files/browse\"]}}`.").group(Group::Network),
     text("frameworks_home", "Prefix for relative executor URIs.").default("").ignored(NOT_YET),
     duration("gc_delay", "Age at which sandboxes are deleted when disk is empty.").default("1weeks").ignored(NOT_YET),
     number("gc_disk_headroom", "Disk share kept free; shortens gc age as disk fills.").default("0.1").range("0", "1").ignored(NOT_YET),

@@ -34,7 +34,7 @@ pub(super) const FLAGS: &[Flag] = &[
     text("external_log_file", "Foreign log file exposed through the UI; wins over log_dir there.").group(Group::Logging),
     list("fair_sharing_excluded_resource_names", "Resource names ignored in share computation.").refused(NOT_YET),
     flag("filter_gpu_resources", "Hide GPU agents from frameworks lacking GPU_RESOURCES.").default("true").ignored(NOT_YET),
-    json("firewall_rules", "Endpoints to answer with 403.").refused(UNPROTECTED),
+    json("firewall_rules", "Endpoints to answer with 403: `{\"disabled_endpoints\": {\"paths\": [\"/files/browse\"]}}`.").group(Group::Network),
     text("framework_sorter", "Ordering between frameworks of a role: `drf` or `random`.").default("drf").refused(NOT_YET),
     flag("help", "Print this text and exit.").default("false").group(Group::Program),
     list("hooks", "Comma list of hook modules, run in order.").refused(NOT_YET),

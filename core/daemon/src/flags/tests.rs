@@ -241,6 +241,17 @@ fn settings_that_do_not_go_together_are_refused() {
             &["--registry=in_memory", "--authorizers=a,b"],
             "'authorizers': expected one name, found 2",
         ),
+        (
+            &[
+                "--registry=in_memory",
+                r#"--firewall_rules={"disabled_endpoints":{"paths":["files"]}}"#,
+            ],
+            "'firewall_rules': path \"files\" does not begin with '/'",
+        ),
+        (
+            &["--registry=in_memory", r#"--firewall_rules={"disabled":1}"#],
+            "'firewall_rules': unknown field `disabled`, expected `disabled_endpoints` at line 1 column 11",
+        ),
     ] {
         assert_eq!(
             MasterSettings::new(master(args).unwrap())

@@ -1,31 +1,30 @@
-//! The listener: HTTP/1.1 connections, bodies read up to a limit, answers compressed and sent.
-//!
-//! Each connection is one task; all of them end on [`Server::stop`]. A client may keep a connection
-//! open as long as it likes once a request head has arrived in time.
+//! One connection: its requests, one after the other, and their answers.
 
 use std::convert::Infallible;
-use std::io::{self, Write};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue};
-use http::{HeaderMap, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
+use super::ServerSettings;
+use super::access::Entry;
+use super::body::{self, Budget};
 use crate::media::accepts_encoding;
 use crate::percent;
 use crate::request::{Query, Request};
@@ -37,169 +36,18 @@ use crate::upgrade::Upgrade;
 /// Answers shorter than this are never compressed (libprocess' `GZIP_MINIMUM_BODY_LENGTH`).
 const GZIP_MINIMUM: usize = 1024;
 
-/// How a server listens.
-#[derive(Debug, Clone)]
-pub struct ServerSettings {
-    /// Address to bind; port 0 takes a free one.
-    pub address: SocketAddr,
-    /// Largest request body; longer ones get 413.
-    pub body_limit: usize,
-    /// Connections at once; more wait in the listener's backlog.
-    pub max_connections: usize,
-    /// Time a client has to send a complete request head.
-    pub head_timeout: Duration,
-}
-
-impl ServerSettings {
-    /// Defaults for an address.
-    pub fn new(address: SocketAddr) -> ServerSettings {
-        ServerSettings {
-            address,
-            body_limit: 16 * 1024 * 1024,
-            max_connections: 18_000,
-            head_timeout: Duration::from_secs(30),
-        }
-    }
-}
-
-/// The server could not start.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}")]
-pub struct ListenError {
-    /// The address that was asked for.
-    pub address: SocketAddr,
-    /// Why.
-    pub source: io::Error,
-}
-
-/// A running server.
-#[derive(Debug)]
-pub struct Server {
-    local: SocketAddr,
-    stop: CancellationToken,
-    tasks: TaskTracker,
-}
-
-/// A bound socket that does not answer yet: its port is known before the handlers are built.
-#[derive(Debug)]
-pub struct Listener {
-    socket: TcpListener,
-    local: SocketAddr,
-    settings: ServerSettings,
-}
-
-impl Listener {
-    /// Binds the address.
-    pub async fn bind(settings: ServerSettings) -> Result<Listener, ListenError> {
-        let address = settings.address;
-        let failed = |source| ListenError { address, source };
-        let socket = TcpListener::bind(address).await.map_err(failed)?;
-        let local = socket.local_addr().map_err(failed)?;
-        Ok(Listener {
-            socket,
-            local,
-            settings,
-        })
-    }
-
-    /// The bound address.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.local
-    }
-
-    /// Starts to answer.
-    pub fn serve(self, handler: Arc<dyn Handler>) -> Server {
-        let stop = CancellationToken::new();
-        let tasks = TaskTracker::new();
-        let server = Server {
-            local: self.local,
-            stop: stop.clone(),
-            tasks: tasks.clone(),
-        };
-        tasks.clone().spawn(accept(self, handler, stop, tasks));
-        server
-    }
-}
-
-impl Server {
-    /// Binds and starts to answer.
-    pub async fn start(
-        settings: ServerSettings,
-        handler: Arc<dyn Handler>,
-    ) -> Result<Server, ListenError> {
-        Ok(Listener::bind(settings).await?.serve(handler))
-    }
-
-    /// The address that is listened on.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.local
-    }
-
-    /// Stops listening, closes all connections and waits for their tasks.
-    pub async fn stop(&self) {
-        self.stop.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
-}
-
-async fn accept(
-    listener: Listener,
-    handler: Arc<dyn Handler>,
-    stop: CancellationToken,
-    tasks: TaskTracker,
-) {
-    let room = Arc::new(Semaphore::new(listener.settings.max_connections));
-    let settings = Arc::new(listener.settings);
-    loop {
-        let permit = Arc::clone(&room)
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
-        let accepted = tokio::select! {
-            accepted = listener.socket.accept() => accepted,
-            () = stop.cancelled() => return,
-        };
-        match accepted {
-            Ok((socket, peer)) => {
-                let connection = Connection {
-                    local: listener.local,
-                    peer,
-                    settings: Arc::clone(&settings),
-                    handler: Arc::clone(&handler),
-                    closed: stop.child_token(),
-                };
-                tasks.spawn(async move {
-                    connection.run(socket).await;
-                    drop(permit);
-                });
-            }
-            // Out of descriptors, or the peer gave up: neither ends the server.
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        }
-    }
-}
-
-struct Connection {
-    local: SocketAddr,
-    peer: SocketAddr,
-    settings: Arc<ServerSettings>,
-    handler: Arc<dyn Handler>,
+pub(super) struct Connection {
+    pub(super) local: SocketAddr,
+    pub(super) peer: SocketAddr,
+    pub(super) settings: Arc<ServerSettings>,
+    pub(super) handler: Arc<dyn Handler>,
+    pub(super) budget: Budget,
     /// Ends this connection at once.
-    closed: CancellationToken,
+    pub(super) closed: CancellationToken,
 }
 
 impl Connection {
-    async fn run(self, socket: TcpStream) {
+    pub(super) async fn run(self, socket: TcpStream) {
         let _ = socket.set_nodelay(true);
         let this = Arc::new(self);
         let service = {
@@ -209,12 +57,14 @@ impl Connection {
                 async move { Ok::<_, Infallible>(this.answer(request).await) }
             })
         };
+        let mut socket = TimeoutStream::new(socket);
+        socket.set_write_timeout(Some(this.settings.write_timeout));
         let mut http = hyper::server::conn::http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(this.settings.head_timeout)
             .title_case_headers(true);
         let serving = http
-            .serve_connection(TokioIo::new(socket), service)
+            .serve_connection(TokioIo::new(Box::pin(socket)), service)
             .with_upgrades();
         tokio::select! {
             ended = serving => if let Err(error) = ended {
@@ -224,20 +74,40 @@ impl Connection {
         }
     }
 
-    async fn answer(&self, request: hyper::Request<Incoming>) -> hyper::Response<Outgoing> {
+    async fn answer(&self, request: hyper::Request<Incoming>) -> hyper::Response<Logged> {
         let (mut parts, body) = request.into_parts();
+        let mut entry = Entry::new(&parts, self.peer);
+        let span = tracing::info_span!("http", request = %entry.id);
         let compress = accepts_encoding(&parts.headers, "gzip");
-        let response = match Limited::new(body, self.settings.body_limit).collect().await {
-            Err(error) if error.is::<LengthLimitError>() => {
-                Response::standard(StatusCode::PAYLOAD_TOO_LARGE)
-            }
-            Err(_) => Response::bad_request("Failed to read the request body"),
-            Ok(body) => match self.request(&mut parts, body.to_bytes()) {
-                Ok(request) => self.handler.handle(request).await,
-                Err(reason) => Response::bad_request(reason),
-            },
+        let response = self
+            .response(&mut parts, body, &mut entry)
+            .instrument(span)
+            .await;
+        entry.answered(response.status);
+        self.finish(response, compress, entry).await
+    }
+
+    async fn response(
+        &self,
+        parts: &mut http::request::Parts,
+        body: Incoming,
+        entry: &mut Entry,
+    ) -> Response {
+        let settings = &self.settings;
+        let (limit, idle) = (settings.body_limit, settings.body_timeout);
+        let read = match body::read(body, limit, idle, &self.budget).await {
+            Ok(read) => read,
+            Err(refused) => return *refused,
         };
-        self.finish(response, compress).await
+        match self.request(parts, read.bytes) {
+            Ok(request) => {
+                entry.by(request.subject.as_ref());
+                let response = self.handler.handle(request).await;
+                drop(read.taken);
+                response
+            }
+            Err(reason) => Response::bad_request(reason),
+        }
     }
 
     fn request(&self, parts: &mut http::request::Parts, body: Bytes) -> Result<Request, String> {
@@ -261,7 +131,12 @@ impl Connection {
         Ok(request)
     }
 
-    async fn finish(&self, response: Response, compress: bool) -> hyper::Response<Outgoing> {
+    async fn finish(
+        &self,
+        response: Response,
+        compress: bool,
+        entry: Entry,
+    ) -> hyper::Response<Logged> {
         let Response {
             status,
             mut headers,
@@ -270,6 +145,7 @@ impl Connection {
         let body = match body {
             Body::Stream(stream) => {
                 stream.on_connection(self.closed.clone());
+                entry.opened();
                 Outgoing::Stream(stream)
             }
             Body::Sized(pieces, left) => Outgoing::Sized { pieces, left },
@@ -286,7 +162,7 @@ impl Connection {
                 body
             }
         };
-        let mut answer = hyper::Response::new(body);
+        let mut answer = hyper::Response::new(Logged { body, entry });
         *answer.status_mut() = status;
         *answer.headers_mut() = headers;
         answer
@@ -381,5 +257,38 @@ impl http_body::Body for Outgoing {
             }
             Outgoing::Stream(_) => SizeHint::default(),
         }
+    }
+}
+
+/// A body whose bytes are counted for the access log; dropping it writes the line.
+struct Logged {
+    body: Outgoing,
+    entry: Entry,
+}
+
+impl http_body::Body for Logged {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.body).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let Some(data) = frame.data_ref()
+        {
+            this.entry.sent(data.len());
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
