@@ -7,10 +7,11 @@ use tepui_executor::{CommandExecutor, Identity, Input, Output};
 use tepui_model::id::{ContainerId, FrameworkId};
 use tepui_proto::{Wire, v1};
 use tepui_state_agent::{
-    AgentSettings, AgentState, ContainerEnd, Effect, Event, Found, RecordBody, RecoveredAgent,
-    RecoveredExecutor, RecoveredFramework,
+    AgentSettings, AgentState, ContainerEnd, Effect, Event, ExecutorKind, Found, RecordBody,
+    RecoveredAgent, RecoveredExecutor, RecoveredFramework,
 };
 
+use crate::process::Process;
 use crate::record::{Entry, Node};
 use crate::simulation::{Simulation, Step};
 
@@ -27,6 +28,8 @@ pub(crate) struct Disk {
 #[derive(Clone, Debug)]
 pub(crate) struct Container {
     pub(crate) task: String,
+    /// The process of a custom executor.
+    pub(crate) process: Option<Process>,
     /// Dies with the agent process.
     pub(crate) tied: bool,
     pub(crate) state: Run,
@@ -172,6 +175,7 @@ impl Simulation {
         if let Some(session) = agent.session.take() {
             self.break_link(session);
         }
+        self.processes_disconnected(index);
         let wait = self.delay(100, 5_000);
         self.after(wait, Step::StartAgent { agent: index });
     }
@@ -346,8 +350,13 @@ impl Simulation {
                 self.executor_outputs(index, &container, outputs);
             }
             Effect::ToExecutor { container, event } => {
-                self.tell_executor(index, &container, Input::Event(event))?;
+                if agent.executors.contains_key(&container) {
+                    self.tell_executor(index, &container, Input::Event(event))?;
+                } else {
+                    self.tell_process(index, container, event.0);
+                }
             }
+            Effect::CloseExecutor { container } => self.process_closed(index, &container),
             Effect::Retire { container, .. } => {
                 agent.containers.remove(&container);
                 agent.executors.remove(&container);
@@ -356,9 +365,7 @@ impl Simulation {
                 agent.disk.executors.remove(&container);
                 agent.disk.order.retain(|known| *known != container);
             }
-            Effect::UpdateContainer { .. }
-            | Effect::CloseExecutor { .. }
-            | Effect::RetireFramework { .. } => {}
+            Effect::UpdateContainer { .. } | Effect::RetireFramework { .. } => {}
             Effect::Exit { forget, .. } => {
                 if forget {
                     agent.disk = Disk::default();
@@ -373,8 +380,13 @@ impl Simulation {
         let task = launch
             .task
             .map_or_else(String::new, |task| task.task_id.value.clone());
+        let process = (launch.kind == ExecutorKind::Custom).then(|| {
+            let framework = launch.framework.id.clone().unwrap_or_default();
+            Process::new(framework, launch.executor.executor_id.clone())
+        });
         let container = Container {
             task,
+            process,
             tied: !launch.checkpoint,
             state: Run::Launching,
         };
@@ -417,16 +429,24 @@ impl Simulation {
         }
         container.state = Run::Running;
         let task = container.task.clone();
-        self.oracle.started(&task)?;
+        let custom = container.process.is_some();
+        if custom {
+            self.process_begins(index, &id);
+        } else {
+            self.oracle.started(&task)?;
+        }
+        // A process ends by itself when it is idle, some earlier.
         let status = if self.rng.below(4) == 0 { 256 } else { 0 };
-        self.after(
-            lasts,
-            Step::ContainerEnds {
-                agent: index,
-                container: id.clone(),
-                status,
-            },
-        );
+        if !custom || status != 0 {
+            self.after(
+                lasts,
+                Step::ContainerEnds {
+                    agent: index,
+                    container: id.clone(),
+                    status,
+                },
+            );
+        }
         self.agent_event(
             index,
             Event::Launched {

@@ -96,6 +96,23 @@ impl Scheduler {
     }
 }
 
+fn work() -> v1::CommandInfo {
+    v1::CommandInfo {
+        value: Some("work".into()),
+        ..Default::default()
+    }
+}
+
+fn executor(id: &str) -> v1::ExecutorInfo {
+    v1::ExecutorInfo {
+        r#type: Some(v1::executor_info::Type::Custom.into()),
+        executor_id: v1::ExecutorId { value: id.into() },
+        command: Some(work()),
+        resources: convert::to_proto(&Resources::cpus_mem(0.1, 1.0)),
+        ..Default::default()
+    }
+}
+
 impl Simulation {
     /// SUBSCRIBE, if it is not connected.
     pub(crate) fn subscribe(&mut self, index: usize) -> Result<(), String> {
@@ -267,12 +284,17 @@ impl Simulation {
                 task_id: v1::TaskId { value: id },
                 agent_id: offer.agent_id.clone(),
                 resources: convert::to_proto(&need),
-                command: Some(v1::CommandInfo {
-                    value: Some("work".into()),
-                    ..Default::default()
-                }),
+                command: Some(work()),
                 ..Default::default()
             });
+        }
+        // A command, one of two executors that take tasks one by one, or one that takes groups.
+        let manner = self.rng.below(6);
+        if (1..=2).contains(&manner) {
+            for task in &mut tasks {
+                task.command = None;
+                task.executor = Some(executor(&format!("x{manner}")));
+            }
         }
         let refuse = [0.0, 1.0, 5.0, 30.0][self.rng.below(4) as usize];
         let filters = Some(v1::Filters {
@@ -286,10 +308,25 @@ impl Simulation {
                 ..Default::default()
             }
         } else {
-            let launch = v1::offer::Operation {
-                r#type: Some(v1::offer::operation::Type::Launch as i32),
-                launch: Some(v1::offer::operation::Launch { task_infos: tasks }),
-                ..Default::default()
+            let launch = if manner == 3 {
+                let framework_id = self.schedulers[index].id();
+                v1::offer::Operation {
+                    r#type: Some(v1::offer::operation::Type::LaunchGroup as i32),
+                    launch_group: Some(v1::offer::operation::LaunchGroup {
+                        executor: v1::ExecutorInfo {
+                            framework_id,
+                            ..executor("groups")
+                        },
+                        task_group: v1::TaskGroupInfo { tasks },
+                    }),
+                    ..Default::default()
+                }
+            } else {
+                v1::offer::Operation {
+                    r#type: Some(v1::offer::operation::Type::Launch as i32),
+                    launch: Some(v1::offer::operation::Launch { task_infos: tasks }),
+                    ..Default::default()
+                }
             };
             scheduler::Call {
                 r#type: Some(Type::Accept as i32),

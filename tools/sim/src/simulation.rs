@@ -21,6 +21,7 @@ use crate::allocator;
 use crate::link::{Link, Up};
 use crate::master::{Master, Registry};
 use crate::oracle::Oracle;
+use crate::process::Act;
 use crate::record::{EffectHash, Entry, Recording};
 use crate::scheduler::{self as framework, Down, Scheduler};
 
@@ -63,6 +64,8 @@ pub struct Outcome {
     pub events: u64,
     /// Commands that were started.
     pub starts: u32,
+    /// How many of them were tasks of custom executors.
+    pub in_processes: u32,
     /// All events, if asked for.
     pub recording: Option<Recording>,
 }
@@ -172,6 +175,17 @@ pub(crate) enum Step {
         container: ContainerId,
         call: Box<Wire<executor::Call>>,
     },
+    Process {
+        agent: usize,
+        container: ContainerId,
+        act: Act,
+    },
+    ToProcess {
+        agent: usize,
+        run: u32,
+        container: ContainerId,
+        event: Box<executor::Event>,
+    },
     Subscribe {
         scheduler: usize,
     },
@@ -220,6 +234,8 @@ pub(crate) struct Simulation {
     pub(crate) hash: EffectHash,
     pub(crate) recording: Option<Recording>,
     pub(crate) oracle: Oracle,
+    /// Tasks that custom executors began.
+    pub(crate) in_processes: u32,
 }
 
 /// Runs a seed to its end. The error says which promise was broken, and when.
@@ -233,6 +249,7 @@ pub fn run(options: &Options) -> Result<Outcome, Box<Failure>> {
             hash: simulation.hash.value(),
             events: simulation.events,
             starts: simulation.oracle.starts(),
+            in_processes: simulation.in_processes,
             recording: simulation.recording,
         }),
         Err(message) => Err(Box::new(Failure {
@@ -300,6 +317,7 @@ impl Simulation {
             hash: EffectHash::default(),
             recording: options.record.then(|| Recording::new(options.seed)),
             oracle: Oracle::default(),
+            in_processes: 0,
         }
     }
 
@@ -435,6 +453,17 @@ impl Simulation {
                     tepui_state_agent::Event::ExecutorCall { container, call },
                 )
             }
+            Step::Process {
+                agent,
+                container,
+                act,
+            } => self.process_acts(agent, &container, act),
+            Step::ToProcess {
+                agent,
+                run,
+                container,
+                event,
+            } => self.process_hears(agent, run, &container, *event),
             Step::Subscribe { scheduler } => self.subscribe(scheduler),
             Step::StreamGone { run, stream } => self.stream_gone(run, stream),
             Step::Scheduled {

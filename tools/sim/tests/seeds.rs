@@ -5,11 +5,15 @@ use tepui_sim::{Options, Recording, run};
 /// Runs seeds and counts what they did, so that a run in which nothing happens is noticed.
 fn seeds(range: std::ops::Range<u64>) {
     let mut commands = 0;
+    let mut in_processes = 0;
     let mut failures = Vec::new();
     let count = range.end - range.start;
     for seed in range {
         match run(&Options::new(seed)) {
-            Ok(outcome) => commands += u64::from(outcome.starts),
+            Ok(outcome) => {
+                commands += u64::from(outcome.starts);
+                in_processes += u64::from(outcome.in_processes);
+            }
             Err(failure) => failures.push(failure.to_string()),
         }
     }
@@ -17,6 +21,10 @@ fn seeds(range: std::ops::Range<u64>) {
     assert!(
         commands > 5 * count,
         "only {commands} commands in {count} seeds"
+    );
+    assert!(
+        in_processes > count,
+        "only {in_processes} tasks of custom executors in {count} seeds"
     );
 }
 
