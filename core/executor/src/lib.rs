@@ -14,6 +14,8 @@
 //! - what decides a verdict is handed out as [`Record`] before it is acted upon, so that a machine
 //!   that is resumed from its record comes to the same verdict.
 
+#![deny(clippy::disallowed_types)]
+
 mod command;
 mod signal;
 

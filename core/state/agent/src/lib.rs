@@ -17,6 +17,8 @@
 //!   before the update is forgotten;
 //! - an executor that has ended stays until all its updates are acknowledged.
 
+#![deny(clippy::disallowed_types)]
+
 mod calls;
 mod counts;
 mod effect;

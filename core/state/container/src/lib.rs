@@ -14,6 +14,8 @@
 //!
 //! It deliberately knows neither names nor paths: isolators are numbers, in the order they prepare.
 
+#![deny(clippy::disallowed_types)]
+
 mod machine;
 mod types;
 
