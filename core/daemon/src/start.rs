@@ -146,6 +146,7 @@ pub fn main<S, F: Future<Output = anyhow::Result<()>>>(
         }
     };
     tie_to_parent();
+    keep_small();
     match serve(program, settings, common, run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -182,6 +183,13 @@ pub fn announce(address: SocketAddr) {
     let mut out = std::io::stdout().lock();
     // Nobody has to read it.
     let _ = writeln!(out, "listening on http://{address}").and_then(|()| out.flush());
+}
+
+/// Keeps this process from being given huge pages for its heap: an idle daemon would take twice the
+/// memory, and a large one is no faster with them (docs/PERFORMANCE.md).
+fn keep_small() {
+    // Kernels without huge pages refuse, and have none to give.
+    let _ = prctl::set_thp_disable(true);
 }
 
 /// Lets this process open as many files as the system allows it: a connection or a container

@@ -9,6 +9,7 @@ use std::{
 
 use nix::{
     errno::Errno,
+    sys::prctl,
     unistd::{execve, setsid},
 };
 use tepui_init::{LaunchSpec, Rlimit};
@@ -37,6 +38,8 @@ fn prepare(
     // Its own session, so that a terminal or a group signal of the first process does not reach it.
     let _ = setsid();
     sys::reset_signals();
+    // The agent does without huge pages, which would go on into its tasks.
+    let _ = prctl::set_thp_disable(false);
     let null = File::open("/dev/null").map_err(|error| ("open /dev/null", error))?;
     sys::place(&null, 0).map_err(|error| ("set standard input", error))?;
     sys::place(stdout, 1).map_err(|error| ("set standard output", error))?;

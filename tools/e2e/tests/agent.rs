@@ -293,7 +293,7 @@ fn arguments_and_environment_arrive_unchanged() {
 }
 
 #[test]
-fn daemons_may_open_many_files_and_tasks_as_many_as_ever() {
+fn what_daemons_set_for_themselves_does_not_reach_tasks() {
     let bench = Bench::new();
     let agent = bench.agent(&[]);
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit that exists");
@@ -308,14 +308,20 @@ fn daemons_may_open_many_files_and_tasks_as_many_as_ever() {
             .split_whitespace()
             .collect();
         assert_eq!(files[3..5], [hard.to_string(), hard.to_string()]);
+        let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid()));
+        let status = status.expect("a running process");
+        assert!(status.contains("THP_enabled:\t0"), "{status}");
     }
     let out = bench.scratch.path().join("limits");
-    let command = format!("(ulimit -Sn; ulimit -Hn) > {}", out.display());
+    let command = format!(
+        "(ulimit -Sn; ulimit -Hn; grep THP_enabled /proc/self/status) > {}",
+        out.display()
+    );
     let mut scheduler = bench.scheduler(true);
     scheduler.launch(vec![task("limits", &command, 0.1, 32.0)]);
     scheduler.wait_state("limits", TaskState::TaskFinished);
     let seen = fs::read_to_string(out).expect("the task wrote it");
-    assert_eq!(seen, format!("{soft}\n{hard}\n"));
+    assert_eq!(seen, format!("{soft}\n{hard}\nTHP_enabled:\t1\n"));
     agent.stop(Signal::SIGUSR1);
     wait_clean(bench.scratch.path());
 }
