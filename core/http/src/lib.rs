@@ -16,6 +16,7 @@ mod server;
 pub mod shared;
 pub mod stream;
 mod upgrade;
+mod written;
 
 pub use client::{Client, ClientError, Records, Reply};
 pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};

@@ -9,9 +9,13 @@ use tokio::sync::mpsc;
 use crate::media::JSON;
 use crate::request::Request;
 use crate::stream::StreamBody;
+use crate::written::{self, Written};
 
 /// `Content-Type` of everything that is an explanation.
 pub const TEXT: &str = "text/plain; charset=utf-8";
+
+/// `Content-Type` of JSON that is wrapped into a function's call.
+const JAVASCRIPT: &str = "text/javascript";
 
 /// One HTTP answer.
 #[derive(Debug)]
@@ -31,6 +35,8 @@ pub enum Body {
     Full(Vec<Bytes>),
     /// Pieces of known total length that come as fast as they are sent: a file.
     Sized(mpsc::Receiver<Bytes>, u64),
+    /// A long answer that is sent while it is written, in chunks.
+    Written(Written),
     /// Chunks as they come, until the sender closes.
     Stream(StreamBody),
 }
@@ -78,9 +84,40 @@ impl Response {
                 let mut wrapped = vec![Bytes::from(format!("{function}("))];
                 wrapped.extend(pieces);
                 wrapped.push(Bytes::from_static(b");"));
-                Response::pieces(StatusCode::OK, "text/javascript", wrapped)
+                Response::pieces(StatusCode::OK, JAVASCRIPT, wrapped)
             }
         }
+    }
+
+    /// 200 with what `encode` gives piece by piece to its argument, on a thread of its own. A long
+    /// answer is sent while it is written.
+    pub async fn written(
+        content_type: &str,
+        encode: impl FnOnce(&mut dyn FnMut(Bytes)) + Send + 'static,
+    ) -> Response {
+        let response = Response {
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            body: written::body(encode).await,
+        };
+        response.header(CONTENT_TYPE, content_type)
+    }
+
+    /// The same for JSON, wrapped as by [`Response::jsonp`].
+    pub async fn written_jsonp(
+        request: &Request,
+        encode: impl FnOnce(&mut dyn FnMut(Bytes)) + Send + 'static,
+    ) -> Response {
+        let Some(function) = request.query.get("jsonp") else {
+            return Response::written(JSON, encode).await;
+        };
+        let begin = Bytes::from(format!("{function}("));
+        let wrapped = move |sink: &mut dyn FnMut(Bytes)| {
+            sink(begin);
+            encode(sink);
+            sink(Bytes::from_static(b");"));
+        };
+        Response::written(JAVASCRIPT, wrapped).await
     }
 
     /// 200 and a chunked body of the given type that ends when its sender does.
@@ -162,7 +199,7 @@ impl Response {
     pub fn body_bytes(&self) -> Option<Bytes> {
         match &self.body {
             Body::Full(pieces) => Some(pieces.concat().into()),
-            Body::Sized(..) | Body::Stream(_) => None,
+            Body::Sized(..) | Body::Written(_) | Body::Stream(_) => None,
         }
     }
 }

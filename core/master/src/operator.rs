@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tepui_http::shared::{FileInfo, Shared};
 use tepui_http::{Media, Request, Response, StatusCode};
 use tepui_model::authorization::{Action, Subject};
@@ -75,12 +74,8 @@ impl OperatorApi {
     ) -> Result<Response, Refusal> {
         let view = self.owner.view().await?;
         let see = visibility::of(&*self.authorizer, subject, &view).await;
-        let pieces = pieces(move |sink| encoder(&view, &see, form(media), sink)).await;
-        Ok(Response::pieces(
-            StatusCode::OK,
-            media.content_type(),
-            pieces,
-        ))
+        let encode = move |sink: Sink<'_>| encoder(&view, &see, form(media), sink);
+        Ok(Response::written(media.content_type(), encode).await)
     }
 
     fn caller<'a>(&'a self, subject: Option<&'a Subject>) -> Caller<'a> {
@@ -338,16 +333,4 @@ pub(crate) fn form(media: Media) -> Form {
         Media::Json => Form::Json,
         Media::Protobuf => Form::Protobuf,
     }
-}
-
-/// Collects what an encoder writes, on a thread where that may take its time.
-pub(crate) async fn pieces(encode: impl FnOnce(Sink<'_>) + Send + 'static) -> Vec<Bytes> {
-    let collect = move || {
-        let mut pieces = Vec::new();
-        encode(&mut |piece| pieces.push(piece));
-        pieces
-    };
-    tokio::task::spawn_blocking(collect)
-        .await
-        .expect("encoders do not panic")
 }

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, interval_at};
 
 use crate::authorize::Authorizer;
-use crate::operator::{OperatorApi, form, pieces};
+use crate::operator::{OperatorApi, form};
 use crate::outbox::{CUT_OFF, OperatorEvent};
 use crate::owner::{OperatorStream, Owner};
 use crate::refusal::Refusal;
@@ -36,9 +36,10 @@ pub(crate) async fn subscribe(
     let see = visibility::of(&*api.authorizer, subject.as_ref(), &view).await;
     let known_classes = view.classes.list.len();
     let seen = see.clone();
-    let first = pieces(move |sink| sink(subscribed(&view, &seen, media).into()))
+    let write = move || subscribed(&view, &seen, media);
+    let first = tokio::task::spawn_blocking(write)
         .await
-        .concat();
+        .expect("encoders do not panic");
     // Reading the state of a large cluster does not count as being behind.
     let (sender, body) = stream::bounded(STREAM_LIMIT + first.len());
     let subscriber = Subscriber {

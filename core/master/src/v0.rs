@@ -11,7 +11,7 @@ use tepui_view::View;
 use tepui_view::encode::{self, About, Sink, TasksQuery, Visibility};
 
 use crate::authorize::Authorizer;
-use crate::operator::{Caller, pieces};
+use crate::operator::Caller;
 use crate::owner::Owner;
 use crate::refusal::Refusal;
 use crate::visibility;
@@ -56,7 +56,7 @@ impl V0 {
             let view = self.owner.view().await?;
             let see = visibility::of(&*self.authorizer, request.subject.as_ref(), &view).await;
             let encode = encoder(endpoint, &request, view, see, Arc::clone(&self.about));
-            Ok(Response::jsonp(&request, pieces(encode).await))
+            Ok(Response::written_jsonp(&request, encode).await)
         };
         answered
             .await

@@ -32,9 +32,11 @@ use crate::response::{Body, Response};
 use crate::router::Handler;
 use crate::stream::StreamBody;
 use crate::upgrade::Upgrade;
+use crate::written::Written;
 
 /// Answers shorter than this are never compressed (libprocess' `GZIP_MINIMUM_BODY_LENGTH`).
 const GZIP_MINIMUM: usize = 1024;
+const GZIP: HeaderValue = HeaderValue::from_static("gzip");
 
 pub(super) struct Connection {
     pub(super) local: SocketAddr,
@@ -149,6 +151,13 @@ impl Connection {
                 Outgoing::Stream(stream)
             }
             Body::Sized(pieces, left) => Outgoing::Sized { pieces, left },
+            Body::Written(mut written) => {
+                if compress && !headers.contains_key(CONTENT_ENCODING) {
+                    headers.insert(CONTENT_ENCODING, GZIP);
+                    written.compress();
+                }
+                Outgoing::Written(written)
+            }
             Body::Full(pieces) => {
                 let body = Outgoing::full(encode(pieces, &mut headers, compress).await);
                 // Said here because hyper leaves it out of answers to HEAD.
@@ -175,7 +184,7 @@ async fn encode(pieces: Vec<Bytes>, headers: &mut HeaderMap, allowed: bool) -> V
     if !allowed || length < GZIP_MINIMUM || headers.contains_key(CONTENT_ENCODING) {
         return pieces;
     }
-    headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    headers.insert(CONTENT_ENCODING, GZIP);
     if length < 64 * 1024 {
         return vec![gzip(&pieces)];
     }
@@ -206,6 +215,7 @@ enum Outgoing {
         pieces: mpsc::Receiver<Bytes>,
         left: u64,
     },
+    Written(Written),
     Stream(StreamBody),
 }
 
@@ -229,6 +239,9 @@ impl http_body::Body for Outgoing {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.get_mut() {
             Outgoing::Stream(stream) => Pin::new(stream).poll_frame(cx),
+            Outgoing::Written(written) => written
+                .poll_piece(cx)
+                .map(|piece| Some(Ok(Frame::data(piece?)))),
             Outgoing::Sized { pieces, left } => pieces.poll_recv(cx).map(|piece| {
                 let piece = piece?;
                 *left = left.saturating_sub(piece.len() as u64);
@@ -255,7 +268,7 @@ impl http_body::Body for Outgoing {
             Outgoing::Full { left, .. } | Outgoing::Sized { left, .. } => {
                 SizeHint::with_exact(*left)
             }
-            Outgoing::Stream(_) => SizeHint::default(),
+            Outgoing::Written(_) | Outgoing::Stream(_) => SizeHint::default(),
         }
     }
 }
