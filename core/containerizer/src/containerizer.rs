@@ -291,7 +291,7 @@ impl Containerizer {
         Ok(())
     }
 
-    /// What a container uses: limits from its resources, the rest from its isolators, else from its processes.
+    /// What a container uses: limits from its resources, the rest from its isolators.
     ///
     /// # Errors
     ///
@@ -308,12 +308,6 @@ impl Containerizer {
             }
         }
         let mut statistics: v1::ResourceStatistics = usage::merge(answers.into_iter());
-        if statistics.cpus_user_time_secs.is_none()
-            && statistics.mem_rss_bytes.is_none()
-            && let Some(pid) = container.view.borrow().pid
-        {
-            statistics = usage::of_processes(pid);
-        }
         let share = lock(&container.share);
         usage::complete(&mut statistics, &share.0, &share.1);
         Ok(statistics)

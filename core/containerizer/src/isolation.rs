@@ -279,7 +279,6 @@ fn asks_in_the_older_form(linux: &LinuxInfo) -> bool {
 /// The first part of a plan that this containerizer cannot perform yet; none when it can do all of it.
 pub(crate) fn beyond_us(plan: &LaunchPlan) -> Option<&'static str> {
     let parts = [
-        (!plan.joins.is_empty(), "joins"),
         (!plan.files.is_empty(), "files"),
         (!plan.devices.is_empty(), "devices"),
         (!plan.masked_paths.is_empty(), "masked_paths"),

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ffi::OsString, path::Path};
 
-use tepui_init::{Capabilities, CloneFlags, LaunchSpec, Mount, Rlimit, User};
+use tepui_init::{Capabilities, CloneFlags, Join, LaunchSpec, Mount, Rlimit, User};
 use tepui_module_proto::isolator::{self, LaunchPlan, Namespace};
 
 use crate::ContainerConfig;
@@ -24,6 +24,7 @@ pub(crate) fn launch_spec(
         directory: directory.to_owned(),
         die_with_agent: !config.checkpoint,
         clone_flags: clone_flags(plan)?,
+        joins: plan.joins.iter().map(join).collect::<Result<_, _>>()?,
         cgroups: plan
             .cgroups
             .iter()
@@ -116,21 +117,30 @@ fn environment(config: &ContainerConfig, plan: &LaunchPlan) -> Vec<OsString> {
 }
 
 fn clone_flags(plan: &LaunchPlan) -> Result<CloneFlags, String> {
-    let mut flags = 0;
-    for namespace in &plan.namespaces {
-        flags |= match Namespace::try_from(*namespace) {
-            Ok(Namespace::Mount) => libc::CLONE_NEWNS,
-            Ok(Namespace::Pid) => libc::CLONE_NEWPID,
-            Ok(Namespace::Network) => libc::CLONE_NEWNET,
-            Ok(Namespace::Uts) => libc::CLONE_NEWUTS,
-            Ok(Namespace::Ipc) => libc::CLONE_NEWIPC,
-            Ok(Namespace::Cgroup) => libc::CLONE_NEWCGROUP,
-            Ok(Namespace::User | Namespace::Unspecified) | Err(_) => {
-                return Err(format!("namespace {namespace} is not supported yet"));
-            }
-        };
-    }
-    Ok(CloneFlags(u64::from(flags.unsigned_abs())))
+    let mut flags = plan.namespaces.iter().map(|namespace| kind(*namespace));
+    flags.try_fold(CloneFlags(0), |all, flag| Ok(CloneFlags(all.0 | flag?.0)))
+}
+
+fn join(join: &isolator::NamespaceJoin) -> Result<Join, String> {
+    Ok(Join {
+        kind: kind(join.namespace)?,
+        path: (&join.path).into(),
+    })
+}
+
+fn kind(namespace: i32) -> Result<CloneFlags, String> {
+    let flag = match Namespace::try_from(namespace) {
+        Ok(Namespace::Mount) => libc::CLONE_NEWNS,
+        Ok(Namespace::Pid) => libc::CLONE_NEWPID,
+        Ok(Namespace::Network) => libc::CLONE_NEWNET,
+        Ok(Namespace::Uts) => libc::CLONE_NEWUTS,
+        Ok(Namespace::Ipc) => libc::CLONE_NEWIPC,
+        Ok(Namespace::Cgroup) => libc::CLONE_NEWCGROUP,
+        Ok(Namespace::User | Namespace::Unspecified) | Err(_) => {
+            return Err(format!("namespace {namespace} is not supported yet"));
+        }
+    };
+    Ok(CloneFlags(u64::from(flag.unsigned_abs())))
 }
 
 /// A mount, and the change of propagation that follows it.

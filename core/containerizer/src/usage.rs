@@ -1,6 +1,6 @@
-//! What a container uses: the answers of its isolators, joined, else what its processes show.
+//! What a container uses: the answers of its isolators, joined.
 
-use std::{fs, time::SystemTime};
+use std::time::SystemTime;
 
 use prost::Message;
 use tepui_proto::v1;
@@ -44,59 +44,6 @@ pub(crate) fn complete(
     }
 }
 
-/// Consumption of a process and all below it, as Mesos' posix isolators count it.
-pub(crate) fn of_processes(first: u32) -> v1::ResourceStatistics {
-    let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)
-        .ok()
-        .flatten()
-        .unwrap_or(100) as f64;
-    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
-        .ok()
-        .flatten()
-        .unwrap_or(4096) as u64;
-    let mut pids = vec![first];
-    let (mut user, mut system, mut pages) = (0, 0, 0);
-    let mut at = 0;
-    while let Some(pid) = pids.get(at).copied() {
-        at += 1;
-        for task in fs::read_dir(format!("/proc/{pid}/task"))
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
-            pids.extend(
-                children
-                    .split_ascii_whitespace()
-                    .filter_map(|pid| pid.parse::<u32>().ok()),
-            );
-        }
-        let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
-            continue;
-        };
-        // The name may contain anything, also parentheses and spaces.
-        let Some((_, fields)) = stat.rsplit_once(')') else {
-            continue;
-        };
-        let field = |index: usize| {
-            let mut fields = fields.split_ascii_whitespace();
-            fields
-                .nth(index - 3)
-                .and_then(|value| value.parse::<u64>().ok())
-                .unwrap_or(0)
-        };
-        user += field(14);
-        system += field(15);
-        pages += field(24);
-    }
-    v1::ResourceStatistics {
-        cpus_user_time_secs: Some(user as f64 / ticks),
-        cpus_system_time_secs: Some(system as f64 / ticks),
-        mem_rss_bytes: Some(pages * page),
-        ..v1::ResourceStatistics::default()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,11 +70,5 @@ mod tests {
             (all.mem_soft_limit_bytes, all.mem_limit_bytes),
             (Some(50331648), Some(50331648))
         );
-    }
-
-    #[test]
-    fn this_process_uses_something() {
-        let usage = of_processes(std::process::id());
-        assert!(usage.mem_rss_bytes.unwrap() > 0);
     }
 }

@@ -179,3 +179,92 @@ async fn who_uses_too_much_memory_is_killed_and_the_others_go_on() {
         Vec::<String>::new()
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_hierarchy_of_the_machine_takes_its_part() {
+    if !kernel::available() {
+        return;
+    }
+    let root = kernel::Root::new("all");
+    let at = tempfile::tempdir().unwrap();
+    let allowed = serde_json::json!({ "allowed_devices": [
+        { "device": { "path": "/dev/kmsg" }, "access": { "read": true } },
+    ]});
+    let settings = serde_json::json!({ "cgroups": {
+        "cgroups_root": root.0, "allowed_devices": allowed,
+    }});
+    let isolators = kernel::load(&["cgroups/all"], settings).unwrap();
+    let containerizer = containerizer(at.path(), isolators);
+    containerizer.recover(BTreeSet::new()).await.unwrap();
+    let mounted = |subsystem: &str| {
+        let there = Path::new("/sys/fs/cgroup").join(subsystem);
+        let there = there.join("cgroup.procs").exists();
+        if !there {
+            eprintln!("not looked at: there is no v1 hierarchy of {subsystem}");
+        }
+        there
+    };
+    // What may be opened is seen from inside: to make a node is allowed, to use it is not.
+    let text = "mknod disk b 7 0 && (true < disk) 2>&1 | tail -c 24; mknod other c 1 1; \
+                (true < other) 2>&1 | tail -c 24; head -c 1 /dev/zero > /dev/null && echo zero; \
+                (true < /dev/kmsg) && echo kmsg; (true > /dev/kmsg) 2>&1 | tail -c 24; \
+                head -c 1M /dev/zero > file; echo end; sleep 1000";
+    let config = shell(at.path(), "c", text);
+    let launched = containerizer.launch(config.clone()).await.unwrap();
+    wait_for("the end", || read(&config, "stdout").ends_with("end\n")).await;
+    let pid = launched.pid.to_string();
+    for subsystem in [
+        "blkio", "cpu", "cpuacct", "cpuset", "devices", "memory", "pids",
+    ] {
+        if mounted(subsystem) {
+            let processes = root.file(subsystem, "c", "cgroup.procs");
+            assert!(processes.lines().any(|line| line == pid), "{subsystem}");
+        }
+    }
+    if mounted("cpuset") {
+        let of =
+            |file: &str| std::fs::read_to_string(Path::new("/sys/fs/cgroup/cpuset").join(file));
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            assert_eq!(root.file("cpuset", "c", file), of(file).unwrap().trim());
+        }
+    }
+    if mounted("devices") {
+        let refused = "Operation not permitted\n";
+        assert_eq!(
+            read(&config, "stdout"),
+            format!("{refused}{refused}zero\nkmsg\n{refused}end\n")
+        );
+        let list = root.file("devices", "c", "devices.list");
+        assert!(list.lines().any(|line| line == "c 1:11 r"), "{list}");
+        assert_eq!(list.lines().count(), 15, "{list}");
+    }
+    let usage = containerizer.usage(&config.id).await.unwrap();
+    assert!(usage.cpus_user_time_secs.is_some() && usage.mem_total_bytes.unwrap() > 0);
+    if mounted("blkio") {
+        let counters = usage.blkio_statistics.unwrap();
+        assert!(!counters.throttling.is_empty(), "{counters:?}");
+    }
+    containerizer.destroy(&config.id).await.unwrap();
+    assert_eq!(
+        leaks::find(at.path(), Some(&root.0), &[]),
+        Vec::<String>::new()
+    );
+}
+
+#[tokio::test]
+async fn devices_that_are_none_stop_the_start() {
+    if !kernel::available() {
+        return;
+    }
+    let allowed = serde_json::json!({ "allowed_devices": [
+        { "device": { "path": "/etc/passwd" }, "access": { "read": true } },
+    ]});
+    let settings = serde_json::json!({ "cgroups": { "allowed_devices": allowed } });
+    let said = kernel::load(&["cgroups/devices"], settings)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        said.contains("setting 'allowed_devices': '/etc/passwd' is not a device"),
+        "{said}"
+    );
+}

@@ -127,7 +127,9 @@ async fn stop_is_gentle_first() {
 #[tokio::test]
 async fn signals_and_destruction() {
     let at = tempfile::tempdir().unwrap();
-    let containerizer = containerizer(at.path(), Vec::new());
+    let accounting = common::kernel::load(&["posix/cpu", "posix/mem"], serde_json::json!({}));
+    let containerizer = containerizer(at.path(), accounting.unwrap());
+    containerizer.recover(Default::default()).await.unwrap();
     let first = shell(at.path(), "first", "sleep 1000");
     let second = shell(at.path(), "second", "sleep 1000");
     for config in [&first, &second] {
@@ -139,6 +141,7 @@ async fn signals_and_destruction() {
         (Some(0.1), Some(32 << 20))
     );
     assert!(usage.mem_rss_bytes.unwrap() > 0 && usage.timestamp > 1e9);
+    assert!(usage.cpus_user_time_secs.is_some() && usage.cpus_system_time_secs.is_some());
     let status = containerizer.status(&first.id).await.unwrap();
     assert_eq!(status.container_id.unwrap().value, "first");
     assert!(status.executor_pid.unwrap() > 0);

@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde_json::Value as Json;
 use tepui_host::HostSettings;
 use tepui_host::config::ModuleConfig;
+use tepui_host::value::parse_bytes;
 
 use crate::flags::{Daemon, FlagError, Kind, Source, Values};
 
@@ -315,10 +316,10 @@ impl AgentSettings {
         let isolation_given = values.given("isolation");
         let isolation = match (root, cgroup_v1("cpu") && cgroup_v1("memory")) {
             (true, true) => "cgroups/cpu,cgroups/mem,namespaces/pid",
-            (true, false) => "namespaces/pid",
-            (false, _) => "",
+            (true, false) => "posix/cpu,posix/mem,namespaces/pid",
+            (false, _) => "posix/cpu,posix/mem",
         };
-        if isolation == "namespaces/pid" && !isolation_given {
+        if root && isolation.starts_with("posix") && !isolation_given {
             values.notices.push(
                 "tasks have no limits of cpu and memory: cgroups/cpu and cgroups/mem need the cgroup v1 \
                  hierarchies of cpu and memory, which are not mounted (cgroups v2 is not supported yet)"
@@ -381,25 +382,26 @@ impl AgentSettings {
     }
 }
 
-/// The configured isolators. Mesos' posix isolators only report usage, which the agent does anyway.
+/// The configured isolators; `process` is an old name of two.
 fn isolation_of(values: &Values) -> Vec<String> {
-    let mut names = values.list("isolation");
-    names.retain(|name| {
-        !matches!(
-            name.as_str(),
-            "posix/cpu" | "posix/mem" | "process" | "none"
-        )
+    let names = values.list("isolation").into_iter();
+    let names = names.flat_map(|name| match name.as_str() {
+        "none" => Vec::new(),
+        "process" => vec!["posix/cpu".to_owned(), "posix/mem".to_owned()],
+        _ => vec![name],
     });
-    names
+    names.collect()
 }
 
 /// Flags of Mesos that are settings of an isolator, under the same name. Without that isolator they would protect
 /// nothing.
-const OF_ISOLATORS: [(&str, &str); 5] = [
+const OF_ISOLATORS: [(&str, &str); 7] = [
     ("effective_capabilities", "linux/capabilities"),
     ("bounding_capabilities", "linux/capabilities"),
     ("seccomp_config_dir", "linux/seccomp"),
     ("seccomp_profile_name", "linux/seccomp"),
+    ("default_container_shm_size", "namespaces/ipc"),
+    ("disallow_sharing_agent_ipc_namespace", "namespaces/ipc"),
     ("disallow_sharing_agent_pid_namespace", "namespaces/pid"),
 ];
 
@@ -411,6 +413,7 @@ fn isolators(values: &mut Values) -> Result<(), FlagError> {
         };
         let value = match values.daemon.flag(flag).map(|flag| flag.kind) {
             Some(Kind::Flag) => values.is(flag).into(),
+            Some(Kind::Bytes) => parse_bytes(text).expect("checked when read").into(),
             Some(Kind::Json) => serde_json::from_str(text).expect("checked when read"),
             _ => Json::String(text.into()),
         };
@@ -511,6 +514,16 @@ fn cgroups(values: &mut Values) {
     let timeout = duration(values, "cgroups_destroy_timeout").as_secs().into();
     let (flag, key) = ("cgroups_destroy_timeout", "cgroups_destroy_timeout_secs");
     set_in_module(values, flag, "cgroups", key, timeout);
+    if let Some(devices) = values.text("allowed_devices") {
+        let devices = serde_json::from_str(devices).expect("checked when read");
+        set_in_module(
+            values,
+            "allowed_devices",
+            "cgroups",
+            "allowed_devices",
+            devices,
+        );
+    }
 }
 
 fn network(values: &Values) -> Result<Network, FlagError> {

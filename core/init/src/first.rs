@@ -24,7 +24,7 @@ use nix::{
     sys::signalfd::{SfdFlags, SignalFd},
     unistd::{Pid, setsid},
 };
-use tepui_init::{LaunchSpec, Mount};
+use tepui_init::{CloneFlags, LaunchSpec, Mount};
 
 use crate::{command, sys};
 
@@ -142,6 +142,7 @@ fn prepare(spec: &LaunchSpec) -> Result<Prepared, String> {
         sys::block_signals().map_err(|error| format!("failed to block signals: {error}"))?;
     let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .map_err(|error| format!("failed to take signals: {error}"))?;
+    sys::enter(&spec.joins, |kind| kind != CloneFlags::PID)?;
     let stdout = open_log(&spec.stdout, spec)?;
     let stderr = open_log(&spec.stderr, spec)?;
     for path in &spec.cgroups {

@@ -33,7 +33,7 @@ mod spec;
 
 pub use exit::Exit;
 pub use frame::{Answer, Decoder, FrameError, MAX_FRAME, Request};
-pub use spec::{Capabilities, CloneFlags, LaunchSpec, Mount, Rlimit, User};
+pub use spec::{Capabilities, CloneFlags, Join, LaunchSpec, Mount, Rlimit, User};
 
 /// The version of the protocol that this release speaks.
 pub const PROTOCOL: u32 = 1;

@@ -19,6 +19,8 @@ pub struct LaunchSpec {
     pub die_with_agent: bool,
     /// The new namespaces of the first process.
     pub clone_flags: CloneFlags,
+    /// Existing namespaces that the first process enters instead.
+    pub joins: Vec<Join>,
     /// Files to which the first process writes `0` to put itself into a cgroup.
     pub cgroups: Vec<PathBuf>,
     /// Mounts made in the container's mount namespace, in this order.
@@ -79,6 +81,20 @@ pub struct User {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CloneFlags(pub u64);
 
+impl CloneFlags {
+    /// The kernel's `CLONE_NEWPID`.
+    pub const PID: Self = Self(0x2000_0000);
+}
+
+/// A namespace to enter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Join {
+    /// Its kind: one of the kernel's `CLONE_NEW*` bits.
+    pub kind: CloneFlags,
+    /// A file that is the namespace: `/proc/<pid>/ns/ipc`.
+    pub path: PathBuf,
+}
+
 /// A mount.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mount {
@@ -112,6 +128,10 @@ impl LaunchSpec {
         put_bytes(out, self.directory.as_os_str().as_bytes());
         out.push(u8::from(self.die_with_agent));
         put_u64(out, self.clone_flags.0);
+        put_list(out, &self.joins, |out, join| {
+            put_u64(out, join.kind.0);
+            put_bytes(out, join.path.as_os_str().as_bytes());
+        });
         put_list(out, &self.cgroups, |out, path| {
             put_bytes(out, path.as_os_str().as_bytes())
         });
@@ -171,6 +191,12 @@ impl LaunchSpec {
             directory: reader.path()?,
             die_with_agent: reader.u8()? != 0,
             clone_flags: CloneFlags(reader.u64()?),
+            joins: reader.list(|reader| {
+                Some(Join {
+                    kind: CloneFlags(reader.u64()?),
+                    path: reader.path()?,
+                })
+            })?,
             cgroups: reader.list(Reader::path)?,
             mounts: reader.list(|reader| {
                 Some(Mount {
@@ -308,6 +334,10 @@ mod tests {
             directory: "/run/t/c".into(),
             die_with_agent: true,
             clone_flags: CloneFlags(0x2002_0000),
+            joins: vec![Join {
+                kind: CloneFlags(0x0800_0000),
+                path: "/proc/7/ns/ipc".into(),
+            }],
             cgroups: vec!["/sys/fs/cgroup/cpu/mesos/c/tasks".into()],
             mounts: vec![Mount {
                 source: "proc".into(),

@@ -20,7 +20,9 @@ use nix::{
     },
     unistd::{Pid, setsid},
 };
-use tepui_init::{Answer, Decoder, Exit, LOCK_FILE, LaunchSpec, PROTOCOL, Request, SOCKET_FILE};
+use tepui_init::{
+    Answer, CloneFlags, Decoder, Exit, LOCK_FILE, LaunchSpec, PROTOCOL, Request, SOCKET_FILE,
+};
 
 use crate::{
     first::{self, FromFirst, ToFirst},
@@ -134,6 +136,10 @@ impl Supervisor {
             Ok(parts) => parts,
             Err(error) => return Err((agent, format!("the supervisor cannot start: {error}"))),
         };
+        // Of a pid namespace only children become part.
+        if let Err(message) = sys::enter(&spec.joins, |kind| kind == CloneFlags::PID) {
+            return Err((agent, message));
+        }
         let first = match sys::fork_into(spec.clone_flags.0) {
             Ok(Some(first)) => first,
             Ok(None) => {

@@ -8,12 +8,14 @@ use std::{
 };
 
 use nix::{
+    sched::{CloneFlags as CloneFlag, setns},
     sys::{
         signal::{SigSet, SigmaskHow, Signal, sigprocmask},
         stat::{SFlag, fstat},
     },
     unistd::Pid,
 };
+use tepui_init::{CloneFlags, Join};
 
 /// Whether a descriptor is a socket.
 pub(crate) fn is_socket(fd: &impl AsFd) -> bool {
@@ -43,6 +45,17 @@ pub(crate) fn fork_into(namespaces: u64) -> io::Result<Option<Pid>> {
         0 => Ok(None),
         pid => Ok(Some(Pid::from_raw(i32::try_from(pid).expect("a pid")))),
     }
+}
+
+/// Enters those namespaces whose kind is asked for.
+pub(crate) fn enter(joins: &[Join], is_asked: impl Fn(CloneFlags) -> bool) -> Result<(), String> {
+    for join in joins.iter().filter(|join| is_asked(join.kind)) {
+        let kind = CloneFlag::from_bits_retain(join.kind.0 as i32);
+        fs::File::open(&join.path)
+            .and_then(|file| setns(file, kind).map_err(Into::into))
+            .map_err(|error| format!("failed to enter '{}': {error}", join.path.display()))?;
+    }
+    Ok(())
 }
 
 /// Waits for a child without blocking and gives its raw wait status.

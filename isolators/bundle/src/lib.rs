@@ -2,7 +2,10 @@
 
 tepui_module_sdk::export!(
     isolator: tepui_isolator_cgroups::Cgroups,
+    isolator: tepui_isolator_namespaces::IpcNamespaces,
     isolator: tepui_isolator_namespaces::PidNamespaces,
+    isolator: tepui_isolator_posix::Cpu,
+    isolator: tepui_isolator_posix::Mem,
     isolator: tepui_isolator_posix::Rlimits,
     isolator: tepui_isolator_privileges::Capabilities,
     isolator: tepui_isolator_privileges::NoNewPrivileges,

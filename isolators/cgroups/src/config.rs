@@ -2,6 +2,8 @@
 
 use tepui_module_sdk::prelude::*;
 
+use crate::devices::Allowed;
+
 /// Settings of all `cgroups/*` isolators.
 #[config]
 #[derive(Debug, Clone)]
@@ -21,6 +23,9 @@ pub struct Config {
     /// Count processes and threads in each container's statistics.
     #[serde(default)]
     pub cgroups_cpu_enable_pids_and_tids_count: bool,
+    /// Devices that all containers may use besides the usual ones.
+    #[serde(default)]
+    pub allowed_devices: Allowed,
     /// Seconds to wait for the last processes of a cgroup that is removed.
     #[serde(default = "minute")]
     pub cgroups_destroy_timeout_secs: u64,

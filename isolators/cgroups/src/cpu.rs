@@ -6,8 +6,6 @@ use tepui_module_sdk::prelude::*;
 use crate::groups::{Groups, failure};
 use crate::{Config, Share};
 
-pub(crate) const SUBSYSTEMS: [&str; 2] = ["cpu", "cpuacct"];
-
 const SHARES_PER_CPU: f64 = 1024.0;
 const SHARES_PER_REVOCABLE_CPU: f64 = 10.0;
 const MIN_SHARES: u64 = 2;

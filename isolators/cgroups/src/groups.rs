@@ -7,6 +7,8 @@ use std::time::Instant;
 use tepui_isolators_linux::{Cgroup, CgroupError, Hierarchies, Mounted};
 use tepui_module_sdk::prelude::*;
 
+use crate::{cpuset, subsystems::Subsystems};
+
 /// The cgroups of all containers, by subsystem.
 #[derive(Debug)]
 pub(crate) struct Groups {
@@ -17,14 +19,14 @@ pub(crate) struct Groups {
 impl Groups {
     pub(crate) fn find(
         hierarchies: &Hierarchies,
-        subsystems: &[&'static str],
+        subsystems: &Subsystems,
         root: &str,
     ) -> Result<Self> {
         let root = root.trim_matches('/');
         let mut roots = BTreeMap::new();
-        for subsystem in subsystems {
+        for subsystem in subsystems.iter() {
             match hierarchies.find(subsystem) {
-                Mounted::V1(mount) => roots.insert(*subsystem, mount.join(root)),
+                Mounted::V1(mount) => roots.insert(subsystem, mount.join(root)),
                 Mounted::V2(mount) => {
                     let mount = mount.display();
                     return Err(Failure::unavailable(format!(
@@ -45,12 +47,19 @@ impl Groups {
 
     pub(crate) fn create_roots(&self) -> Result<()> {
         for (subsystem, root) in &self.roots {
+            let mut missing: Vec<_> = root.ancestors().take_while(|dir| !dir.exists()).collect();
+            missing.reverse();
             std::fs::create_dir_all(root).map_err(|error| {
                 let root = root.display();
                 Failure::unavailable(format!(
                     "the cgroup '{root}' of '{subsystem}' cannot be made: {error}"
                 ))
             })?;
+            if *subsystem == "cpuset" {
+                for made in missing {
+                    cpuset::inherit(&Cgroup::at(made))?;
+                }
+            }
         }
         Ok(())
     }
@@ -85,6 +94,9 @@ impl Groups {
     pub(crate) fn create(&self, id: &ContainerId) -> Result<()> {
         for (_, cgroup) in self.of_each_hierarchy(id) {
             cgroup.create().map_err(failure)?;
+        }
+        if self.roots.contains_key("cpuset") {
+            cpuset::inherit(&self.of("cpuset", id))?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Isolators `cgroups/cpu` and `cgroups/mem`: one instance for all of them, as in Mesos.
+//! Isolators `cgroups/*`: one instance for all of them, as in Mesos.
 //!
 //! A container has a cgroup `<hierarchy>/<cgroups_root>/<container id>` in each hierarchy of the subsystems in use. It
 //! is made and limited before the container exists, and the container's first process puts itself there before
@@ -9,10 +9,14 @@
 //! `mem`) know files and values only; a v2 implementation of them stands beside them, chosen by
 //! [`tepui_isolators_linux::Mounted`].
 
+mod blkio;
 mod config;
 mod cpu;
+mod cpuset;
+mod devices;
 mod groups;
 mod mem;
+mod subsystems;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,15 +26,17 @@ use tepui_module_sdk::mesos::{ContainerStatus, ResourceStatistics};
 use tepui_module_sdk::prelude::*;
 
 pub use config::Config;
+pub use devices::{Access, Allowed, Device, Node};
 use groups::Groups;
 use mem::Watched;
+use subsystems::Subsystems;
 
 /// See the crate.
 pub struct Cgroups {
     config: Config,
     groups: Groups,
-    cpu: bool,
-    mem: bool,
+    subsystems: Subsystems,
+    allowed_devices: Vec<devices::Entry>,
     /// Outermost containers with cgroups of their own.
     containers: Mutex<BTreeMap<ContainerId, Arc<Watched>>>,
 }
@@ -47,33 +53,32 @@ struct Share {
 impl Module for Cgroups {
     type Config = Config;
     const NAME: &'static str = "cgroups";
-    const ALIASES: &'static [&'static str] = &["cgroups/all", "cgroups/cpu", "cgroups/mem"];
-    const DESCRIPTION: &'static str = "limits and accounts for CPU and memory by cgroups";
+    const ALIASES: &'static [&'static str] = &[
+        "cgroups/all",
+        "cgroups/blkio",
+        "cgroups/cpu",
+        "cgroups/cpuset",
+        "cgroups/devices",
+        "cgroups/hugetlb",
+        "cgroups/mem",
+        "cgroups/net_prio",
+        "cgroups/pids",
+    ];
+    const DESCRIPTION: &'static str =
+        "limits and accounts for CPU, memory, devices and more by cgroups";
 
     fn create(config: Config, context: Context) -> Result<Self> {
         config.validate()?;
-        let selected = |name: &str| {
-            context.selected().iter().any(|selected| {
-                selected == name || selected == "cgroups/all" || selected == "cgroups"
-            })
-        };
-        let (cpu, mem) = (selected("cgroups/cpu"), selected("cgroups/mem"));
         let hierarchies = Hierarchies::detect().map_err(|error| {
             Failure::unavailable(format!("the cgroup mounts cannot be read: {error}"))
         })?;
-        let mut subsystems = Vec::new();
-        if cpu {
-            subsystems.extend(cpu::SUBSYSTEMS);
-        }
-        if mem {
-            subsystems.extend(mem::SUBSYSTEMS);
-        }
+        let subsystems = Subsystems::selected(context.selected(), &hierarchies);
         let groups = Groups::find(&hierarchies, &subsystems, &config.cgroups_root)?;
         Ok(Self {
+            allowed_devices: config.allowed_devices.entries()?,
             config,
             groups,
-            cpu,
-            mem,
+            subsystems,
             containers: Mutex::default(),
         })
     }
@@ -110,8 +115,11 @@ impl Isolator for Cgroups {
             let share = Share::of(&container);
             self.groups.create(&root)?;
             self.apply(&root, &share, true)?;
+            if self.has("devices") {
+                devices::limit(&self.groups.of("devices", &root), &self.allowed_devices)?;
+            }
             self.watch(&root)?;
-            if self.mem && container.config.command_task {
+            if self.has("memory") && container.config.command_task {
                 plan.oom_score_adj = mem::oom_score_adj(share.mem, share.mem_limit);
             }
         } else if !container.config.share_cgroups {
@@ -136,7 +144,7 @@ impl Isolator for Cgroups {
     async fn limited(&self, id: &ContainerId) -> Limitation {
         let watched = self.containers().get(id).cloned();
         match watched {
-            Some(watched) if self.mem => watched.out_of_memory().await,
+            Some(watched) if self.has("memory") => watched.out_of_memory().await,
             _ => std::future::pending().await,
         }
     }
@@ -144,7 +152,7 @@ impl Isolator for Cgroups {
     async fn exceeded(&self, id: &ContainerId) -> Option<Limitation> {
         let watched = self.containers().get(id).cloned();
         watched
-            .filter(|_| self.mem)
+            .filter(|_| self.has("memory"))
             .and_then(|watched| watched.was_out_of_memory())
     }
 
@@ -154,11 +162,14 @@ impl Isolator for Cgroups {
         let Some(watched) = watched else {
             return Ok(statistics);
         };
-        if self.cpu {
+        if self.has("cpu") {
             cpu::usage(&self.groups, id, &self.config, &mut statistics)?;
         }
-        if self.mem {
+        if self.has("memory") {
             watched.usage(self.config.cgroups_limit_swap, &mut statistics)?;
+        }
+        if self.has("blkio") {
+            statistics.blkio_statistics = Some(blkio::usage(&self.groups.of("blkio", id)));
         }
         Ok(statistics)
     }
@@ -185,11 +196,15 @@ impl Cgroups {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn has(&self, subsystem: &str) -> bool {
+        self.subsystems.has(subsystem)
+    }
+
     fn apply(&self, id: &ContainerId, share: &Share, first: bool) -> Result<()> {
-        if self.cpu {
+        if self.has("cpu") {
             cpu::limit(&self.groups, id, share, &self.config)?;
         }
-        if self.mem {
+        if self.has("memory") {
             mem::limit(
                 &self.groups.of("memory", id),
                 share,
@@ -201,7 +216,7 @@ impl Cgroups {
     }
 
     fn watch(&self, id: &ContainerId) -> Result<()> {
-        let watched = Watched::new(self.mem.then(|| self.groups.of("memory", id)))?;
+        let watched = Watched::new(self.has("memory").then(|| self.groups.of("memory", id)))?;
         self.containers().insert(id.clone(), Arc::new(watched));
         Ok(())
     }

@@ -9,8 +9,6 @@ use tepui_module_sdk::prelude::*;
 use crate::Share;
 use crate::groups::failure;
 
-pub(crate) const SUBSYSTEMS: [&str; 1] = ["memory"];
-
 const MEGABYTE: u64 = 1 << 20;
 const MIN_MEMORY: u64 = 32 * MEGABYTE;
 

@@ -1,5 +1,8 @@
-//! Isolators that need no more than POSIX: `posix/rlimits`.
+//! Isolators that need no more than POSIX: `posix/cpu`, `posix/mem`, `posix/rlimits`.
 
+mod processes;
 mod rlimits;
+mod usage;
 
 pub use rlimits::Rlimits;
+pub use usage::{Accounting, Cpu, CpuTime, Measure, Mem, ResidentMemory};

@@ -1,6 +1,6 @@
 //! The real isolators, linked into the test, below a cgroup of its own.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use tepui_containerizer::{Isolator, leaks, loaded};
 use tepui_host::{
@@ -36,7 +36,11 @@ impl Drop for Root {
         for cgroup in leaks::cgroups(&self.0) {
             let _ = std::fs::remove_dir(cgroup);
         }
-        for subsystem in ["cpu", "cpuacct", "memory"] {
+        let mounted = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten();
+        for hierarchy in mounted.flatten() {
+            let subsystem = hierarchy.file_name();
+            let subsystem = subsystem.to_string_lossy();
+            let subsystem = &*subsystem;
             let _ = std::fs::remove_dir(self.cgroup(subsystem, ""));
         }
     }
@@ -65,15 +69,30 @@ pub fn load(
     names: &[&str],
     settings: serde_json::Value,
 ) -> Result<Vec<Arc<dyn Isolator>>, LoadError> {
+    load_at(names, settings, None)
+}
+
+/// The same, for isolators that keep something below the agent's runtime directory.
+pub fn load_at(
+    names: &[&str],
+    settings: serde_json::Value,
+    runtime_dir: Option<&Path>,
+) -> Result<Vec<Arc<dyn Isolator>>, LoadError> {
     let mut config = ModuleConfig::default();
     for (module, table) in settings.as_object().into_iter().flatten() {
         let table = table.as_object().cloned().unwrap_or_default();
         config.settings.insert(module.clone(), table);
     }
-    let host = ModuleHost::new(HostSettings::new("agent", config));
+    let host = ModuleHost::new(HostSettings {
+        runtime_dir: runtime_dir.map(Path::to_path_buf),
+        ..HostSettings::new("agent", config)
+    });
     host.link(tepui_module_sdk::linked!(
         isolator: tepui_isolator_cgroups::Cgroups,
+        isolator: tepui_isolator_namespaces::IpcNamespaces,
         isolator: tepui_isolator_namespaces::PidNamespaces,
+        isolator: tepui_isolator_posix::Cpu,
+        isolator: tepui_isolator_posix::Mem,
         isolator: tepui_isolator_posix::Rlimits,
         isolator: tepui_isolator_privileges::Capabilities,
         isolator: tepui_isolator_privileges::NoNewPrivileges,

@@ -207,7 +207,8 @@ fn flags_are_shown_as_mesos_shows_them() {
     )
     .unwrap();
     let settings = AgentSettings::new(values).unwrap();
-    assert!(settings.isolation.is_empty() && settings.isolation_given);
+    assert_eq!(settings.isolation, ["posix/cpu", "posix/mem"]);
+    assert!(settings.isolation_given);
     let shown: serde_json::Map<_, _> = settings
         .common
         .flags

@@ -1,0 +1,73 @@
+//! Isolator `namespaces/pid`: a pid namespace for each container, with a /proc that shows it.
+//!
+//! Mirrors `src/slave/containerizer/mesos/isolators/namespaces/pid.cpp`. The container also gets a mount namespace of
+//! its own, so that its /proc is seen nowhere else and vanishes with it. Nothing is left to clean up.
+
+use tepui_module_sdk::prelude::*;
+
+/// Settings of `namespaces/pid`.
+#[config]
+pub struct Config {
+    /// Refuse containers that ask to share the agent's pid namespace.
+    #[serde(default)]
+    disallow_sharing_agent_pid_namespace: bool,
+}
+
+/// See the module.
+pub struct PidNamespaces(Config);
+
+const MS_NOSUID: u64 = 2;
+const MS_NODEV: u64 = 4;
+const MS_NOEXEC: u64 = 8;
+
+impl Module for PidNamespaces {
+    type Config = Config;
+    const NAME: &'static str = "namespaces/pid";
+    const DESCRIPTION: &'static str = "a pid namespace and /proc of its own for each container";
+
+    fn create(config: Config, _: Context) -> Result<Self> {
+        Ok(Self(config))
+    }
+}
+
+impl Isolator for PidNamespaces {
+    const STANDALONE: bool = true;
+    const LIMITS: bool = false;
+    const NEEDS: &'static [&'static str] = &["root"];
+
+    async fn recover(&self, _: Vec<Container>, _: Vec<ContainerId>) -> Result<()> {
+        Ok(())
+    }
+
+    async fn prepare(&self, container: Container) -> Result<LaunchPlan> {
+        let share = container
+            .info()?
+            .linux_info
+            .as_ref()
+            .and_then(|info| info.share_pid_namespace)
+            .unwrap_or(false);
+        if share && self.0.disallow_sharing_agent_pid_namespace {
+            return Err(Failure::invalid(
+                "Sharing agent pid namespace with container is not allowed",
+            ));
+        }
+        if share {
+            return Ok(LaunchPlan::none());
+        }
+        let proc = Mount {
+            source: "proc".to_owned(),
+            target: "/proc".to_owned(),
+            fstype: "proc".to_owned(),
+            flags: MS_NOSUID | MS_NODEV | MS_NOEXEC,
+            ..Mount::default()
+        };
+        Ok(LaunchPlan::none()
+            .namespace(Namespace::Pid)
+            .namespace(Namespace::Mount)
+            .mount(proc))
+    }
+
+    async fn cleanup(&self, _: &ContainerId) -> Result<()> {
+        Ok(())
+    }
+}
