@@ -22,7 +22,7 @@ use crate::connection::Connection;
 use crate::containers::Containers;
 use crate::executors::Executors;
 use crate::http::Endpoints;
-use crate::launching::attach;
+use crate::launching::{attach, sandbox_guard};
 pub use crate::owner::Ended;
 use crate::owner::{Handle, Input, Owner};
 use crate::paths::Paths;
@@ -244,11 +244,18 @@ fn state_settings(settings: &Settings) -> AgentSettings {
 /// Makes the sandboxes of recorded executors visible.
 fn show(paths: &Paths, agent: &AgentId, recorded: &[Recorded], shared: &Shared) {
     for one in recorded {
-        if let Some(RecordBody::Launch { executor, .. }) = one.records.first() {
+        if let Some(RecordBody::Launch {
+            framework: info,
+            executor: executor_info,
+            ..
+        }) = one.records.first()
+        {
+            let guard = sandbox_guard(info, executor_info);
             let framework = Store::framework_of(one);
-            let executor = ExecutorId::from(&*executor.executor_id.value);
+            let executor = ExecutorId::from(&*executor_info.executor_id.value);
             let runs = paths.runs(agent, &framework, &executor);
-            attach(&shared.files, &runs, &framework, &executor, &one.container);
+            let (files, container) = (&shared.files, &one.container);
+            attach(files, &runs, &framework, &executor, container, guard);
         }
     }
 }

@@ -1,18 +1,21 @@
 //! The owner's dealings with containers: launching, watching, ending them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tepui_containerizer::{
     Command, ContainerConfig, Exit, LaunchError, Limit, Limits, Termination,
 };
-use tepui_http::shared::Files;
+use tepui_http::shared::{Files, Guard};
+use tepui_model::authorization::Action;
 use tepui_model::id::{ContainerId, ExecutorId, FrameworkId};
 use tepui_model::{Resources, Scalar};
-use tepui_proto::{Wire, convert, v1};
+use tepui_proto::{Message as _, Wire, convert, v1};
 use tepui_state_agent::{ContainerEnd, Event, Launch, Limitation};
 
 use crate::containers::Containers;
 use crate::environment::environment;
+use crate::http::see;
 use crate::owner::{Handle, Input, Owner};
 use crate::paths::relink;
 
@@ -71,7 +74,8 @@ impl Owner {
         std::fs::create_dir_all(&runs)
             .and_then(|()| relink(container.value.as_ref().as_ref(), &runs.join("latest")))
             .map_err(|error| format!("cannot make '{}': {error}", runs.display()))?;
-        attach(&self.files, &runs, &framework, &executor, container);
+        let guard = sandbox_guard(&launch.framework, &launch.executor);
+        attach(&self.files, &runs, &framework, &executor, container, guard);
         let task = launch.task.as_ref();
         let (command, described) = match task {
             Some(task) => (&task.command, &task.container),
@@ -177,11 +181,26 @@ pub(crate) fn attach(
     framework: &FrameworkId,
     executor: &ExecutorId,
     container: &ContainerId,
+    guard: Arc<Guard>,
 ) {
     let sandbox = runs.join(&*container.value);
-    files.attach(&sandbox.display().to_string(), &sandbox);
-    let latest = runs.join("latest");
-    files.attach(&latest.display().to_string(), &sandbox);
+    let own = sandbox.display().to_string();
+    files.attach_guarded(&own, &sandbox, guard.clone());
+    let latest = runs.join("latest").display().to_string();
+    files.attach_guarded(&latest, &sandbox, guard.clone());
     let short = format!("/frameworks/{framework}/executors/{executor}/runs/latest");
-    files.attach(&short, &sandbox);
+    files.attach_guarded(&short, &sandbox, guard);
+}
+
+/// Who may read a sandbox.
+pub(crate) fn sandbox_guard(
+    framework: &v1::FrameworkInfo,
+    executor: &v1::ExecutorInfo,
+) -> Arc<Guard> {
+    let info = framework.encode_to_vec().into();
+    let user = see::executor_user(framework, executor);
+    Arc::new(Guard {
+        action: Action::AccessSandbox,
+        object: see::object(user, &info),
+    })
 }

@@ -8,10 +8,13 @@ use anyhow::{Context as _, anyhow};
 use tepui_containerizer::Containerizer;
 use tepui_core_agent::{Agent, Ended, Settings, attach_endpoints, resources};
 use tepui_host::ModuleHost;
+use tepui_host::kinds::authorizer::AuthorizerClient;
 use tepui_host::kinds::isolator::IsolatorClient;
-use tepui_http::shared::{Files, Logging, Metrics, Shared, VersionInfo};
+use tepui_http::authorize::{AllowAll, Authorizer, ModuleAuthorizer, Object};
+use tepui_http::shared::{Files, Guard, Logging, Metrics, Shared, VersionInfo};
 use tepui_http::{Listener, Router, ServerSettings};
 use tepui_model::Attributes;
+use tepui_model::authorization::Action;
 use tepui_module_proto::isolator::Rlimit;
 use tepui_proto::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -47,7 +50,8 @@ async fn run(mut settings: AgentSettings, level: LogLevel) -> anyhow::Result<()>
     let address = settings.common.network.bind();
     let listener = Listener::bind(ServerSettings::new(address)).await?;
     let local = listener.local_addr();
-    let shared = shared(&settings, level);
+    let authorizer = authorizer(&settings, &host).await?;
+    let shared = shared(&settings, level, authorizer);
     start::export(&host, &settings.common.exporters, &shared.metrics).await?;
     let started = Agent::start(
         agent_settings(&settings, local.port())?,
@@ -168,10 +172,30 @@ fn init(settings: &AgentSettings) -> anyhow::Result<PathBuf> {
     ))
 }
 
-fn shared(settings: &AgentSettings, level: LogLevel) -> Shared {
+/// The authorizer module that is configured.
+async fn authorizer(
+    settings: &AgentSettings,
+    host: &ModuleHost,
+) -> anyhow::Result<Arc<dyn Authorizer>> {
+    let Some(name) = settings.common.agent_authorizer() else {
+        return Ok(Arc::new(AllowAll));
+    };
+    let (host, name) = (host.clone(), name.to_owned());
+    let loading = tokio::task::spawn_blocking(move || host.load("authorizer", &name));
+    let instance = loading.await.context("loading the authorizer panicked")??;
+    Ok(Arc::new(ModuleAuthorizer::new(AuthorizerClient::new(
+        instance,
+    ))))
+}
+
+fn shared(settings: &AgentSettings, level: LogLevel, authorizer: Arc<dyn Authorizer>) -> Shared {
     let files = Files::default();
     if let Some(log) = &settings.common.log.external_file {
-        files.attach("/slave/log", log);
+        let guard = Guard {
+            action: Action::AccessMesosLog,
+            object: Object::default(),
+        };
+        files.attach_guarded("/slave/log", log, Arc::new(guard));
     }
     Shared {
         version: VersionInfo::default(),
@@ -179,6 +203,7 @@ fn shared(settings: &AgentSettings, level: LogLevel) -> Shared {
         files,
         metrics: Metrics::default(),
         logging: Logging::new(0, move |verbosity| level.set_verbosity(verbosity)),
+        authorizer,
     }
 }
 

@@ -13,7 +13,9 @@ use tepui_host::kinds::allocator::AllocatorClient;
 use tepui_host::kinds::authorizer::AuthorizerClient;
 use tepui_host::kinds::leader::LeaderClient;
 use tepui_host::{Instance, ModuleHost};
-use tepui_http::shared::{Files, Logging, Metrics};
+use tepui_http::authorize::Object;
+use tepui_http::shared::{Files, Guard, Logging, Metrics};
+use tepui_model::authorization::Action;
 use tepui_model::resources::{Quantities, Resources};
 use tepui_proto::json;
 use tepui_registry::Registry;
@@ -119,7 +121,11 @@ fn files(settings: &MasterSettings) -> Files {
     let log = &settings.common.log;
     let own = log.dir.as_ref().map(|dir| dir.join("tepui-master.log"));
     if let Some(file) = log.external_file.clone().or(own) {
-        files.attach("/master/log", file);
+        let guard = Guard {
+            action: Action::AccessMesosLog,
+            object: Object::default(),
+        };
+        files.attach_guarded("/master/log", file, Arc::new(guard));
     }
     files
 }

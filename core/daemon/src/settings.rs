@@ -150,6 +150,12 @@ pub enum Recover {
 }
 
 impl CommonSettings {
+    /// The authorizer module; none where it would allow everything: `local` without ACLs, as in Mesos.
+    pub fn agent_authorizer(&self) -> Option<&str> {
+        let rules = self.modules.settings.contains_key("local");
+        (self.authorizer != "local" || rules).then_some(self.authorizer.as_str())
+    }
+
     fn exporters(&self) -> impl Iterator<Item = (&'static str, String)> {
         self.exporters.iter().map(|name| ("exporter", name.clone()))
     }
@@ -302,9 +308,11 @@ impl AgentSettings {
 
     /// Kind and name of each module that is selected.
     pub fn modules(&self) -> Vec<(&'static str, String)> {
+        let authorizer = self.common.agent_authorizer();
         self.isolation
             .iter()
             .map(|name| ("isolator", name.clone()))
+            .chain(authorizer.map(|name| ("authorizer", name.to_owned())))
             .chain(self.common.exporters())
             .collect()
     }

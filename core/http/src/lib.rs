@@ -5,6 +5,7 @@
 //! rules); what is not observable is our own. This crate knows no master and no agent: handlers get
 //! a complete [`Request`] and return a [`Response`].
 
+pub mod authorize;
 mod client;
 pub mod media;
 pub mod percent;

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::symlink;
 use std::sync::Arc;
 
+use tepui_http::authorize::AllowAll;
 use tepui_http::shared::{Files, Logging, Metrics, Shared, VersionInfo};
 use tepui_http::{Client, Router, Server, ServerSettings, StatusCode, TEXT};
 
@@ -32,6 +33,7 @@ async fn site() -> Site {
         files,
         metrics: Metrics::default(),
         logging: Logging::new(0, |_| {}),
+        authorizer: Arc::new(AllowAll),
     };
     let mut router = Router::with_delegate("master");
     shared.register(&mut router, "master");

@@ -1,86 +1,12 @@
 //! Questions to the authorizer, asked before a call reaches the owner.
 
-use std::sync::Arc;
-
-use async_trait::async_trait;
 use bytes::Bytes;
 use tepui_model::authorization::{Action, Subject};
 use tepui_proto::Message as _;
 use tepui_proto::v1::{self, offer, scheduler};
 use tepui_state_master::Refused;
 
-/// What an action is about: as much as is known of it.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Object {
-    /// The string that ACLs look at.
-    pub value: Option<String>,
-    /// `mesos.v1.FrameworkInfo`.
-    pub framework_info: Bytes,
-    /// `mesos.v1.TaskInfo`.
-    pub task_info: Bytes,
-}
-
-impl Object {
-    /// An object of which only the value matters.
-    pub fn value(value: impl Into<String>) -> Object {
-        Object {
-            value: Some(value.into()),
-            ..Object::default()
-        }
-    }
-}
-
-/// The authorizer gave no answer: neither yes nor no.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("the authorizer gave no answer: {0}")]
-pub struct Unanswered(pub String);
-
-/// Decides for one subject and one action.
-#[async_trait]
-pub trait Approver: Send + Sync {
-    /// The answer, if it is the same for all objects.
-    fn constant(&self) -> Option<bool>;
-
-    /// Whether the action may be done to the object.
-    ///
-    /// # Errors
-    /// Nobody can tell: a call fails with 500, as in Mesos.
-    async fn approved(&self, object: &Object) -> Result<bool, Unanswered>;
-
-    /// The same where there is nobody to tell an error to: what is not answered for is not shown, not launched.
-    async fn surely(&self, object: &Object) -> bool {
-        self.approved(object).await.unwrap_or(false)
-    }
-}
-
-/// An authorizer module.
-#[async_trait]
-pub trait Authorizer: Send + Sync {
-    /// The approver of a subject (nobody: unauthenticated) for an action.
-    async fn approver(&self, subject: Option<&Subject>, action: Action) -> Arc<dyn Approver>;
-}
-
-/// Allows everything: what tests use.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct AllowAll;
-
-#[async_trait]
-impl Authorizer for AllowAll {
-    async fn approver(&self, _subject: Option<&Subject>, _action: Action) -> Arc<dyn Approver> {
-        Arc::new(AllowAll)
-    }
-}
-
-#[async_trait]
-impl Approver for AllowAll {
-    fn constant(&self) -> Option<bool> {
-        Some(true)
-    }
-
-    async fn approved(&self, _object: &Object) -> Result<bool, Unanswered> {
-        Ok(true)
-    }
-}
+pub use tepui_http::authorize::{AllowAll, Approver, Authorizer, Object, Unanswered};
 
 /// Refusal of a SUBSCRIBE, if any role of the framework is refused. The text is Mesos'.
 pub(crate) async fn registration(

@@ -111,6 +111,7 @@ impl Master {
             files,
             metrics,
             logging,
+            authorizer: Arc::clone(&authorizer),
         };
         let site = Arc::new(Site {
             shared,

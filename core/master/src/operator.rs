@@ -130,11 +130,11 @@ impl OperatorApi {
                 response::Type::GetLoggingLevel
             }
             Type::ListFiles => {
-                answer.list_files = Some(self.list_files(call).await?);
+                answer.list_files = Some(self.list_files(subject, call).await?);
                 response::Type::ListFiles
             }
             Type::ReadFile => {
-                answer.read_file = Some(self.read_file(call).await?);
+                answer.read_file = Some(self.read_file(subject, call).await?);
                 response::Type::ReadFile
             }
             Type::GetMaster => {
@@ -270,13 +270,18 @@ impl OperatorApi {
         }
     }
 
-    async fn list_files(&self, call: &master::Call) -> Result<response::ListFiles, Refusal> {
+    async fn list_files(
+        &self,
+        subject: Option<&Subject>,
+        call: &master::Call,
+    ) -> Result<response::ListFiles, Refusal> {
         let path = call
             .list_files
             .as_ref()
             .map(|list| list.path.clone())
             .unwrap_or_default();
         let files = self.shared.files.clone();
+        files.permit(&*self.authorizer, subject, &path).await?;
         let listed = tokio::task::spawn_blocking(move || files.browse(&path)).await;
         let listed = listed.expect("file access does not panic")?;
         Ok(response::ListFiles {
@@ -284,9 +289,14 @@ impl OperatorApi {
         })
     }
 
-    async fn read_file(&self, call: &master::Call) -> Result<response::ReadFile, Refusal> {
+    async fn read_file(
+        &self,
+        subject: Option<&Subject>,
+        call: &master::Call,
+    ) -> Result<response::ReadFile, Refusal> {
         let read = call.read_file.clone().unwrap_or_default();
         let files = self.shared.files.clone();
+        files.permit(&*self.authorizer, subject, &read.path).await?;
         let read = tokio::task::spawn_blocking(move || {
             files.read(&read.path, Some(read.offset), read.length)
         })

@@ -1,5 +1,6 @@
 //! Calls that are answered with an error, and how.
 
+use tepui_http::authorize::Denied;
 use tepui_http::shared::FileError;
 use tepui_http::{Response, StatusCode};
 use tepui_state_master::Reply;
@@ -69,6 +70,15 @@ impl From<Unavailable> for Refusal {
 impl From<Unanswered> for Refusal {
     fn from(unanswered: Unanswered) -> Refusal {
         Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, unanswered.to_string())
+    }
+}
+
+impl From<Denied> for Refusal {
+    fn from(denied: Denied) -> Refusal {
+        match denied {
+            Denied::Forbidden => Refusal::forbidden(),
+            Denied::Unanswered(unanswered) => unanswered.into(),
+        }
     }
 }
 

@@ -1,6 +1,9 @@
 //! The HTTP layer of real daemons.
 
-use tepui_e2e::{Daemon, Scratch, wait_for};
+use tepui_e2e::scheduler::{framework, task};
+use tepui_e2e::{Daemon, Scheduler, Scratch, wait_for};
+use tepui_proto::v1::TaskState;
+use tepui_proto::v1::scheduler::{Call, call::Type};
 
 #[test]
 fn disabled_endpoints_are_forbidden_and_requests_are_logged() {
@@ -38,4 +41,52 @@ fn disabled_endpoints_are_forbidden_and_requests_are_logged() {
             _ => Err(log),
         }
     });
+}
+
+/// Two agents run the same task: one shows it to everybody, the ACLs of the other to nobody.
+#[test]
+fn acls_of_an_agent_hide_what_runs_on_it() {
+    let scratch = Scratch::new();
+    let master = Daemon::master(scratch.path(), &[]);
+    let none =
+        |kind: &str| serde_json::json!([{"principals": {"type": "ANY"}, kind: {"type": "NONE"}}]);
+    let acls = serde_json::json!({
+        "get_endpoints": [
+            {"principals": {"type": "ANY"}, "paths": {"values": ["/metrics/snapshot"]}},
+            {"principals": {"type": "ANY"}, "paths": {"type": "NONE"}},
+        ],
+        "view_flags": none("flags"),
+        "view_tasks": none("users"),
+        "access_sandboxes": none("users"),
+    });
+    let acls = format!("--acls={acls}");
+    let mut seen = Vec::new();
+    for (name, flags) in [("open", &[][..]), ("closed", &[acls.as_str()][..])] {
+        let flags = [&["--resources=cpus:1;mem:256;disk:256;ports:[]"], flags].concat();
+        let agent = Daemon::agent(scratch.path(), name, master.address, &flags);
+        let mut scheduler = Scheduler::subscribe(master.address, framework(name, false));
+        scheduler.launch(vec![task("t", "sleep 1000", 0.1, 32.0)]);
+        scheduler.wait_state("t", TaskState::TaskRunning);
+        let state = agent.get("/state");
+        let executor = &state["frameworks"][0]["executors"][0];
+        let sandbox = executor["directory"].as_str().expect("a sandbox");
+        let tasks = agent.call(&serde_json::json!({"type": "GET_TASKS"}));
+        let tasks = tasks.pointer("/get_tasks/launched_tasks");
+        seen.push([
+            executor["tasks"].as_array().expect("tasks").len() == 1,
+            state["flags"].is_object(),
+            tasks
+                .and_then(|tasks| tasks.as_array())
+                .is_some_and(|tasks| tasks.len() == 1),
+            agent
+                .get_text(&format!("/files/browse?path={sandbox}"))
+                .contains("stdout"),
+            agent.get_text("/containers").starts_with('['),
+            agent.get_text("/flags").starts_with('{'),
+            agent.get("/metrics/snapshot")["slave/tasks_running"] == 1.0,
+        ]);
+        scheduler.call(Type::Teardown, Call::default());
+    }
+    assert_eq!(seen[0], [true; 7]);
+    assert_eq!(seen[1], [false, false, false, false, false, false, true]);
 }

@@ -3,12 +3,13 @@
 mod absent;
 mod executor;
 pub(crate) mod read;
+pub(crate) mod see;
 mod v0;
 mod v1_api;
 
 use std::sync::Arc;
 
-use tepui_http::shared::Shared;
+use tepui_http::shared::{Shared, guarded, reads};
 use tepui_http::{Method, Request, Response, Router, StatusCode};
 use tepui_model::time::Wall;
 
@@ -35,20 +36,12 @@ impl Endpoints {
     }
 }
 
-/// Methods that libprocess lets through to handlers that read.
-fn reads(method: &Method) -> bool {
-    matches!(
-        *method,
-        Method::GET | Method::HEAD | Method::POST | Method::OPTIONS
-    )
-}
-
 /// Adds the routes.
 pub(crate) fn register(endpoints: Arc<Endpoints>, router: &mut Router) {
     macro_rules! reading {
-        ($path:literal, $answer:path) => {{
+        ($answer:path) => {{
             let endpoints = endpoints.clone();
-            router.route($path, move |request: Request| {
+            move |request: Request| {
                 let endpoints = endpoints.clone();
                 async move {
                     if !reads(&request.method) {
@@ -58,14 +51,23 @@ pub(crate) fn register(endpoints: Arc<Endpoints>, router: &mut Router) {
                         Ok(response) | Err(response) => response,
                     }
                 }
-            });
+            }
         }};
     }
-    reading!("/slave(1)/state", v0::state);
-    reading!("/slave(1)/containers", v0::containers);
-    reading!("/slave(1)/monitor/statistics", v0::statistics);
-    reading!("/slave(1)/containerizer/debug", v0::debug);
-    reading!("/tepui/v1/modules", v0::modules);
+    macro_rules! guarded {
+        ($endpoint:literal, $answer:path) => {{
+            let (path, authorizer) = (
+                concat!("/slave(1)", $endpoint),
+                &endpoints.shared.authorizer,
+            );
+            guarded(router, authorizer, path, $endpoint, reading!($answer));
+        }};
+    }
+    router.route("/slave(1)/state", reading!(v0::state));
+    guarded!("/containers", v0::containers);
+    guarded!("/monitor/statistics", v0::statistics);
+    guarded!("/containerizer/debug", v0::debug);
+    router.route("/tepui/v1/modules", reading!(v0::modules));
     let api = endpoints.clone();
     router.route("/slave(1)/api/v1", move |request: Request| {
         let endpoints = api.clone();

@@ -1,15 +1,19 @@
 //! The older endpoints that read.
 
 use bytes::Bytes;
-use tepui_http::{Request, Response};
+use tepui_http::{Request, Response, Subject};
+use tepui_model::authorization::Action;
 use tepui_proto::json::{Writer, from_message};
-use tepui_view::encode::{About, Allowed, agent, collect};
+use tepui_view::encode::{About, agent, collect};
 
 use super::Endpoints;
 use super::read::{self, Seen};
 
 pub(crate) async fn state(endpoints: &Endpoints, request: &Request) -> Result<Response, Response> {
-    let snapshot = endpoints.snapshot().await?;
+    let subject = request.subject.as_ref();
+    let snapshot = endpoints.seen_by(subject).await?;
+    let roles = endpoints.roles_of(subject).await;
+    let flags = endpoints.require(subject, Action::ViewFlags).await.is_ok();
     let state = read::state(endpoints, &snapshot);
     let version = &endpoints.shared.version;
     let about = About {
@@ -25,7 +29,7 @@ pub(crate) async fn state(endpoints: &Endpoints, request: &Request) -> Result<Re
         external_log_file: endpoints.settings.external_log_file.clone(),
         flags: endpoints.settings.flags.clone(),
     };
-    let body = collect(|sink| agent::state(&state, &about, &Allowed::All, true, sink));
+    let body = collect(|sink| agent::state(&state, &about, &roles, flags, sink));
     Ok(answer(request, body))
 }
 
@@ -33,7 +37,7 @@ pub(crate) async fn containers(
     endpoints: &Endpoints,
     request: &Request,
 ) -> Result<Response, Response> {
-    let mut seen = gather(endpoints).await?;
+    let mut seen = gather(endpoints, request.subject.as_ref()).await?;
     if let Some(only) = request.query.get("container_id") {
         seen.retain(|one| one.container.to_string() == only);
     }
@@ -54,7 +58,7 @@ pub(crate) async fn statistics(
     endpoints: &Endpoints,
     request: &Request,
 ) -> Result<Response, Response> {
-    let mut seen = gather(endpoints).await?;
+    let mut seen = gather(endpoints, request.subject.as_ref()).await?;
     // A container that cannot be looked at is left out.
     seen.retain(|one| one.statistics.is_some());
     let body = array(&seen, |w, one| {
@@ -77,8 +81,8 @@ pub(crate) async fn modules(
     Ok(answer(request, (endpoints.modules)()))
 }
 
-async fn gather(endpoints: &Endpoints) -> Result<Vec<Seen>, Response> {
-    let snapshot = endpoints.snapshot().await?;
+async fn gather(endpoints: &Endpoints, subject: Option<&Subject>) -> Result<Vec<Seen>, Response> {
+    let snapshot = endpoints.containers_of(subject).await?;
     Ok(read::containers(endpoints, &snapshot).await)
 }
 

@@ -8,7 +8,8 @@
 use std::time::Duration;
 
 use tepui_http::shared::FileError;
-use tepui_http::{HeaderMap, Media, Method, Request, Response, StatusCode, header, media};
+use tepui_http::{HeaderMap, Media, Method, Request, Response, StatusCode, Subject, header, media};
+use tepui_model::authorization::Action;
 use tepui_proto::json::{self, Writer};
 use tepui_proto::v1::agent::{Call, Response as Answer, call, response};
 use tepui_proto::{Message as _, decode, v1};
@@ -32,6 +33,7 @@ async fn answer(endpoints: &Endpoints, request: &Request) -> Result<Response, Re
     let call = read_call(request)?;
     let media = acceptable(&request.headers)?;
     let kind = call.r#type();
+    let subject = request.subject.as_ref();
     if media.is_none() && !streams(kind) {
         let name = kind.as_str_name();
         let text = format!("Streaming response is not supported for {name} call");
@@ -43,13 +45,19 @@ async fn answer(endpoints: &Endpoints, request: &Request) -> Result<Response, Re
         | call::Type::GetTasks
         | call::Type::GetExecutors
         | call::Type::GetFrameworks => {
-            let snapshot = endpoints.snapshot().await?;
+            let snapshot = endpoints.seen_by(subject).await?;
             Ok(rows(kind, &snapshot, media))
         }
-        call::Type::SetLoggingLevel => set_logging_level(endpoints, &call),
-        call::Type::PruneImages => Ok(Response::empty(StatusCode::OK)),
+        call::Type::SetLoggingLevel => {
+            endpoints.require(subject, Action::SetLogLevel).await?;
+            set_logging_level(endpoints, &call)
+        }
+        call::Type::PruneImages => {
+            endpoints.require(subject, Action::PruneImages).await?;
+            Ok(Response::empty(StatusCode::OK))
+        }
         _ => {
-            let answer = simple(endpoints, &call).await?;
+            let answer = simple(endpoints, subject, &call).await?;
             Ok(write(&answer, media))
         }
     }
@@ -189,7 +197,11 @@ fn write(answer: &Answer, media: Media) -> Response {
 }
 
 /// Calls whose answer is one message.
-async fn simple(endpoints: &Endpoints, call: &Call) -> Result<Answer, Response> {
+async fn simple(
+    endpoints: &Endpoints,
+    subject: Option<&Subject>,
+    call: &Call,
+) -> Result<Answer, Response> {
     use call::Type;
     let mut answer = Answer::default();
     let kind = match call.r#type() {
@@ -198,6 +210,7 @@ async fn simple(endpoints: &Endpoints, call: &Call) -> Result<Answer, Response> 
             response::Type::GetHealth
         }
         Type::GetFlags => {
+            endpoints.require(subject, Action::ViewFlags).await?;
             let flags = endpoints
                 .settings
                 .flags
@@ -231,15 +244,15 @@ async fn simple(endpoints: &Endpoints, call: &Call) -> Result<Answer, Response> 
             response::Type::GetLoggingLevel
         }
         Type::ListFiles => {
-            answer.list_files = Some(list_files(endpoints, call).await?);
+            answer.list_files = Some(list_files(endpoints, subject, call).await?);
             response::Type::ListFiles
         }
         Type::ReadFile => {
-            answer.read_file = Some(read_file(endpoints, call).await?);
+            answer.read_file = Some(read_file(endpoints, subject, call).await?);
             response::Type::ReadFile
         }
         Type::GetContainers => {
-            answer.get_containers = get_containers(endpoints).await?;
+            answer.get_containers = get_containers(endpoints, subject).await?;
             response::Type::GetContainers
         }
         Type::GetOperations => {
@@ -430,8 +443,9 @@ fn write_frameworks(w: &mut Writer<'_>, all: &response::GetFrameworks) {
 
 async fn get_containers(
     endpoints: &Endpoints,
+    subject: Option<&Subject>,
 ) -> Result<Option<response::GetContainers>, Response> {
-    let snapshot = endpoints.snapshot().await?;
+    let snapshot = endpoints.containers_of(subject).await?;
     let seen = read::containers(endpoints, &snapshot).await;
     if seen.is_empty() {
         return Ok(None);
@@ -455,9 +469,16 @@ async fn get_containers(
     }))
 }
 
-async fn list_files(endpoints: &Endpoints, call: &Call) -> Result<response::ListFiles, Response> {
+async fn list_files(
+    endpoints: &Endpoints,
+    subject: Option<&Subject>,
+    call: &Call,
+) -> Result<response::ListFiles, Response> {
     let path = call.list_files.clone().unwrap_or_default().path;
     let files = endpoints.shared.files.clone();
+    files
+        .permit(&*endpoints.shared.authorizer, subject, &path)
+        .await?;
     let listed = blocking(move || files.browse(&path)).await?;
     let file_infos = listed.into_iter().map(|info| v1::FileInfo {
         path: info.path,
@@ -475,9 +496,16 @@ async fn list_files(endpoints: &Endpoints, call: &Call) -> Result<response::List
     })
 }
 
-async fn read_file(endpoints: &Endpoints, call: &Call) -> Result<response::ReadFile, Response> {
+async fn read_file(
+    endpoints: &Endpoints,
+    subject: Option<&Subject>,
+    call: &Call,
+) -> Result<response::ReadFile, Response> {
     let read = call.read_file.clone().unwrap_or_default();
     let files = endpoints.shared.files.clone();
+    files
+        .permit(&*endpoints.shared.authorizer, subject, &read.path)
+        .await?;
     let (size, data) =
         blocking(move || files.read(&read.path, Some(read.offset), read.length)).await?;
     Ok(response::ReadFile { size, data })

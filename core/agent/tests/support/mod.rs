@@ -13,6 +13,7 @@ use tepui_containerizer::{
     Termination,
 };
 use tepui_core_agent::{Agent, Containers, Settings, StartError, attach_endpoints, resources};
+use tepui_http::authorize::AllowAll;
 use tepui_http::shared::{Files, Logging, Metrics, Shared, VersionInfo};
 use tepui_http::{Client, Listener, Request, Router, Server, ServerSettings};
 use tepui_link::{MasterEnd, MasterEvent, MasterSettings, Peer, SessionEvent, SessionSender};
@@ -414,6 +415,7 @@ pub(crate) async fn try_start(
         files: Files::default(),
         metrics: Metrics::default(),
         logging: Logging::new(0, |_| {}),
+        authorizer: Arc::new(AllowAll),
     };
     let agent = Agent::start(settings, containers.clone(), &shared).await?;
     let agent = agent.expect("it goes on");

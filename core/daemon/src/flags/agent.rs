@@ -11,7 +11,7 @@ use super::{
 /// In the order of their names, which is the order `/flags` shows.
 #[rustfmt::skip] // one flag a line: this is a table
 pub(super) const FLAGS: &[Flag] = &[
-    json("acls", "ACLs for the local authorizer.").refused(UNPROTECTED),
+    json("acls", "ACLs for the local authorizer.").group(Group::Security),
     text("advertise_ip", "Address told to peers instead of bind address.").group(Group::Network),
     port("advertise_port", "Port told to peers instead of bind port.").group(Group::Network),
     json("agent_features", "Explicit capability list; mandatory ones must be present.").refused(NOT_YET),
@@ -27,7 +27,7 @@ pub(super) const FLAGS: &[Flag] = &[
     duration("authentication_backoff_factor", "Backoff unit for authentication retries.").default("1secs").ignored(NO_SUCH_PART),
     duration("authentication_timeout_max", "Largest per-attempt authentication timeout.").default("1mins").ignored(NO_SUCH_PART),
     duration("authentication_timeout_min", "Smallest per-attempt authentication timeout.").default("5secs").ignored(NO_SUCH_PART),
-    text("authorizer", "Authorizer: `local` or module name.").default("local").refused(UNPROTECTED),
+    text("authorizer", "Authorizer: `local` or module name.").default("local").group(Group::Security),
     json("bounding_capabilities", "Ceiling of Linux capabilities of tasks.").group(Group::Containers),
     flag("cgroups_cpu_enable_pids_and_tids_count", "Report process and thread counts.").default("false").group(Group::Containers),
     duration("cgroups_destroy_timeout", "Limit for destroying a cgroup.").default("1mins").group(Group::Containers),

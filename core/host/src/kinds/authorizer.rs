@@ -14,8 +14,10 @@ use prost::Message as _;
 use tepui_model::authorization::{Action, Subject};
 use tepui_module_proto::authorizer::{
     ApproversReply, ApproversRequest, ChangedReply, ChangedRequest, CheckReply, CheckRequest,
-    Method, Object, ReleaseRequest, Subject as SubjectMessage, approver::Answer,
+    Method, ReleaseRequest, Subject as SubjectMessage, approver::Answer,
 };
+
+pub use tepui_module_proto::authorizer::Object;
 
 use super::decode;
 use crate::error::CallError;

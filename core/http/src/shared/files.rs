@@ -18,12 +18,15 @@ use bytes::Bytes;
 use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 use nix::unistd::{Gid, Group, Uid, User};
+use tepui_model::authorization::Action;
 use tokio::sync::mpsc;
 
+use crate::Subject;
+use crate::authorize::{Authorizer, Denied, Object, require};
 use crate::request::Request;
 use crate::response::{Body, Response, TEXT};
 use crate::router::Router;
-use crate::shared::parse_number;
+use crate::shared::{guarded, parse_number};
 
 /// Most that one read returns: 16 pages.
 const READ_LIMIT: u64 = 16 * 4096;
@@ -86,7 +89,23 @@ pub struct FileInfo {
 /// The table of virtual roots. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Files {
-    roots: Arc<RwLock<BTreeMap<String, PathBuf>>>,
+    roots: Arc<RwLock<BTreeMap<String, Root>>>,
+}
+
+/// What a virtual root shows, and to whom.
+#[derive(Debug, Clone)]
+struct Root {
+    real: PathBuf,
+    guard: Option<Arc<Guard>>,
+}
+
+/// What somebody must be allowed to do who wants to see a root and what is below it.
+#[derive(Debug, Clone)]
+pub struct Guard {
+    /// ACCESS_SANDBOX, ACCESS_MESOS_LOG.
+    pub action: Action,
+    /// Whose it is.
+    pub object: Object,
 }
 
 /// A path that was found: what it is really, and what it must stay below.
@@ -96,13 +115,40 @@ struct Resolved {
 }
 
 impl Files {
-    /// Shows the file or directory `real` as `root`, in place of what was there.
+    /// Shows the file or directory `real` as `root`, in place of what was there, to everybody.
     pub fn attach(&self, root: &str, real: impl Into<PathBuf>) {
+        self.show(root, real.into(), None);
+    }
+
+    /// The same to those who are authorized.
+    pub fn attach_guarded(&self, root: &str, real: impl Into<PathBuf>, guard: Arc<Guard>) {
+        self.show(root, real.into(), Some(guard));
+    }
+
+    fn show(&self, root: &str, real: PathBuf, guard: Option<Arc<Guard>>) {
         let root = format!("/{}", root.trim_matches('/'));
         self.roots
             .write()
             .expect("no panic happens under this lock")
-            .insert(root, real.into());
+            .insert(root, Root { real, guard });
+    }
+
+    /// Whether somebody may see a path. Everybody may see what is not there, and be told so.
+    pub async fn permit(
+        &self,
+        authorizer: &dyn Authorizer,
+        subject: Option<&Subject>,
+        path: &str,
+    ) -> Result<(), Denied> {
+        let guard = {
+            let clean = parts(path);
+            let roots = self.roots.read().expect("no panic happens under this lock");
+            longest(&roots, &clean).and_then(|(root, _)| root.guard.clone())
+        };
+        match guard {
+            Some(guard) => require(authorizer, subject, guard.action, &guard.object).await,
+            None => Ok(()),
+        }
     }
 
     /// Ends an [`Files::attach`].
@@ -116,31 +162,26 @@ impl Files {
 
     /// Real path of a virtual one, by its longest attached prefix.
     fn resolve(&self, path: &str) -> Result<Resolved, FileError> {
-        let clean: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+        let clean = parts(path);
         let roots = self.roots.read().expect("no panic happens under this lock");
-        for length in (1..=clean.len()).rev() {
-            let Some(base) = roots.get(&format!("/{}", clean[..length].join("/"))) else {
-                continue;
-            };
-            let rest = &clean[length..];
-            let base = base
-                .canonicalize()
-                .map_err(|error| FileError::io("resolve path", &error))?;
-            if !rest.is_empty() && !base.is_dir() {
-                return Err(FileError::Invalid(
-                    "Resolved path is not a directory".to_owned(),
-                ));
-            }
-            // Joining nothing would add a slash, which no file bears.
-            let real = if rest.is_empty() {
-                Ok(base.clone())
-            } else {
-                base.join(rest.join("/")).canonicalize()
-            };
-            let real = real.map_err(|error| FileError::io("resolve path", &error))?;
-            return Resolved { real, base }.inside();
+        let (root, rest) = longest(&roots, &clean).ok_or(FileError::NotFound)?;
+        let base = root
+            .real
+            .canonicalize()
+            .map_err(|error| FileError::io("resolve path", &error))?;
+        if !rest.is_empty() && !base.is_dir() {
+            return Err(FileError::Invalid(
+                "Resolved path is not a directory".to_owned(),
+            ));
         }
-        Err(FileError::NotFound)
+        // Joining nothing would add a slash, which no file bears.
+        let real = if rest.is_empty() {
+            Ok(base.clone())
+        } else {
+            base.join(rest.join("/")).canonicalize()
+        };
+        let real = real.map_err(|error| FileError::io("resolve path", &error))?;
+        Resolved { real, base }.inside()
     }
 
     /// Entries of a directory, sorted by path.
@@ -230,19 +271,23 @@ impl Files {
         Ok(file)
     }
 
-    pub(crate) fn register(&self, router: &mut Router) {
+    pub(crate) fn register(&self, router: &mut Router, authorizer: &Arc<dyn Authorizer>) {
         type Answer = fn(&Files, &Request) -> Result<Response, FileError>;
-        let routes: [(&str, Answer); 4] = [
+        let routes: [(&str, Answer); 3] = [
             ("/files/browse", browse),
             ("/files/read", read),
             ("/files/download", download),
-            ("/files/debug", debug),
         ];
         for (path, answer) in routes {
-            let files = self.clone();
+            let (files, authorizer) = (self.clone(), Arc::clone(authorizer));
             router.route(path, move |request: Request| {
-                let files = files.clone();
+                let (files, authorizer) = (files.clone(), Arc::clone(&authorizer));
                 async move {
+                    let path = request.query.get("path").unwrap_or_default();
+                    let subject = request.subject.as_ref();
+                    if let Err(denied) = files.permit(&*authorizer, subject, path).await {
+                        return denied.into();
+                    }
                     let work =
                         move || answer(&files, &request).unwrap_or_else(|error| error.response());
                     tokio::task::spawn_blocking(work)
@@ -251,7 +296,33 @@ impl Files {
                 }
             });
         }
+        let files = self.clone();
+        guarded(
+            router,
+            authorizer,
+            "/files/debug",
+            "/files/debug",
+            move |request: Request| {
+                let answer = debug(&files, &request).unwrap_or_else(|error| error.response());
+                async move { answer }
+            },
+        );
     }
+}
+
+fn parts(path: &str) -> Vec<&str> {
+    path.split('/').filter(|part| !part.is_empty()).collect()
+}
+
+/// The longest attached prefix of a path, and what follows it.
+fn longest<'a, 'p>(
+    roots: &'a BTreeMap<String, Root>,
+    clean: &'p [&'p str],
+) -> Option<(&'a Root, &'p [&'p str])> {
+    (1..=clean.len()).rev().find_map(|length| {
+        let root = roots.get(&format!("/{}", clean[..length].join("/")))?;
+        Some((root, &clean[length..]))
+    })
 }
 
 impl Resolved {
@@ -418,7 +489,9 @@ fn debug(files: &Files, request: &Request) -> Result<Response, FileError> {
         .roots
         .read()
         .expect("no panic happens under this lock");
-    let body = serde_json::to_vec(&*roots).map_err(|error| FileError::Io(error.to_string()))?;
+    let shown = roots.iter().map(|(name, root)| (name, &root.real));
+    let shown: BTreeMap<&String, &PathBuf> = shown.collect();
+    let body = serde_json::to_vec(&shown).map_err(|error| FileError::Io(error.to_string()))?;
     Ok(Response::jsonp(request, vec![body.into()]))
 }
 

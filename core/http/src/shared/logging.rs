@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::authorize::Authorizer;
 use crate::request::Request;
 use crate::response::Response;
 use crate::router::Router;
-use crate::shared::{parse_duration, parse_number};
+use crate::shared::{guarded, parse_duration, parse_number};
 
 /// The log level of a daemon. Clones share it.
 #[derive(Clone)]
@@ -74,16 +75,22 @@ impl Logging {
         (self.inner.apply)(level);
     }
 
-    pub(crate) fn register(&self, router: &mut Router) {
+    pub(crate) fn register(&self, router: &mut Router, authorizer: &Arc<dyn Authorizer>) {
         let logging = self.clone();
-        router.route("/logging/toggle", move |request: Request| {
-            let logging = logging.clone();
-            async move {
-                logging
-                    .toggle(&request)
-                    .unwrap_or_else(Response::bad_request)
-            }
-        });
+        guarded(
+            router,
+            authorizer,
+            "/logging/toggle",
+            "/logging/toggle",
+            move |request: Request| {
+                let logging = logging.clone();
+                async move {
+                    logging
+                        .toggle(&request)
+                        .unwrap_or_else(Response::bad_request)
+                }
+            },
+        );
     }
 
     fn toggle(&self, request: &Request) -> Result<Response, String> {

@@ -13,16 +13,49 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Method;
+use tepui_model::authorization::Action;
 
 pub use duration::{parse_duration, parse_number};
-pub use files::{FileError, FileInfo, Files};
+pub use files::{FileError, FileInfo, Files, Guard};
 pub use logging::Logging;
 pub use metrics::{Counter, ExporterError, Gauge, Kind, Metrics, Sample, Timer};
 pub use version::VersionInfo;
 
+use crate::authorize::{Authorizer, Object, require};
 use crate::request::Request;
 use crate::response::Response;
-use crate::router::Router;
+use crate::router::{Handler, Router};
+
+/// Methods that libprocess lets through to handlers that read.
+pub fn reads(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::POST | Method::OPTIONS
+    )
+}
+
+/// Adds a route for those who may GET_ENDPOINT_WITH_PATH of `endpoint`, which is the route without its process
+/// where that has a number.
+pub fn guarded(
+    router: &mut Router,
+    authorizer: &Arc<dyn Authorizer>,
+    path: &str,
+    endpoint: &'static str,
+    handler: impl Handler,
+) {
+    let (authorizer, handler) = (Arc::clone(authorizer), Arc::new(handler));
+    router.route(path, move |request: Request| {
+        let (authorizer, handler) = (Arc::clone(&authorizer), Arc::clone(&handler));
+        async move {
+            let subject = request.subject.as_ref();
+            let (action, object) = (Action::GetEndpointWithPath, Object::value(endpoint));
+            match require(&*authorizer, subject, action, &object).await {
+                Ok(()) => handler.handle(request).await,
+                Err(denied) => denied.into(),
+            }
+        }
+    });
+}
 
 /// What the shared endpoints show.
 #[derive(Clone)]
@@ -37,6 +70,8 @@ pub struct Shared {
     pub metrics: Metrics,
     /// Log level.
     pub logging: Logging,
+    /// Who may see them.
+    pub authorizer: Arc<dyn Authorizer>,
 }
 
 impl Shared {
@@ -52,20 +87,24 @@ impl Shared {
             Response::empty(http::StatusCode::OK)
         });
         let flags = Bytes::from(self.flags_json());
+        let authorizer = Arc::clone(&self.authorizer);
         router.route(&format!("/{process}/flags"), move |request: Request| {
-            let body = flags.clone();
+            let (body, authorizer) = (flags.clone(), Arc::clone(&authorizer));
             async move {
-                match request.method {
-                    Method::GET | Method::HEAD | Method::POST | Method::OPTIONS => {
-                        Response::jsonp(&request, vec![body])
-                    }
-                    ref other => Response::method_not_allowed(&[Method::GET], other),
+                if !reads(&request.method) {
+                    return Response::method_not_allowed(&[Method::GET], &request.method);
+                }
+                let subject = request.subject.as_ref();
+                let any = Object::default();
+                match require(&*authorizer, subject, Action::ViewFlags, &any).await {
+                    Ok(()) => Response::jsonp(&request, vec![body]),
+                    Err(denied) => denied.into(),
                 }
             }
         });
-        self.files.register(router);
-        self.metrics.register(router);
-        self.logging.register(router);
+        self.files.register(router, &self.authorizer);
+        self.metrics.register(router, &self.authorizer);
+        self.logging.register(router, &self.authorizer);
         system::register(router);
         self.metrics.source(system::samples);
         help::register(router, process);

@@ -1,5 +1,6 @@
 //! `/metrics/snapshot`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
@@ -8,10 +9,11 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::Metrics;
+use crate::authorize::Authorizer;
 use crate::request::Request;
 use crate::response::Response;
 use crate::router::Router;
-use crate::shared::parse_duration;
+use crate::shared::{guarded, parse_duration, reads};
 
 /// Two answers a second, as in Mesos; more wait for their turn.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -46,19 +48,22 @@ impl Pace {
 }
 
 impl Metrics {
-    pub(crate) fn register(&self, router: &mut Router) {
+    pub(crate) fn register(&self, router: &mut Router, authorizer: &Arc<dyn Authorizer>) {
         let metrics = self.clone();
-        router.route("/metrics/snapshot", move |request: Request| {
-            let metrics = metrics.clone();
-            async move { metrics.answer(&request).await }
-        });
+        guarded(
+            router,
+            authorizer,
+            "/metrics/snapshot",
+            "/metrics/snapshot",
+            move |request: Request| {
+                let metrics = metrics.clone();
+                async move { metrics.answer(&request).await }
+            },
+        );
     }
 
     async fn answer(&self, request: &Request) -> Response {
-        if !matches!(
-            request.method,
-            Method::GET | Method::HEAD | Method::POST | Method::OPTIONS
-        ) {
+        if !reads(&request.method) {
             return Response::method_not_allowed(&[Method::GET], &request.method);
         }
         let timeout = match request.query.get("timeout") {
