@@ -34,6 +34,7 @@ mod owner;
 mod parts;
 mod readers;
 mod refusal;
+mod registrar;
 mod routes;
 mod scheduler;
 mod settings;

@@ -25,6 +25,7 @@ mod teardown;
 mod weights;
 
 pub(crate) use caller::Caller;
+pub(crate) use quota::config as quota_config;
 
 /// What the operator API needs of a leader.
 #[derive(Clone)]

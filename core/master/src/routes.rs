@@ -5,9 +5,10 @@ use std::sync::Arc;
 use tepui_http::shared::ExporterError;
 use tepui_http::{Method, Request, Response, Router, StatusCode};
 
-use crate::links;
 use crate::master::Site;
+use crate::refusal::Refusal;
 use crate::v0::{Change, Read};
+use crate::{links, registrar};
 
 /// Process id of the master's endpoints, and the delegate of paths without one.
 const PROCESS: &str = "master";
@@ -19,6 +20,7 @@ pub(crate) fn router(site: &Arc<Site>, disabled: Vec<String>) -> Result<Router, 
     v1(&mut router, site);
     v0(&mut router, site);
     operations(&mut router, site);
+    registry(&mut router, site);
     own(&mut router, site);
     site.shared.metrics.register_exporters(&mut router)?;
     router.disable(disabled);
@@ -106,6 +108,23 @@ fn operations(router: &mut Router, site: &Arc<Site>) {
             async move { response }
         });
     }
+}
+
+/// Shown by a leader; nobody else has it open.
+fn registry(router: &mut Router, site: &Arc<Site>) {
+    let this = Arc::clone(site);
+    router.route("/registrar(1)/registry", move |request: Request| {
+        let site = Arc::clone(&this);
+        async move {
+            let Some(owner) = site.leading(&request.target).ok().map(|apis| &apis.owner) else {
+                return Response::unavailable("Only a leading master has the registry open");
+            };
+            match owner.view().await {
+                Ok(view) => Response::jsonp(&request, vec![registrar::body(&view).into()]),
+                Err(stopped) => Refusal::from(stopped).into(),
+            }
+        }
+    });
 }
 
 /// Endpoints that only Tepui has.

@@ -203,3 +203,59 @@ async fn maintenance_is_answered_as_recorded() {
     cluster.v0(&["teardown-no-id", "teardown-unknown"]).await;
     cluster.site.master.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_registry_is_shown_as_recorded() {
+    let cluster = Recorded::begin().await;
+    let before = cluster.site.json("/registrar(1)/registry").await;
+    let recorded = Recording::of("http-idle/get-registrar-1-registry").json();
+    // Ids, addresses and the agents' resources are of another run; the form is not.
+    let form = |value: &serde_json::Value| {
+        let mut keys = Vec::new();
+        keys_of(value, "", &mut keys);
+        keys.sort();
+        keys.dedup();
+        keys.retain(|key| !key.contains("resources") && !key.ends_with("checkpoint"));
+        keys
+    };
+    assert_eq!(form(&before), form(&recorded));
+    let capabilities = &before["master"]["info"]["capabilities"];
+    assert_eq!(capabilities, &recorded["master"]["info"]["capabilities"]);
+
+    let id = |n: usize| format!("{}-S{n}", cluster.master);
+    cluster
+        .v1(&[
+            "update-weights",
+            "update-quota",
+            "update-maintenance-schedule",
+        ])
+        .await;
+    let agent = |call: &str, part: &str, n: usize| serde_json::json!({"type": call, part: {"agent_id": {"value": id(n)}}});
+    cluster
+        .post(agent("DEACTIVATE_AGENT", "deactivate_agent", 1))
+        .await;
+    cluster
+        .post(agent("MARK_AGENT_GONE", "mark_agent_gone", 0))
+        .await;
+    let after = cluster.site.json("/registrar(1)/registry").await;
+    assert_eq!(after["slaves"]["slaves"].as_array().map(Vec::len), Some(1));
+    assert_eq!(after["slaves"]["slaves"][0]["deactivated"], true);
+    assert_eq!(after["gone"]["slaves"][0]["id"]["value"], id(0));
+    assert_eq!(after["weights"][1]["info"]["weight"], 2.5);
+    assert_eq!(after["quota_configs"][0]["role"], "dev");
+    assert_eq!(after["machines"]["machines"][0]["info"]["mode"], "DRAINING");
+    assert!(after["schedules"][0]["windows"].is_array());
+    cluster.site.master.stop().await;
+}
+
+/// Paths of all keys in a value; elements of arrays are alike.
+fn keys_of(value: &serde_json::Value, path: &str, keys: &mut Vec<String>) {
+    for (key, value) in value.as_object().into_iter().flatten() {
+        let path = format!("{path}/{key}");
+        keys_of(value, &path, keys);
+        keys.push(path);
+    }
+    for value in value.as_array().into_iter().flatten() {
+        keys_of(value, path, keys);
+    }
+}

@@ -1,5 +1,6 @@
 //! One consistent picture of the cluster, as readers get it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -78,6 +79,10 @@ pub struct Globals {
     pub recovered_agents: Vec<RecoveredAgentRow>,
     /// Agents marked unreachable, with the time.
     pub unreachable_agents: Vec<(AgentId, Wall)>,
+    /// Agents that an operator marked gone, with the time.
+    pub gone_agents: Vec<(AgentId, Wall)>,
+    /// Agents that an operator took out of service, known or not back yet.
+    pub deactivated_agents: BTreeSet<AgentId>,
     /// Weights that operators gave to roles, by role.
     pub weights: Vec<(Role, f64)>,
     /// Quota of roles, in the order in which they are listed.

@@ -79,7 +79,8 @@ fn info((role, quota): &(Role, Quota)) -> QuotaInfo {
     }
 }
 
-fn config((role, quota): &(Role, Quota)) -> QuotaConfig {
+/// The newer form: guarantees and limits by name.
+pub(crate) fn config((role, quota): &(Role, Quota)) -> QuotaConfig {
     let amount = |name: &Name, amount: Scalar| {
         let value = amount.to_f64();
         (name.as_str().to_owned(), value::Scalar { value })

@@ -72,6 +72,11 @@ impl Recording {
         }
     }
 
+    /// The recorded body.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.answer()).expect("JSON")
+    }
+
     fn answer(&self) -> String {
         let response = &self.exchange["response"];
         match (&self.body, response["body_text"].as_str()) {

@@ -103,6 +103,12 @@ impl MasterState {
                 .map(|(role, quota)| (role.clone(), quota.clone()))
                 .collect(),
             maintenance: self.machines.shown(),
+            gone_agents: self
+                .gone
+                .iter()
+                .map(|(id, since)| (id.clone(), *since))
+                .collect(),
+            deactivated_agents: self.deactivated.clone(),
             unreachable_agents: self
                 .unreachable
                 .iter()
