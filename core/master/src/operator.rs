@@ -20,11 +20,13 @@ use crate::{calls, operators, visibility};
 mod agents;
 mod caller;
 mod maintenance;
+mod operations;
 mod quota;
 mod teardown;
 mod weights;
 
 pub(crate) use caller::Caller;
+pub(crate) use operations::{Asked, Operation};
 pub(crate) use quota::config as quota_config;
 
 /// What the operator API needs of a leader.
@@ -187,11 +189,22 @@ impl OperatorApi {
     async fn change(
         &self,
         kind: Type,
-        call: master::Call,
+        mut call: master::Call,
         subject: Option<&Subject>,
     ) -> Result<Response, Refusal> {
         let caller = self.caller(subject);
         match kind {
+            Type::ReserveResources
+            | Type::UnreserveResources
+            | Type::CreateVolumes
+            | Type::DestroyVolumes
+            | Type::GrowVolume
+            | Type::ShrinkVolume => {
+                let asked = Asked::of(&mut call).ok_or_else(Refusal::not_implemented)?;
+                caller
+                    .operate(asked, "Failed to validate master::Call: ")
+                    .await
+            }
             Type::SetLoggingLevel => {
                 let set = call.set_logging_level.unwrap_or_default();
                 caller.require(Action::SetLogLevel).await?;

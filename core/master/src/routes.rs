@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tepui_http::shared::ExporterError;
-use tepui_http::{Method, Request, Response, Router, StatusCode};
+use tepui_http::{Method, Request, Response, Router};
 
 use crate::master::Site;
 use crate::refusal::Refusal;
@@ -19,7 +19,6 @@ pub(crate) fn router(site: &Arc<Site>, disabled: Vec<String>) -> Result<Router, 
     site.shared.register(&mut router, PROCESS);
     v1(&mut router, site);
     v0(&mut router, site);
-    operations(&mut router, site);
     registry(&mut router, site);
     own(&mut router, site);
     site.shared.metrics.register_exporters(&mut router)?;
@@ -90,23 +89,6 @@ fn redirect(site: &Site, request: &Request) -> Response {
     match site.leader() {
         Some(leader) => Response::redirect(&format!("//{leader}")),
         None => Response::unavailable("No leader elected"),
-    }
-}
-
-/// Operations on resources: there is nothing that performs them yet.
-fn operations(router: &mut Router, site: &Arc<Site>) {
-    for name in ["reserve", "unreserve", "create-volumes", "destroy-volumes"] {
-        let this = Arc::clone(site);
-        router.route(&format!("/{PROCESS}/{name}"), move |request: Request| {
-            let response = match this.leading(&request.target) {
-                Err(elsewhere) => *elsewhere,
-                Ok(_) if request.method != Method::POST => {
-                    Response::method_not_allowed(&[Method::POST], &request.method)
-                }
-                Ok(_) => Response::standard(StatusCode::NOT_IMPLEMENTED),
-            };
-            async move { response }
-        });
     }
 }
 

@@ -205,6 +205,44 @@ async fn maintenance_is_answered_as_recorded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn wrong_operations_on_resources_are_refused_as_recorded() {
+    let cluster = Recorded::begin().await;
+    cluster
+        .v1(&[
+            "reserve-resources-static",
+            "reserve-resources-star",
+            "reserve-resources-unreserved",
+            "reserve-resources-no-agent",
+            "destroy-volumes-unknown",
+        ])
+        .await;
+    cluster.v0(&["reserve-no-slave", "reserve-get"]).await;
+    // Agents differ from the recorded one: what it has already reserved.
+    let post = async |body: serde_json::Value| {
+        let headers = [("Content-Type", "application/json")];
+        let method = tepui_http::Method::POST;
+        let body = body.to_string().into();
+        let reply = cluster
+            .site
+            .client
+            .request(method, "/api/v1", &headers, body);
+        let reply = reply.await.expect("an answer");
+        (reply.status.as_u16(), reply.text())
+    };
+    let reserve = |name: &str, amount: f64| {
+        let reservation = serde_json::json!({"type": "DYNAMIC", "role": "ops"});
+        let resource = serde_json::json!({"name": name, "type": "SCALAR", "scalar": {"value": amount}, "reservations": [reservation]});
+        let agent = format!("{}-S0", cluster.master);
+        serde_json::json!({"type": "RESERVE_RESOURCES", "reserve_resources": {"agent_id": {"value": agent}, "resources": [resource]}})
+    };
+    let too_much = "cpus:4; mem:4096; disk:10240 does not contain cpus:100".to_owned();
+    assert_eq!(post(reserve("cpus", 100.0)).await, (409, too_much));
+    let (status, text) = post(reserve("cpus", 1.0)).await;
+    assert_eq!(status, 501, "{text}");
+    cluster.site.master.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_registry_is_shown_as_recorded() {
     let cluster = Recorded::begin().await;
     let before = cluster.site.json("/registrar(1)/registry").await;

@@ -1,13 +1,13 @@
 //! The older endpoints that change something, and show it when they are read.
 
-use tepui_http::{Method, Request, Response, StatusCode};
+use tepui_http::{Method, Request, Response};
 use tepui_proto::descriptor::Described;
 use tepui_proto::json::{self, JsonError, Writer};
 use tepui_proto::v1::quota::QuotaRequest;
 use tepui_proto::v1::{MachineId, Unavailability, WeightInfo, maintenance::Schedule};
 
 use super::V0;
-use crate::operator::Caller;
+use crate::operator::{Asked, Caller, Operation};
 use crate::refusal::Refusal;
 
 /// The endpoints that change something.
@@ -20,11 +20,12 @@ pub(crate) enum Change {
     Status,
     Down,
     Up,
+    Operation(Operation),
 }
 
 impl Change {
     /// Each with its name below `/master`.
-    pub(crate) const ALL: [(&'static str, Change); 7] = [
+    pub(crate) const ALL: [(&'static str, Change); 11] = [
         ("teardown", Change::Teardown),
         ("weights", Change::Weights),
         ("quota", Change::Quota),
@@ -32,11 +33,15 @@ impl Change {
         ("maintenance/status", Change::Status),
         ("machine/down", Change::Down),
         ("machine/up", Change::Up),
+        ("reserve", Change::Operation(Operation::Reserve)),
+        ("unreserve", Change::Operation(Operation::Unreserve)),
+        ("create-volumes", Change::Operation(Operation::Create)),
+        ("destroy-volumes", Change::Operation(Operation::Destroy)),
     ];
 
     fn methods(self) -> &'static [Method] {
         match self {
-            Change::Teardown | Change::Down | Change::Up => &[Method::POST],
+            Change::Teardown | Change::Down | Change::Up | Change::Operation(_) => &[Method::POST],
             Change::Weights => &[Method::GET, Method::PUT],
             Change::Quota => &[Method::GET, Method::POST, Method::DELETE],
             Change::Schedule => &[Method::GET, Method::POST],
@@ -126,8 +131,36 @@ async fn change(
         Change::Schedule => caller.update_schedule(message::<Schedule>(body)?).await,
         Change::Down => caller.machines_down(machines(body)?).await,
         Change::Up => caller.machines_up(machines(body)?).await,
-        Change::Status => Ok(Response::standard(StatusCode::NOT_IMPLEMENTED)),
+        Change::Operation(operation) => caller.operate(asked(operation, request)?, "").await,
+        // It takes no other method than GET.
+        Change::Status => Err(Refusal::not_implemented()),
     }
+}
+
+/// The form of an operation: the agent, and resources as a JSON array.
+fn asked(operation: Operation, request: &Request) -> Result<Asked, Refusal> {
+    let form = request.form();
+    let field = |name: &str| {
+        form.get(name).map(str::to_owned).ok_or_else(|| {
+            let text = format!("Missing '{name}' query parameter in the request body");
+            Refusal::bad_request(text)
+        })
+    };
+    let agent = field("slaveId")?;
+    let name = match operation {
+        Operation::Reserve | Operation::Unreserve => "resources",
+        _ => "volumes",
+    };
+    let resources = list(field(name)?.as_bytes()).map_err(|error| {
+        let text =
+            format!("Error in parsing '{name}' query parameter in the request body: {error}");
+        Refusal::bad_request(text)
+    })?;
+    Ok(Asked {
+        operation,
+        agent,
+        resources,
+    })
 }
 
 /// `[{"role":..,"weight":..}]`: keys in the order of the alphabet, as in the schedule, other than in v1.
