@@ -3,6 +3,8 @@
 //! [`Cluster`] is kept from the facts and answers what is the same for every policy: what is free, who may be
 //! offered what, who has what. It has no policy of its own.
 
+mod limits;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -13,6 +15,8 @@ use tepui_model::allocation::{
 use tepui_model::id::Role;
 use tepui_model::resources::{Name, Quantities, Resource, Resources};
 use tepui_model::time::Mono;
+
+use limits::{Amounts, cut, is_charged};
 
 /// Number of a role in one [`Cluster`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,7 +38,7 @@ struct AgentState {
     /// Total less taken.
     free: Resources,
     /// Scalars by who has them.
-    held: BTreeMap<Client, Quantities>,
+    held: BTreeMap<Client, Amounts>,
     /// More is taken than there is, so `free` cannot be kept by adding and taking away.
     over: bool,
     unavailable: Option<Unavailability>,
@@ -52,7 +56,9 @@ struct RoleState {
     role: Role,
     weight: u64,
     quota: Quota,
-    taken: Quantities,
+    taken: Amounts,
+    /// What is reserved to it on all agents.
+    reserved: Quantities,
 }
 
 #[derive(Debug)]
@@ -151,7 +157,7 @@ impl Cluster {
         self.roles[key.0 as usize].weight
     }
 
-    /// Quota of a role.
+    /// Quota of a role. It is set at the top of the tree of roles; limits are kept by [`Proposals::all_free`].
     pub fn quota(&self, key: RoleKey) -> &Quota {
         &self.roles[key.0 as usize].quota
     }
@@ -168,7 +174,7 @@ impl Cluster {
 
     /// Scalars in the hands of a role.
     pub fn taken_by_role(&self, role: RoleKey) -> &Quantities {
-        &self.roles[role.0 as usize].taken
+        &self.roles[role.0 as usize].taken.all
     }
 
     /// What is free on an agent; nothing on one that is not there.
@@ -299,12 +305,12 @@ impl Cluster {
             return key;
         }
         let key = RoleKey(u32::try_from(self.roles.len()).expect("fewer than 2^32 roles"));
-        let (quota, taken) = (Quota::default(), Quantities::new());
         self.roles.push(RoleState {
             role: role.clone(),
             weight: 1000,
-            quota,
-            taken,
+            quota: Quota::default(),
+            taken: Amounts::default(),
+            reserved: Quantities::new(),
         });
         self.role_keys.insert(role.clone(), key);
         key
@@ -320,6 +326,7 @@ impl Cluster {
     fn agent_added(&mut self, agent: &Agent) {
         self.agent_removed(agent.key);
         self.total += &agent.total.quantities();
+        self.reserve(&agent.total, true);
         let state = AgentState {
             agent: agent.clone(),
             taken: Resources::new(),
@@ -335,10 +342,12 @@ impl Cluster {
         let Some(state) = self.agents.get_mut(&agent.key) else {
             return self.agent_added(agent);
         };
-        self.total -= &state.agent.total.quantities();
-        self.total += &agent.total.quantities();
-        state.agent = agent.clone();
+        let old = std::mem::replace(&mut state.agent, agent.clone());
         state.recount();
+        self.total -= &old.total.quantities();
+        self.total += &agent.total.quantities();
+        self.reserve(&old.total, false);
+        self.reserve(&agent.total, true);
     }
 
     fn agent_removed(&mut self, agent: AgentKey) {
@@ -346,6 +355,7 @@ impl Cluster {
             return;
         };
         self.total -= &state.agent.total.quantities();
+        self.reserve(&state.agent.total, false);
         for (client, amounts) in &state.held {
             self.charge(*client, amounts, false);
         }
@@ -368,8 +378,8 @@ impl Cluster {
         if !fits {
             state.recount();
         }
-        let amounts = holding.resources.quantities();
-        *state.held.entry(client).or_default() += &amounts;
+        let amounts = Amounts::of(&holding.resources);
+        state.held.entry(client).or_default().add(&amounts);
         self.charge(client, &amounts, true);
     }
 
@@ -387,10 +397,10 @@ impl Cluster {
         if state.over {
             state.recount();
         }
-        let amounts = holding.resources.quantities();
+        let amounts = Amounts::of(&holding.resources);
         if let Some(held) = state.held.get_mut(&client) {
-            *held -= &amounts;
-            if held.is_empty() {
+            held.sub(&amounts);
+            if held.all.is_empty() {
                 state.held.remove(&client);
             }
         }
@@ -398,17 +408,30 @@ impl Cluster {
     }
 
     /// Adds to what a client and its role have, or takes from it.
-    fn charge(&mut self, client: Client, amounts: &Quantities, more: bool) {
+    fn charge(&mut self, client: Client, amounts: &Amounts, more: bool) {
         let of_role = &mut self.roles[client.role.0 as usize].taken;
         let of_client = self.taken.entry(client).or_default();
         if more {
-            *of_role += amounts;
-            *of_client += amounts;
+            of_role.add(amounts);
+            *of_client += &amounts.all;
         } else {
-            *of_role -= amounts;
-            *of_client -= amounts;
+            of_role.sub(amounts);
+            *of_client -= &amounts.all;
             if of_client.is_empty() {
                 self.taken.remove(&client);
+            }
+        }
+    }
+
+    /// Counts the reservations of an agent, or counts them no more.
+    fn reserve(&mut self, total: &Resources, more: bool) {
+        for (role, resources) in total.reserved() {
+            let key = self.key_of(&role);
+            let reserved = &mut self.roles[key.0 as usize].reserved;
+            if more {
+                *reserved += &resources.quantities();
+            } else {
+                *reserved -= &resources.quantities();
             }
         }
     }
@@ -527,6 +550,8 @@ fn sees(framework: &Framework, resource: &Resource) -> bool {
 pub struct Proposals<'a> {
     cluster: &'a Cluster,
     left: BTreeMap<AgentKey, Resources>,
+    /// What counts against quota of what was proposed, by role.
+    given: BTreeMap<RoleKey, Quantities>,
     made: Vec<Proposal>,
 }
 
@@ -536,6 +561,7 @@ impl<'a> Proposals<'a> {
         Self {
             cluster,
             left: BTreeMap::new(),
+            given: BTreeMap::new(),
             made: Vec::new(),
         }
     }
@@ -547,9 +573,17 @@ impl<'a> Proposals<'a> {
             .unwrap_or_else(|| self.cluster.free(agent))
     }
 
-    /// Offers all that is left and may be offered to the client there. Says what, or why nothing.
+    /// Offers all that is left and may be offered to the client there, cut to the limits of its role's quota. Says
+    /// what, or why nothing.
     pub fn all_free(&mut self, client: &Client, agent: AgentKey) -> Result<&Resources, NotOffered> {
-        let part = self.cluster.offerable(client, agent, self.free(agent))?;
+        let free = self.free(agent);
+        let part = match self.cluster.below_limits(client.role, &self.given) {
+            None => self.cluster.offerable(client, agent, free)?,
+            Some(mut limits) => {
+                let cut = cut(free, &mut limits);
+                self.cluster.offerable(client, agent, &cut)?
+            }
+        };
         self.push(client, agent, part);
         Ok(&self.made.last().expect("just pushed").resources)
     }
@@ -582,6 +616,8 @@ impl<'a> Proposals<'a> {
         for resource in &resources {
             left.sub_one(resource);
         }
+        let charged = resources.filter(is_charged).quantities();
+        *self.given.entry(client.role).or_default() += &charged;
         let role = self.cluster.role(client.role).clone();
         self.made.push(Proposal {
             framework: client.framework,

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use tepui_allocator_hierarchical::{Config, Hierarchical};
-use tepui_module_sdk::model::allocation::{Agent, Framework, Holding};
+use tepui_module_sdk::model::allocation::{Agent, Framework, Holding, Quota};
 use tepui_module_sdk::model::id::Role;
+use tepui_module_sdk::model::resources::{Quantities, Scalar};
 use tepui_module_sdk::prelude::*;
 
 struct Test {
@@ -103,6 +104,40 @@ fn roles_share_by_weight_and_frameworks_alike() {
         "role b has twice a's, its frameworks half each"
     );
     assert!(test.round().is_empty(), "nothing is left");
+}
+
+#[test]
+fn offers_are_cut_to_the_limits_of_a_role() {
+    let quota = |cpus: i64| {
+        let limits = vec![("cpus".into(), Scalar::units(cpus))];
+        let guarantees = Quantities::new();
+        Fact::Quota(Role::from("a"), Quota { guarantees, limits })
+    };
+    let mut facts: Vec<Fact> = (0..3).map(|key| agent(key, 4.0, 100.0)).collect();
+    let reserved = Resources::parse("cpus(a/x):1;cpus:4;mem:100", "*").expect("resources");
+    if let Fact::AgentAdded(agent) = &mut facts[2] {
+        agent.total = reserved;
+    }
+    facts.extend([framework(1, "a/x"), framework(2, "a/y"), quota(6)]);
+    let mut test = Test::new(facts);
+    let made = test.round();
+    // One reserved, which counts though it is not the agent's to limit; five more of those that are free to all.
+    let cpus: i64 = test.cpus().values().sum();
+    assert_eq!(cpus, 6, "{made:?}");
+    let mem: i64 = made.iter().map(|one| one.resources.mem().0).sum();
+    assert_eq!(mem, 300_000, "what has no limit is offered whole");
+    assert!(test.round().is_empty());
+
+    test.tell([quota(9)]);
+    let cpus = |made: &[Holding]| made.iter().map(|one| one.resources.cpus().0).sum::<i64>();
+    assert_eq!(cpus(&test.round()), 3_000);
+    let back = made.iter().find(|one| one.resources.cpus().0 == 4_000);
+    test.tell([
+        quota(0),
+        Fact::Returned(back.expect("a whole agent").clone()),
+    ]);
+    let made = test.round();
+    assert_eq!((cpus(&made), made.len()), (0, 1), "{made:?}");
 }
 
 #[test]
