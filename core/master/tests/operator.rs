@@ -182,6 +182,8 @@ async fn maintenance_is_answered_as_recorded() {
             "reactivate-agent",
             "reactivate-agent-unknown",
             "drain-agent-duration-as-string",
+            "drain-agent",
+            "drain-agent-again",
             "drain-agent-unknown",
             "mark-agent-gone-unknown",
             "mark-agent-gone",

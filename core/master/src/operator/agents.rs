@@ -28,8 +28,14 @@ impl Caller<'_> {
         if call.mark_gone() {
             self.require(Action::MarkAgentGone).await?;
         }
-        let agent_id = AgentId::from(&call.agent_id);
-        self.change(OperatorCall::Drain { agent_id }).await
+        let period = call.max_grace_period.as_ref();
+        let period = period.map(|period| grace(period.seconds, period.nanos));
+        let config = v1::DrainConfig {
+            max_grace_period: period.transpose()?,
+            mark_gone: Some(call.mark_gone()),
+        };
+        let (agent_id, config) = (AgentId::from(&call.agent_id), config.into());
+        self.change(OperatorCall::Drain { agent_id, config }).await
     }
 
     pub(crate) async fn mark_gone(&self, id: &v1::AgentId) -> Result<Response, Refusal> {
@@ -37,4 +43,16 @@ impl Caller<'_> {
         let (agent_id, at) = (AgentId::from(id), clock::wall());
         self.change(OperatorCall::MarkGone { agent_id, at }).await
     }
+}
+
+/// A period of an operator, which is not negative.
+fn grace(seconds: i64, nanos: i32) -> Result<v1::DurationInfo, Refusal> {
+    let nanoseconds = seconds
+        .saturating_mul(1_000_000_000)
+        .saturating_add(nanos.into());
+    if nanoseconds < 0 {
+        let text = "Expecting 'max_grace_period' not to be negative";
+        return Err(Refusal::bad_request(text));
+    }
+    Ok(v1::DurationInfo { nanoseconds })
 }

@@ -308,7 +308,7 @@ impl MasterState {
             version: String::new(),
             capabilities: Vec::new(),
             active: false,
-            deactivated: self.deactivated.contains(&id),
+            deactivated: false,
             connected: true,
             registered: now.wall,
             reregistered: None,
@@ -341,6 +341,7 @@ impl MasterState {
         self.agents.insert(key, row);
         self.agent_runs.insert(key, run);
         self.agent_ids.insert(id, key);
+        self.show_service(key);
         key
     }
 

@@ -12,6 +12,7 @@ use tepui_model::time::Now;
 use crate::event::{CallId, Entry, OperatorCall};
 use crate::maintenance::Machines;
 use crate::registry::Pending;
+use crate::service::OutOfService;
 use crate::{Effect, MasterState, Reply};
 
 /// A change that holds as soon as it is written.
@@ -24,7 +25,7 @@ pub(crate) enum Change {
     OldQuota(Role, Quota),
     Machines(Machines),
     /// The agent is out of service, or not any more.
-    Deactivated(AgentId, bool),
+    Service(AgentId, Option<OutOfService>),
 }
 
 /// A checked change, and how it is written.
@@ -85,7 +86,9 @@ impl MasterState {
             OperatorCall::StopMaintenance { machines } => self.decide_up(machines).map(Some),
             OperatorCall::Deactivate { agent_id } => self.decide_deactivate(agent_id).map(Some),
             OperatorCall::Reactivate { agent_id } => self.decide_reactivate(agent_id).map(Some),
-            OperatorCall::Drain { agent_id } => Err(self.refuse_drain(&agent_id)),
+            OperatorCall::Drain { agent_id, config } => {
+                self.decide_drain(agent_id, config.0).map(Some)
+            }
             OperatorCall::Teardown { .. } | OperatorCall::MarkGone { .. } => Ok(None),
         }
     }
@@ -106,9 +109,7 @@ impl MasterState {
                 self.make_room(&role, now, effects);
             }
             Change::Machines(machines) => self.set_machines(machines, now, effects),
-            Change::Deactivated(agent, deactivated) => {
-                self.set_deactivated(agent, deactivated, now, effects);
-            }
+            Change::Service(agent, service) => self.set_service(&agent, service, now, effects),
         }
         self.globals_version += 1;
         effects.push(Effect::Reply {

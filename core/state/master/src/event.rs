@@ -263,10 +263,12 @@ pub enum OperatorCall {
         /// Its id.
         agent_id: AgentId,
     },
-    /// DRAIN_AGENT.
+    /// DRAIN_AGENT: its tasks are killed.
     Drain {
         /// Its id.
         agent_id: AgentId,
+        /// With which grace, and whether it is gone afterwards.
+        config: Wire<v1::DrainConfig>,
     },
     /// MARK_AGENT_GONE.
     MarkGone {

@@ -100,7 +100,7 @@ pub struct MasterState {
     unreachable: BTreeMap<AgentId, Wall>,
     gone: BTreeMap<AgentId, Wall>,
     /// Agents that an operator took out of service.
-    deactivated: BTreeSet<AgentId>,
+    out_of_service: BTreeMap<AgentId, service::OutOfService>,
     /// Agents with a registry batch on its way that decides their fate.
     transitioning: BTreeSet<AgentId>,
     next_agent: u64,
@@ -176,7 +176,7 @@ impl MasterState {
             recovered: BTreeMap::new(),
             unreachable: BTreeMap::new(),
             gone: BTreeMap::new(),
-            deactivated: BTreeSet::new(),
+            out_of_service: BTreeMap::new(),
             transitioning: BTreeSet::new(),
             next_agent: 0,
             next_agent_key: 0,
@@ -232,6 +232,7 @@ impl MasterState {
         self.applied += 1;
         self.fire(now, effects);
         self.dispatch(event, now, effects);
+        self.end_drains(effects);
         self.admit_queued(now, effects);
         self.flush_allocation(now, effects);
     }

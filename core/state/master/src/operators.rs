@@ -77,6 +77,18 @@ impl MasterState {
                 "Agent is currently transitioning".into(),
             ));
         }
+        self.mark_gone(Some(call), id, now, effects);
+        None
+    }
+
+    /// Writes that an agent, which is transitioning from now on, is gone.
+    pub(crate) fn mark_gone(
+        &mut self,
+        call: Option<CallId>,
+        id: AgentId,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
         let entry = Entry {
             key: format!("gone/{id}"),
             value: bytes_of(&tepui_proto::disk::GoneAgent {
@@ -94,7 +106,6 @@ impl MasterState {
             call,
         };
         self.store(vec![entry], deletes, pending, effects);
-        None
     }
 
     /// An event for the subscribers of the operator API, made only if there may be any.

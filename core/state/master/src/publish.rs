@@ -108,7 +108,7 @@ impl MasterState {
                 .iter()
                 .map(|(id, since)| (id.clone(), *since))
                 .collect(),
-            deactivated_agents: self.deactivated.clone(),
+            deactivated_agents: self.out_of_service.keys().cloned().collect(),
             unreachable_agents: self
                 .unreachable
                 .iter()

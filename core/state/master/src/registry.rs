@@ -26,12 +26,15 @@ pub(crate) enum Pending {
     Unreachable { id: AgentId, since: Wall },
     /// The agent left by itself.
     Removed { id: AgentId },
-    /// The agent is gone by an operator, who is answered.
+    /// The agent is gone by an operator, who is answered if he waits.
     Gone {
         id: AgentId,
         since: Wall,
-        call: CallId,
+        /// None: it was drained first.
+        call: Option<CallId>,
     },
+    /// The agent is drained.
+    Drained { id: AgentId },
     /// Something that an operator decided is so, and he is answered.
     Change { call: CallId, change: Change },
 }
@@ -167,7 +170,7 @@ impl MasterState {
                 self.transitioning.remove(&id);
                 self.counts.add(Count::Removed);
                 self.counts.add(Count::RemovedUnregistered);
-                self.deactivated.remove(&id);
+                self.out_of_service.remove(&id);
                 self.agent_removed(&id, now, effects);
             }
             Some(Pending::Gone { id, since, call }) => {
@@ -175,15 +178,16 @@ impl MasterState {
                 self.counts.add(Count::Removed);
                 self.recovered.remove(&id);
                 self.unreachable.remove(&id);
-                self.deactivated.remove(&id);
+                self.out_of_service.remove(&id);
                 self.globals_version += 1;
                 self.gone.insert(id.clone(), since);
                 self.agent_gone(&id, now, effects);
-                effects.push(Effect::Reply {
+                effects.extend(call.map(|call| Effect::Reply {
                     call,
                     reply: Reply::Ok,
-                });
+                }));
             }
+            Some(Pending::Drained { id }) => self.drained(id, now, effects),
             Some(Pending::Change { call, change }) => self.changed(call, change, now, effects),
         }
     }

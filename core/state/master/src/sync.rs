@@ -400,6 +400,7 @@ impl MasterState {
             let body = Body::ShutdownFramework(link::ShutdownFramework { framework_id });
             self.to_agent(key, body, effects);
         }
+        self.send_drain(key, effects);
         let run = &self.agent_runs[&key];
         for ((framework, id), policy) in run.kills.clone() {
             self.send_kill(framework, key, &id, policy, effects);

@@ -416,3 +416,84 @@ fn operators_see_what_mesos_shows_them() {
     world.subscribe(framework("unseen", "peer"));
     assert!(seen(&mut world).is_empty());
 }
+
+fn drain(agent: &str, mark_gone: bool) -> OperatorCall {
+    OperatorCall::Drain {
+        agent_id: AgentId::from(agent),
+        config: Wire(v1::DrainConfig {
+            max_grace_period: Some(v1::DurationInfo { nanoseconds: 5 }),
+            mark_gone: Some(mark_gone),
+        }),
+    }
+}
+
+fn drain_state(world: &mut World) -> Option<v1::DrainState> {
+    let view = world.state.view();
+    let row = view.agents.iter().next().expect("an agent").clone();
+    assert_eq!(row.deactivated, row.drain.is_some());
+    let drain = <v1::DrainInfo as tepui_proto::Message>::decode(row.drain?).expect("a drain");
+    Some(drain.state())
+}
+
+#[test]
+fn an_agent_drains_over_a_failover_and_comes_back() {
+    let mut world = World::new();
+    let agent = world.agent(1, AGENT);
+    let agent_id = AgentId::from(agent.as_str());
+    let scheduler = world.subscribe(framework("peer", "peer"));
+    let offer = world.take_offers(&scheduler)[0].id.value.clone();
+    let task = support::task("t", &agent, "cpus:1;mem:16");
+    world.accept(&scheduler, &[&offer], vec![task]);
+    world.wait(std::time::Duration::from_secs(6));
+    world.take(&scheduler);
+    world.take_frames(SessionKey(1));
+    assert_eq!(world.operate(drain(&agent, false)), Reply::Ok);
+    assert_eq!(names(&world.take(&scheduler)), ["RESCIND"]);
+    let is_drain = |frame: &Body| matches!(frame, Body::Drain(drain) if drain.config.as_ref().is_some_and(|config| config.max_grace_period.is_some()));
+    assert!(world.take_frames(SessionKey(1)).iter().any(is_drain));
+    assert_eq!(drain_state(&mut world), Some(v1::DrainState::Draining));
+    let reactivate = OperatorCall::Reactivate {
+        agent_id: agent_id.clone(),
+    };
+    assert_eq!(
+        world.operate(reactivate.clone()),
+        Reply::BadRequest("Agent is still in the DRAINING state".into())
+    );
+
+    // The next leader tells the agent again, whose task is over by then.
+    let mut next = world.failover();
+    next.hello(1, Some(&agent), 2);
+    next.welcome(1);
+    next.sync(1, AGENT, Default::default());
+    assert!(next.take_frames(SessionKey(1)).iter().any(is_drain));
+    assert_eq!(drain_state(&mut next), Some(v1::DrainState::Drained));
+    let third = next.failover();
+    assert_eq!(next.registry, third.registry);
+
+    // Here the task ends, and its end is acknowledged.
+    let killed = v1::TaskState::TaskKilled;
+    world.update(1, &scheduler, &agent, "t", killed, 1);
+    assert_eq!(drain_state(&mut world), Some(v1::DrainState::Draining));
+    world.acknowledge(&scheduler, &agent, "t", 1);
+    assert_eq!(drain_state(&mut world), Some(v1::DrainState::Drained));
+    world.take_frames(SessionKey(1));
+    assert_eq!(world.operate(reactivate), Reply::Ok);
+    let frames = world.take_frames(SessionKey(1));
+    assert!(
+        frames
+            .iter()
+            .any(|frame| matches!(frame, Body::Reactivate(_)))
+    );
+    assert_eq!(drain_state(&mut world), None);
+    assert_eq!(world.take_offers(&scheduler).len(), 1);
+
+    // Drained for good.
+    assert_eq!(world.operate(drain(&agent, true)), Reply::Ok);
+    assert!(world.state.view().agents.is_empty());
+    assert!(world.registry.contains_key(&format!("gone/{agent}")));
+    assert!(!world.registry.contains_key(&format!("drain/{agent}")));
+    assert_eq!(
+        world.operate(drain(&agent, false)),
+        Reply::BadRequest("Unknown agent".into())
+    );
+}

@@ -478,7 +478,9 @@ fn agent_message(agent: &AgentRow, see: &Visibility, out: &mut Vec<u8>) {
     if let Some(drain) = &agent.drain {
         put_bytes(13, drain, out);
     }
-    put_time(14, agent.drain_started, out);
+    // Whole seconds here, other than in v0.
+    let seconds = |at: Wall| Wall(at.0 - at.0.rem_euclid(1_000_000_000));
+    put_time(14, agent.drain_started.map(seconds), out);
 }
 
 fn recovered_agents(view: &View, _: &Visibility, rows: Rows<'_>) {
