@@ -329,8 +329,8 @@ impl AgentSettings {
         };
         if root && isolation.starts_with("posix") && !isolation_given {
             values.notices.push(
-                "tasks have no limits of cpu and memory: cgroups/cpu and cgroups/mem need the cgroup v1 \
-                 hierarchies of cpu and memory, which are not mounted (cgroups v2 is not supported yet)"
+                "tasks have no limits of cpu and memory: the cgroup v1 hierarchies of cpu and memory are not \
+                 mounted, and those of v2 are used only when --isolation names cgroups/cpu and cgroups/mem"
                     .into(),
             );
         }

@@ -4,17 +4,23 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use tepui_isolators_linux::{Cgroup, CgroupError, Hierarchies, Mounted};
+use tepui_isolators_linux::{Cgroup, CgroupError, Hierarchies};
 use tepui_module_sdk::prelude::*;
 
-use crate::{cpuset, subsystems::Subsystems};
+use crate::{cpuset, subsystems::Subsystems, unified};
 
 /// The cgroups of all containers, by subsystem.
 #[derive(Debug)]
 pub(crate) struct Groups {
-    /// `<hierarchy>/<cgroups_root>` of each subsystem.
+    /// `<hierarchy>/<cgroups_root>` of each subsystem; all the same in version 2.
     roots: BTreeMap<&'static str, PathBuf>,
+    /// Where the hierarchy of version 2 is mounted, when it is the one in use.
+    unified: Option<PathBuf>,
 }
+
+/// In version 2 the processes of a container are in a cgroup of this name: the kernel wants none in a cgroup that
+/// has others below it, and containers may be nested.
+const LEAF: &str = "leaf";
 
 impl Groups {
     pub(crate) fn find(
@@ -23,26 +29,34 @@ impl Groups {
         root: &str,
     ) -> Result<Self> {
         let root = root.trim_matches('/');
+        if let Some(mount) = hierarchies.unified() {
+            unified::check(mount, subsystems)?;
+            let roots = subsystems
+                .iter()
+                .map(|subsystem| (subsystem, mount.join(root)));
+            return Ok(Self {
+                roots: roots.collect(),
+                unified: Some(mount.to_owned()),
+            });
+        }
         let mut roots = BTreeMap::new();
         for subsystem in subsystems.iter() {
-            match hierarchies.find(subsystem) {
-                Mounted::V1(mount) => roots.insert(subsystem, mount.join(root)),
-                Mounted::V2(mount) => {
-                    let mount = mount.display();
-                    return Err(Failure::unavailable(format!(
-                        "cgroup subsystem '{subsystem}' is in the version 2 hierarchy at '{mount}', which is not \
-                         supported yet: start the kernel with 'systemd.unified_cgroup_hierarchy=0', or leave the \
-                         cgroups/* isolators out of --isolation"
-                    )));
-                }
-                Mounted::Nowhere => {
-                    return Err(Failure::unavailable(format!(
-                        "cgroup subsystem '{subsystem}' is not mounted: mount it at '/sys/fs/cgroup/{subsystem}'"
-                    )));
-                }
+            let Some(mount) = hierarchies.v1.get(subsystem) else {
+                return Err(Failure::unavailable(format!(
+                    "cgroup subsystem '{subsystem}' is not mounted: mount it at '/sys/fs/cgroup/{subsystem}'"
+                )));
             };
+            roots.insert(subsystem, mount.join(root));
         }
-        Ok(Self { roots })
+        Ok(Self {
+            roots,
+            unified: None,
+        })
+    }
+
+    /// Whether they are in the hierarchy of version 2.
+    pub(crate) fn are_unified(&self) -> bool {
+        self.unified.is_some()
     }
 
     pub(crate) fn create_roots(&self) -> Result<()> {
@@ -55,13 +69,16 @@ impl Groups {
                     "the cgroup '{root}' of '{subsystem}' cannot be made: {error}"
                 ))
             })?;
-            if *subsystem == "cpuset" {
+            if *subsystem == "cpuset" && !self.are_unified() {
                 for made in missing {
                     cpuset::inherit(&Cgroup::at(made))?;
                 }
             }
         }
-        Ok(())
+        match (&self.unified, self.roots.values().next()) {
+            (Some(mount), Some(root)) => unified::enable(mount, root, self.roots.keys().copied()),
+            _ => Ok(()),
+        }
     }
 
     /// The cgroup of a container for a subsystem in use.
@@ -85,6 +102,20 @@ impl Groups {
         found
     }
 
+    /// The cgroups that a container's processes join, each with its subsystem, which is empty in version 2.
+    pub(crate) fn joined(&self, id: &ContainerId) -> Vec<(&'static str, Cgroup)> {
+        let all = self.of_each_hierarchy(id).into_iter();
+        if self.are_unified() {
+            all.map(|(_, cgroup)| ("", Self::leaf(&cgroup))).collect()
+        } else {
+            all.collect()
+        }
+    }
+
+    fn leaf(cgroup: &Cgroup) -> Cgroup {
+        Cgroup::at(cgroup.path().join(LEAF))
+    }
+
     pub(crate) fn exist(&self, id: &ContainerId) -> bool {
         self.of_each_hierarchy(id)
             .iter()
@@ -95,7 +126,11 @@ impl Groups {
         for (_, cgroup) in self.of_each_hierarchy(id) {
             cgroup.create().map_err(failure)?;
         }
-        if self.roots.contains_key("cpuset") {
+        if self.are_unified() {
+            for (_, cgroup) in self.of_each_hierarchy(id) {
+                Self::leaf(&cgroup).create().map_err(failure)?;
+            }
+        } else if self.roots.contains_key("cpuset") {
             cpuset::inherit(&self.of("cpuset", id))?;
         }
         Ok(())
@@ -104,7 +139,12 @@ impl Groups {
     /// Kills what is left in the cgroups of a container and removes them.
     pub(crate) async fn destroy(&self, id: &ContainerId, patience: Duration) -> Result<()> {
         let until = Instant::now() + patience;
-        for (_, cgroup) in self.of_each_hierarchy(id) {
+        // What is below comes first.
+        let mut all = self.of_each_hierarchy(id);
+        if self.are_unified() {
+            all.splice(0..0, self.joined(id));
+        }
+        for (_, cgroup) in all {
             let mut pause = Duration::from_micros(200);
             loop {
                 match cgroup.remove() {

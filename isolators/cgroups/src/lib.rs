@@ -5,18 +5,22 @@
 //! it runs anything. Nested containers are in the cgroup of the outermost one. Nothing but these cgroups, and the root
 //! of all of them, is ever touched.
 //!
-//! Values and files are those of Mesos: `src/slave/containerizer/mesos/isolators/cgroups/`. The subsystems (`cpu`,
-//! `mem`) know files and values only; a v2 implementation of them stands beside them, chosen by
-//! [`tepui_isolators_linux::Mounted`].
+//! Where only the hierarchy of version 2 is mounted, that is one cgroup for all, with the processes in `leaf` below it.
+//!
+//! Values and files are those of Mesos: `src/slave/containerizer/mesos/isolators/cgroups/` and `cgroups2/`. The
+//! subsystems (`cpu`, `mem`, ...) know files and values only; those of version 2 stand beside them (`cpu_v2`, `mem_v2`).
 
 mod blkio;
 mod config;
 mod cpu;
+mod cpu_v2;
 mod cpuset;
 mod devices;
 mod groups;
 mod mem;
+mod mem_v2;
 mod subsystems;
+mod unified;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -74,6 +78,12 @@ impl Module for Cgroups {
         })?;
         let subsystems = Subsystems::selected(context.selected(), &hierarchies);
         let groups = Groups::find(&hierarchies, &subsystems, &config.cgroups_root)?;
+        if groups.are_unified() && config.cgroups_limit_swap {
+            return Err(Failure::invalid(
+                "memory and swap cannot be limited together in version 2 of cgroups",
+            )
+            .setting("cgroups_limit_swap"));
+        }
         Ok(Self {
             allowed_devices: config.allowed_devices.entries()?,
             config,
@@ -127,7 +137,7 @@ impl Isolator for Cgroups {
                 "cgroups of their own for nested containers are not supported yet",
             ));
         }
-        for (subsystem, cgroup) in self.groups.of_each_hierarchy(&root) {
+        for (subsystem, cgroup) in self.groups.joined(&root) {
             plan = plan.cgroup(cgroup.path().to_string_lossy(), subsystem);
         }
         Ok(plan)
@@ -163,12 +173,13 @@ impl Isolator for Cgroups {
             return Ok(statistics);
         };
         if self.has("cpu") {
-            cpu::usage(&self.groups, id, &self.config, &mut statistics)?;
+            self.cpu_usage(id, &mut statistics)?;
         }
         if self.has("memory") {
             watched.usage(self.config.cgroups_limit_swap, &mut statistics)?;
         }
-        if self.has("blkio") {
+        // Version 2 has the controller, and Mesos reads nothing from it.
+        if self.has("blkio") && !self.groups.are_unified() {
             statistics.blkio_statistics = Some(blkio::usage(&self.groups.of("blkio", id)));
         }
         Ok(statistics)
@@ -201,10 +212,15 @@ impl Cgroups {
     }
 
     fn apply(&self, id: &ContainerId, share: &Share, first: bool) -> Result<()> {
-        if self.has("cpu") {
+        let unified = self.groups.are_unified();
+        if self.has("cpu") && unified {
+            cpu_v2::limit(&self.groups.of("cpu", id), share, &self.config)?;
+        } else if self.has("cpu") {
             cpu::limit(&self.groups, id, share, &self.config)?;
         }
-        if self.has("memory") {
+        if self.has("memory") && unified {
+            mem_v2::limit(&self.groups.of("memory", id), share, first)?;
+        } else if self.has("memory") {
             mem::limit(
                 &self.groups.of("memory", id),
                 share,
@@ -215,8 +231,24 @@ impl Cgroups {
         Ok(())
     }
 
+    fn cpu_usage(&self, id: &ContainerId, statistics: &mut ResourceStatistics) -> Result<()> {
+        if !self.groups.are_unified() {
+            return cpu::usage(&self.groups, id, &self.config, statistics);
+        }
+        if self.config.cgroups_cpu_enable_pids_and_tids_count {
+            for (_, leaf) in self.groups.joined(id) {
+                cpu_v2::count(&leaf, statistics)?;
+            }
+        }
+        cpu_v2::usage(&self.groups.of("cpu", id), statistics)
+    }
+
     fn watch(&self, id: &ContainerId) -> Result<()> {
-        let watched = Watched::new(self.has("memory").then(|| self.groups.of("memory", id)))?;
+        let watched = if self.has("memory") {
+            Watched::new(&self.groups, id)?
+        } else {
+            Watched::Not
+        };
         self.containers().insert(id.clone(), Arc::new(watched));
         Ok(())
     }

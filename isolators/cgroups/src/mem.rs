@@ -6,18 +6,18 @@ use tepui_isolators_linux::{Cgroup, EventFd, Pressure, show_bytes};
 use tepui_module_sdk::mesos::{self, ResourceStatistics};
 use tepui_module_sdk::prelude::*;
 
-use crate::Share;
-use crate::groups::failure;
+use crate::groups::{Groups, failure};
+use crate::{Share, mem_v2};
 
 const MEGABYTE: u64 = 1 << 20;
 const MIN_MEMORY: u64 = 32 * MEGABYTE;
 
-fn soft_limit(mem: f64) -> u64 {
+pub(crate) fn soft_limit(mem: f64) -> u64 {
     ((mem * MEGABYTE as f64) as u64).max(MIN_MEMORY)
 }
 
 /// None for no bound. A limit counts in whole megabytes, a request does not: so it is in Mesos.
-fn hard_limit(mem: f64, limit: Option<f64>) -> Option<u64> {
+pub(crate) fn hard_limit(mem: f64, limit: Option<f64>) -> Option<u64> {
     match limit {
         Some(limit) if limit.is_infinite() => None,
         Some(limit) => Some((limit as u64 * MEGABYTE).max(MIN_MEMORY)),
@@ -72,30 +72,42 @@ fn score(soft: u64, total: u64) -> i32 {
 }
 
 /// A container whose memory is watched.
-pub(crate) struct Watched {
-    memory: Option<Memory>,
+pub(crate) enum Watched {
+    /// There is no cgroup to watch.
+    Not,
+    /// By version 1.
+    V1(Memory),
+    /// By version 2.
+    V2(mem_v2::Memory),
 }
 
-struct Memory {
+/// A container's memory by version 1.
+pub(crate) struct Memory {
     cgroup: Cgroup,
     oom: EventFd,
     pressure: Vec<(Pressure, EventFd, AtomicU64)>,
 }
 
 impl Watched {
-    /// Begins to count. Without a cgroup there is nothing to watch.
-    pub(crate) fn new(cgroup: Option<Cgroup>) -> Result<Self> {
-        let memory = cgroup.map(Memory::new).transpose()?;
-        Ok(Self { memory })
+    /// Begins to count.
+    pub(crate) fn new(groups: &Groups, id: &ContainerId) -> Result<Self> {
+        let cgroup = groups.of("memory", id);
+        if groups.are_unified() {
+            mem_v2::Memory::new(cgroup).map(Self::V2)
+        } else {
+            Memory::new(cgroup).map(Self::V1)
+        }
     }
 
     /// Waits until the container runs out of memory. Needs the runtime.
     pub(crate) async fn out_of_memory(&self) -> Limitation {
-        let Some(memory) = &self.memory else {
-            return std::future::pending().await;
+        let waited = match self {
+            Self::Not => std::future::pending().await,
+            Self::V1(memory) => memory.wait().await,
+            Self::V2(memory) => memory.wait().await,
         };
-        match memory.wait().await {
-            Ok(()) => memory.limitation(),
+        match waited {
+            Ok(()) => self.limitation(),
             Err(error) => {
                 warn!(%error, "out of memory is not noticed before the container has ended");
                 std::future::pending().await
@@ -106,21 +118,28 @@ impl Watched {
     /// Whether the container ran out of memory, found by the kernel's count: it may have been killed so quickly
     /// that nobody noticed.
     pub(crate) fn was_out_of_memory(&self) -> Option<Limitation> {
-        let memory = self.memory.as_ref()?;
-        let kills = memory
-            .cgroup
-            .read_table("memory.oom_control")
-            .ok()?
-            .get("oom_kill")
-            .copied()
-            .unwrap_or(0);
-        (kills > 0 || memory.oom.take().unwrap_or(0) > 0).then(|| memory.limitation())
+        let was = match self {
+            Self::Not => false,
+            Self::V1(memory) => memory.was_out(),
+            Self::V2(memory) => memory.has_killed(),
+        };
+        was.then(|| self.limitation())
+    }
+
+    fn limitation(&self) -> Limitation {
+        match self {
+            Self::Not => limitation(None, None, None),
+            Self::V1(memory) => memory.limitation(),
+            Self::V2(memory) => memory.limitation(),
+        }
     }
 
     pub(crate) fn usage(&self, swap: bool, statistics: &mut ResourceStatistics) -> Result<()> {
-        self.memory
-            .as_ref()
-            .map_or(Ok(()), |memory| memory.usage(swap, statistics))
+        match self {
+            Self::Not => Ok(()),
+            Self::V1(memory) => memory.usage(swap, statistics),
+            Self::V2(memory) => memory.usage(statistics),
+        }
     }
 }
 
@@ -142,6 +161,12 @@ impl Memory {
         })
     }
 
+    fn was_out(&self) -> bool {
+        let control = self.cgroup.read_table("memory.oom_control");
+        let control = control.unwrap_or_default();
+        control.get("oom_kill").is_some_and(|kills| *kills > 0) || self.oom.take().unwrap_or(0) > 0
+    }
+
     async fn wait(&self) -> std::io::Result<()> {
         loop {
             self.oom.wait().await?;
@@ -152,29 +177,11 @@ impl Memory {
         }
     }
 
-    /// Mesos' words, from the numbers as they are now.
     fn limitation(&self) -> Limitation {
-        let mut message = "Memory limit exceeded: ".to_owned();
-        if let Ok(limit) = self.cgroup.read_u64("memory.limit_in_bytes") {
-            message += &format!("Requested: {} ", show_bytes(limit));
-        }
+        let limit = self.cgroup.read_u64("memory.limit_in_bytes");
         let used = self.cgroup.read_u64("memory.max_usage_in_bytes").ok();
-        if let Some(used) = used {
-            message += &format!("Maximum Used: {}\n", show_bytes(used));
-        }
-        if let Ok(statistics) = self.cgroup.read("memory.stat") {
-            message += &format!("\nMEMORY STATISTICS: \n{statistics}\n");
-        }
-        let mut limitation = Limitation::memory(message);
-        limitation.resources.push(mesos::Resource {
-            name: "mem".to_owned(),
-            r#type: mesos::value::Type::Scalar.into(),
-            scalar: Some(mesos::value::Scalar {
-                value: used.unwrap_or(0) as f64 / MEGABYTE as f64,
-            }),
-            ..Default::default()
-        });
-        limitation
+        let limit = limit.ok().map(show_bytes);
+        limitation(limit, used, self.cgroup.read("memory.stat").ok())
     }
 
     fn usage(&self, swap: bool, statistics: &mut ResourceStatistics) -> Result<()> {
@@ -205,6 +212,34 @@ impl Memory {
         }
         Ok(())
     }
+}
+
+/// Mesos' words for a container that ran out of memory, from what could be read.
+pub(crate) fn limitation(
+    limit: Option<String>,
+    used: Option<u64>,
+    statistics: Option<String>,
+) -> Limitation {
+    let mut message = "Memory limit exceeded: ".to_owned();
+    if let Some(limit) = limit {
+        message += &format!("Requested: {limit} ");
+    }
+    if let Some(used) = used {
+        message += &format!("Maximum Used: {}\n", show_bytes(used));
+    }
+    if let Some(statistics) = statistics {
+        message += &format!("\nMEMORY STATISTICS: \n{statistics}\n");
+    }
+    let mut limitation = Limitation::memory(message);
+    limitation.resources.push(mesos::Resource {
+        name: "mem".to_owned(),
+        r#type: mesos::value::Type::Scalar.into(),
+        scalar: Some(mesos::value::Scalar {
+            value: used.unwrap_or(0) as f64 / MEGABYTE as f64,
+        }),
+        ..Default::default()
+    });
+    limitation
 }
 
 #[cfg(test)]

@@ -32,7 +32,12 @@ impl Subsystems {
         let has = |wanted: &str| names.iter().any(|name| name == wanted);
         let all = has(ALL);
         // What only the hierarchy of version 2 beside those of version 1 has is left alone.
-        let there = |subsystem: &&str| matches!(hierarchies.find(subsystem), Mounted::V1(_));
+        let is_unified = hierarchies.unified().is_some();
+        let there = |subsystem: &&str| match hierarchies.find(subsystem) {
+            Mounted::V1(_) => true,
+            Mounted::V2(_) => is_unified,
+            Mounted::Nowhere => false,
+        };
         let chosen = NAMED.iter().filter(|(name, subsystems)| {
             if all {
                 subsystems.iter().all(there)
@@ -41,6 +46,12 @@ impl Subsystems {
             }
         });
         Self(chosen.flat_map(|(_, of)| of.iter().copied()).collect())
+    }
+
+    /// These.
+    #[cfg(test)]
+    pub(crate) fn of(subsystems: &[&'static str]) -> Self {
+        Self(subsystems.iter().copied().collect())
     }
 
     pub(crate) fn has(&self, subsystem: &str) -> bool {

@@ -45,16 +45,23 @@ impl Hierarchies {
             return Mounted::Nowhere;
         };
         let offered = fs::read_to_string(mount.join("cgroup.controllers")).unwrap_or_default();
-        // v2 accounts for CPU time everywhere, without a controller.
-        if subsystem == "cpuacct"
-            || offered
+        let is_there = match controller_of(subsystem) {
+            None => subsystem == "cpuacct",
+            Some(wanted) => offered
                 .split_ascii_whitespace()
-                .any(|controller| controller == subsystem)
-        {
+                .any(|controller| controller == wanted),
+        };
+        if is_there {
             Mounted::V2(mount.clone())
         } else {
             Mounted::Nowhere
         }
+    }
+
+    /// Where v2 is mounted, when it is the only version: v1 hierarchies without subsystems do not count.
+    pub fn unified(&self) -> Option<&Path> {
+        let plain = |name: &String| name.starts_with("name=");
+        self.v2.as_deref().filter(|_| self.v1.keys().all(plain))
     }
 
     /// Fields of a line: id, parent, device, root, mount point, options, [tags ...], -, type, source, super options.
@@ -88,6 +95,16 @@ impl Hierarchies {
             }
         }
         found
+    }
+}
+
+/// The v2 controller that does what a v1 subsystem does; none for `cpuacct`, whose work v2 does without one, and for
+/// what v2 does not have.
+pub fn controller_of(subsystem: &str) -> Option<&str> {
+    match subsystem {
+        "cpuacct" | "devices" | "freezer" | "net_cls" | "net_prio" => None,
+        "blkio" => Some("io"),
+        same => Some(same),
     }
 }
 
@@ -125,6 +142,13 @@ mod tests {
         assert_eq!(found.find("cpuacct"), found.find("cpu"));
         assert_eq!(found.find("memory"), Mounted::V1("/mnt/with blank".into()));
         assert_eq!(found.v2, Some("/sys/fs/cgroup/unified".into()));
+        assert_eq!(found.unified(), None);
         assert_eq!(Hierarchies::default().find("cpu"), Mounted::Nowhere);
+
+        let found = Hierarchies::parse(
+            "40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd\n\
+             41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n",
+        );
+        assert_eq!(found.unified(), Some(Path::new("/sys/fs/cgroup/unified")));
     }
 }

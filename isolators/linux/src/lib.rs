@@ -6,8 +6,10 @@ mod bytes;
 pub mod cgroup;
 mod eventfd;
 mod hierarchy;
+mod watch;
 
 pub use bytes::show_bytes;
 pub use cgroup::{Cgroup, CgroupError};
 pub use eventfd::{EventFd, Pressure};
-pub use hierarchy::{Hierarchies, Mounted};
+pub use hierarchy::{Hierarchies, Mounted, controller_of};
+pub use watch::FileWatch;
