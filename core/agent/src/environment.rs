@@ -39,6 +39,9 @@ pub(crate) fn environment(
     set("MESOS_SLAVE_ID", agent_id.to_owned());
     set("MESOS_SLAVE_PID", format!("slave(1)@{address}"));
     set("MESOS_AGENT_ENDPOINT", address);
+    if let Some(socket) = &settings.domain_socket {
+        set("MESOS_DOMAIN_SOCKET", socket.display().to_string());
+    }
     set("MESOS_CHECKPOINT", flag(launch.framework.checkpoint()));
     set("MESOS_HTTP_COMMAND_EXECUTOR", flag(false));
     let grace = launch.executor.shutdown_grace_period.as_ref();

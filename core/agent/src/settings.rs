@@ -28,6 +28,8 @@ pub struct Settings {
     pub domain: Option<v1::DomainInfo>,
     /// What every executor's environment begins with.
     pub executor_environment: Vec<(String, String)>,
+    /// Socket in the file system where the endpoints are as well; told to executors.
+    pub domain_socket: Option<PathBuf>,
     /// What executors are given to end.
     pub executor_shutdown_grace_period: Duration,
     /// What an executor has to subscribe, once its container runs.
@@ -68,6 +70,7 @@ impl Settings {
             attributes: Attributes::default(),
             domain: None,
             executor_environment: Vec::new(),
+            domain_socket: None,
             executor_shutdown_grace_period: Duration::from_secs(5),
             executor_registration_timeout: Duration::from_mins(1),
             executor_reregistration_timeout: Duration::from_secs(2),

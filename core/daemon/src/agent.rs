@@ -1,6 +1,7 @@
 //! `tepui-agent`: flags to settings, modules to isolators, signals to endings.
 
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use tepui_host::kinds::authorizer::AuthorizerClient;
 use tepui_host::kinds::isolator::IsolatorClient;
 use tepui_http::authorize::{AllowAll, Authorizer, ModuleAuthorizer, Object};
 use tepui_http::shared::{Files, Guard, Logging, Metrics, Shared, VersionInfo};
-use tepui_http::{Listener, Router, ServerSettings};
+use tepui_http::{Listener, Router, Server, ServerSettings};
 use tepui_model::Attributes;
 use tepui_model::authorization::Action;
 use tepui_module_proto::isolator::Rlimit;
@@ -76,7 +77,12 @@ async fn run(mut settings: AgentSettings, level: LogLevel) -> anyhow::Result<()>
         Arc::new(move || serde_json::to_vec(&host.report()).expect("a report is plain data"));
     attach_endpoints(&agent, &shared, modules, &mut router)?;
     router.disable(settings.common.disabled_endpoints.clone());
-    let server = listener.serve(Arc::new(router));
+    let router = Arc::new(router);
+    let beside = match &settings.domain_socket {
+        Some(path) => Some(domain_socket(path, local, router.clone())?),
+        None => None,
+    };
+    let server = listener.serve(router);
     start::announce(local);
 
     let ended = loop {
@@ -92,6 +98,9 @@ async fn run(mut settings: AgentSettings, level: LogLevel) -> anyhow::Result<()>
     };
     agent.stop().await;
     server.stop().await;
+    if let Some(beside) = beside {
+        beside.stop().await;
+    }
     match ended {
         Ended::Stopped => Ok(()),
         Ended::Left(reason) => {
@@ -100,6 +109,18 @@ async fn run(mut settings: AgentSettings, level: LogLevel) -> anyhow::Result<()>
         }
         Ended::Failed(reason) => Err(anyhow!(reason)),
     }
+}
+
+/// Answers executors on a socket in the file system, too.
+fn domain_socket(path: &Path, local: SocketAddr, router: Arc<Router>) -> anyhow::Result<Server> {
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)
+            .with_context(|| format!("cannot make '{}'", directory.display()))?;
+    }
+    let server = Server::start_unix(path, ServerSettings::new(local), router)
+        .context("--http_executor_domain_sockets")?;
+    tracing::info!(path = %path.display(), "executors find the agent at a socket");
+    Ok(server)
 }
 
 /// The containerizer with the isolators that are configured, or with our choice for this user.
@@ -241,6 +262,7 @@ fn agent_settings(settings: &AgentSettings, port: u16) -> anyhow::Result<Setting
         attributes,
         domain,
         executor_environment: variables.collect(),
+        domain_socket: settings.domain_socket.clone(),
         executor_registration_timeout: settings.executor_registration_timeout,
         executor_reregistration_timeout: settings.executor_reregistration_timeout,
         executor_shutdown_grace_period: settings.executor_shutdown_grace_period,

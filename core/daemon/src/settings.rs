@@ -130,6 +130,8 @@ pub struct AgentSettings {
     pub default_role: String,
     pub attributes: Option<String>,
     pub executor_environment_variables: Option<serde_json::Map<String, Json>>,
+    /// Where executors find a socket in the file system, if they are to have one.
+    pub domain_socket: Option<PathBuf>,
     pub executor_registration_timeout: Duration,
     pub executor_reregistration_timeout: Duration,
     pub executor_shutdown_grace_period: Duration,
@@ -372,6 +374,7 @@ impl AgentSettings {
             default_role: text(&values, "default_role"),
             attributes: values.text("attributes").map(String::from),
             executor_environment_variables: environment,
+            domain_socket: domain_socket(&values)?,
             executor_registration_timeout: duration(&values, "executor_registration_timeout"),
             executor_reregistration_timeout: duration(&values, "executor_reregistration_timeout"),
             executor_shutdown_grace_period: duration(&values, "executor_shutdown_grace_period"),
@@ -532,6 +535,36 @@ fn cgroups(values: &mut Values) {
             devices,
         );
     }
+}
+
+/// Longest path of a socket.
+const SOCKET_LIMIT: usize = 107;
+
+fn domain_socket(values: &Values) -> Result<Option<PathBuf>, FlagError> {
+    if !values.is("http_executor_domain_sockets") {
+        return Ok(None);
+    }
+    let name = "domain_socket_location";
+    let socket = match values.text(name) {
+        Some(text) if text.starts_with("systemd:") => {
+            return Err(together(&format!(
+                "'{name}': sockets of systemd are not supported; give a path"
+            )));
+        }
+        Some(path) => PathBuf::from(path),
+        None => {
+            let directory = values.path("runtime_dir").expect("has a default");
+            directory.join("agent.sock")
+        }
+    };
+    let socket = std::path::absolute(&socket).unwrap_or(socket);
+    if socket.as_os_str().len() > SOCKET_LIMIT {
+        let shown = socket.display();
+        return Err(together(&format!(
+            "'{name}': '{shown}' is longer than {SOCKET_LIMIT} bytes, which no socket's path can be"
+        )));
+    }
+    Ok(Some(socket))
 }
 
 fn network(values: &Values) -> Result<Network, FlagError> {

@@ -26,7 +26,7 @@ pub use request::{Query, Request};
 pub use response::{Body, Response, TEXT};
 pub use router::{Handler, Router};
 pub use scheduler_client::{SchedulerClient, SchedulerError};
-pub use server::{ListenError, Listener, Server, ServerSettings};
+pub use server::{ListenError, Listener, Server, ServerSettings, UnixListenError};
 pub use stream::{StreamBody, StreamError, StreamSender};
 pub use tepui_model::authorization::Subject;
 pub use upgrade::{Upgrade, UpgradeError, Upgraded};

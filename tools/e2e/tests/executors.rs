@@ -24,6 +24,11 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// The agent gets these flags.
+    fn with(flags: &[&str]) -> Self {
         let scratch = Scratch::new();
         let master = Daemon::master(scratch.path(), &[]);
         let mut bench = Self {
@@ -31,7 +36,7 @@ impl Bench {
             agent: None,
             scratch,
         };
-        bench.agent = Some(bench.start_agent(0, &[]));
+        bench.agent = Some(bench.start_agent(0, flags));
         bench
     }
 
@@ -316,6 +321,38 @@ fn without_checkpoint_an_executor_ends_with_the_agent() {
     scheduler.launch(vec![bench.task("next", "finish")]);
     scheduler.wait_state("next", TaskState::TaskFinished);
     bench.end();
+}
+
+#[test]
+fn an_executor_finds_the_agent_at_a_socket() {
+    let flags = ["--http_executor_domain_sockets"];
+    let mut bench = Bench::with(&flags);
+    let mut scheduler = Scheduler::subscribe(bench.master.address, framework("e2e", true));
+    let environment = bench.scratch.path().join("environment");
+    let env = format!("env {}", environment.display());
+    scheduler.launch(vec![bench.task("env", &env)]);
+    scheduler.wait_state("env", TaskState::TaskRunning);
+    let environment: Value = wait_for("the environment", || {
+        let text = fs::read(&environment).map_err(|error| error.to_string())?;
+        serde_json::from_slice(&text).map_err(|error| error.to_string())
+    });
+    let socket = bench.scratch.path().join("agent.run/agent.sock");
+    let told = environment["MESOS_DOMAIN_SOCKET"].as_str();
+    assert_eq!(told, socket.to_str());
+    // A killed agent leaves its socket; the next one is there in its place.
+    let agent = bench.agent.take().expect("it runs");
+    let port = agent.address.port();
+    agent.kill();
+    assert!(socket.exists());
+    bench.agent = Some(bench.start_agent(port, &flags));
+    scheduler.kill("env");
+    scheduler.wait_state("env", TaskState::TaskKilled);
+    scheduler.launch(vec![bench.task("more", "finish")]);
+    scheduler.wait_state("more", TaskState::TaskFinished);
+    let agent = bench.agent.take().expect("it runs");
+    agent.stop(Signal::SIGUSR1);
+    assert!(!socket.exists());
+    wait_clean(bench.scratch.path());
 }
 
 #[test]

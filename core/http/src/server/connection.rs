@@ -16,7 +16,6 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +24,7 @@ use tracing::Instrument as _;
 use super::ServerSettings;
 use super::access::Entry;
 use super::body::{self, Budget};
+use super::socket::Stream;
 use crate::media::accepts_encoding;
 use crate::percent;
 use crate::request::{Query, Request};
@@ -49,8 +49,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) async fn run(self, socket: TcpStream) {
-        let _ = socket.set_nodelay(true);
+    pub(super) async fn run<S: Stream>(self, socket: S) {
         let this = Arc::new(self);
         let service = {
             let this = Arc::clone(&this);

@@ -9,9 +9,11 @@ mod access;
 mod body;
 mod connection;
 mod refuse;
+mod socket;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +26,7 @@ use crate::router::Handler;
 use body::Budget;
 use connection::Connection;
 use refuse::Refusing;
+use socket::{Socket, Unix};
 
 /// How a server listens.
 #[derive(Debug, Clone)]
@@ -69,6 +72,16 @@ pub struct ListenError {
     pub source: io::Error,
 }
 
+/// The server could not listen on a socket in the file system.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on '{path}'")]
+pub struct UnixListenError {
+    /// Where it was to be; at most 107 bytes long.
+    pub path: PathBuf,
+    /// Why.
+    pub source: io::Error,
+}
+
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
@@ -106,15 +119,7 @@ impl Listener {
 
     /// Starts to answer.
     pub fn serve(self, handler: Arc<dyn Handler>) -> Server {
-        let stop = CancellationToken::new();
-        let tasks = TaskTracker::new();
-        let server = Server {
-            local: self.local,
-            stop: stop.clone(),
-            tasks: tasks.clone(),
-        };
-        tasks.clone().spawn(accept(self, handler, stop, tasks));
-        server
+        Server::run(self.socket, self.local, self.settings, handler)
     }
 }
 
@@ -125,6 +130,37 @@ impl Server {
         handler: Arc<dyn Handler>,
     ) -> Result<Server, ListenError> {
         Ok(Listener::bind(settings).await?.serve(handler))
+    }
+
+    /// Starts to answer on a socket in the file system as well: `settings` name the address where the
+    /// same handler is reached by others. The socket goes with the server.
+    pub fn start_unix(
+        path: &Path,
+        settings: ServerSettings,
+        handler: Arc<dyn Handler>,
+    ) -> Result<Server, UnixListenError> {
+        let socket = Unix::bind(path).map_err(|source| UnixListenError {
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(Server::run(socket, settings.address, settings, handler))
+    }
+
+    fn run(
+        socket: impl Socket,
+        local: SocketAddr,
+        settings: ServerSettings,
+        handler: Arc<dyn Handler>,
+    ) -> Server {
+        let server = Server {
+            local,
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        };
+        let (stop, tasks) = (server.stop.clone(), server.tasks.clone());
+        let accepting = accept(socket, local, settings, handler, stop, tasks);
+        server.tasks.spawn(accepting);
+        server
     }
 
     /// The address that is listened on.
@@ -147,28 +183,30 @@ impl Drop for Server {
 }
 
 async fn accept(
-    listener: Listener,
+    socket: impl Socket,
+    local: SocketAddr,
+    settings: ServerSettings,
     handler: Arc<dyn Handler>,
     stop: CancellationToken,
     tasks: TaskTracker,
 ) {
-    let room = Arc::new(Semaphore::new(listener.settings.max_connections));
+    let room = Arc::new(Semaphore::new(settings.max_connections));
     let refusing = Refusing::new();
-    let budget = Budget::new(listener.settings.bodies_limit);
-    let settings = Arc::new(listener.settings);
+    let budget = Budget::new(settings.bodies_limit);
+    let settings = Arc::new(settings);
     loop {
         let accepted = tokio::select! {
-            accepted = listener.socket.accept() => accepted,
+            accepted = socket.next() => accepted,
             () = stop.cancelled() => return,
         };
         match accepted {
-            Ok((socket, peer)) => {
+            Ok((stream, peer)) => {
                 let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
-                    refusing.tell(socket, &tasks);
+                    refusing.tell(stream, &tasks);
                     continue;
                 };
                 let connection = Connection {
-                    local: listener.local,
+                    local,
                     peer,
                     settings: Arc::clone(&settings),
                     handler: Arc::clone(&handler),
@@ -176,7 +214,7 @@ async fn accept(
                     closed: stop.child_token(),
                 };
                 tasks.spawn(async move {
-                    connection.run(socket).await;
+                    connection.run(stream).await;
                     drop(permit);
                 });
             }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
+
+use super::socket::Stream;
 
 /// Clients that are told at once; more are cut off without a word.
 const TOLD: usize = 256;
@@ -35,7 +36,7 @@ impl Refusing {
         }
     }
 
-    pub(super) fn tell(&self, mut socket: TcpStream, tasks: &TaskTracker) {
+    pub(super) fn tell<S: Stream>(&self, mut socket: S, tasks: &TaskTracker) {
         let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else {
             return;
         };
