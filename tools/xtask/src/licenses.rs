@@ -23,6 +23,7 @@ const ACCEPTED: &[&str] = &[
     "CC0-1.0",
     "BSL-1.0",
     "MPL-2.0",
+    "NCSA",
 ];
 
 /// Each dependency must offer an accepted licence; versions are counted, to be kept in sight.

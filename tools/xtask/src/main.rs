@@ -3,6 +3,7 @@
 mod build;
 mod compat;
 mod demo;
+mod fuzz;
 mod layers;
 mod licenses;
 mod test;
@@ -32,6 +33,8 @@ enum Task {
     Test(test::Args),
     /// Build what the tests load: static init, daemons, module libraries, misbehaving modules
     Build,
+    /// Fuzz what decodes bytes from a socket, ten minutes each or as asked
+    Fuzz(fuzz::Args),
     /// Check who depends on whom
     Layers,
     /// Check the licences and duplicate versions of all dependencies
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Task::Demo => demo::demo(),
         Task::Test(args) => test::test(&args),
         Task::Build => build::dev().map(drop),
+        Task::Fuzz(args) => fuzz::fuzz(&args),
         Task::Layers => layers::check(),
         Task::Licenses => licenses::check(),
         Task::Compat { write } => compat::run(write),

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use crate::{build, cargo, compat, layers, licenses, root, run, target_dir};
+use crate::{build, cargo, compat, fuzz, layers, licenses, root, run, target_dir};
 
 /// What `cargo xtask test` takes.
 #[derive(clap::Args)]
@@ -28,7 +28,11 @@ const PACKAGES: &[(&str, &str, &str)] = &[
         "the unmodified Python client",
     ),
     ("gcc", "/usr/bin/gcc", "the unmodified Python client"),
+    ("g++", "/usr/bin/g++", "the fuzz targets under libFuzzer"),
 ];
+
+/// How long each fuzz target runs here, in seconds; `cargo xtask fuzz` takes minutes.
+const FUZZED: u64 = 10;
 
 /// A crate's own page may point at its private modules: it is a map for those who work in it.
 const DOC_FLAGS: &str = "-D warnings -A rustdoc::private_intra_doc_links";
@@ -69,6 +73,9 @@ pub(crate) fn test(args: &Args) -> Result<()> {
                 "warnings",
             ]))
         })?;
+        if Path::new("/usr/bin/g++").exists() {
+            step("fuzz targets", || fuzz::short(FUZZED))?;
+        }
         step("documentation", || {
             run(
                 cargo(&["doc", "--workspace", "--no-deps", "--locked", "--quiet"])
