@@ -222,9 +222,13 @@ impl<'a> Play<'a> {
         let is_listed = self
             .listed
             .contains_key(&format!("{}#{subject}", self.session.name));
-        let patience = if is_listed { LISTED } else { PATIENCE };
+        let patience = match is_listed {
+            true if self.launches && subject.starts_with("offers(") => WHOLE,
+            true => LISTED,
+            false => PATIENCE,
+        };
         let deadline = Instant::now() + patience;
-        let whole_by = Instant::now() + WHOLE.min(patience);
+        let whole_by = Instant::now() + WHOLE;
         let came = loop {
             let came = self.came.get_mut(subject).and_then(VecDeque::pop_front);
             if let Some(part) = came {
@@ -260,13 +264,24 @@ impl<'a> Play<'a> {
         self.note(subject.clone(), difference);
     }
 
-    /// Whether this is a part of the recorded offer: what a task sets free is offered at once by
+    /// Whether this is only a part of the recorded offer: what a task sets free is offered at once by
     /// Tepui, and with the next batch by Mesos.
     fn comes_in_pieces(&self, recorded: &Part, came: &Part) -> bool {
         let masked = |text: &str| mask::json_with_ids(text, self.figures).text;
-        self.launches
-            && recorded.subject.starts_with("offers(")
-            && masked(&recorded.text) != masked(&came.text)
+        if !self.launches
+            || !recorded.subject.starts_with("offers(")
+            || masked(&recorded.text) == masked(&came.text)
+        {
+            return false;
+        }
+        let (whole, piece) = (amounts(&recorded.text), amounts(&came.text));
+        whole
+            .iter()
+            .any(|(name, amount)| match (self.figures, piece.get(name)) {
+                (_, None) => true,
+                (Figures::Amounts, Some(_)) => false,
+                (_, Some(piece)) => piece < amount,
+            })
     }
 
     /// Gives a piece back, so that it comes again with the rest.
@@ -386,6 +401,19 @@ fn parts(event: &str, ids: &Ids, at: Instant) -> Result<Vec<Part>, String> {
         _ => kind.to_owned(),
     };
     Ok(vec![part(subject, event)])
+}
+
+/// How much of each resource an offer has, in thousandths; ranges and sets count as nothing.
+fn amounts(offer: &str) -> BTreeMap<String, i64> {
+    let offer: Value = serde_json::from_str(offer).unwrap_or_default();
+    let mut amounts = BTreeMap::new();
+    for resource in offer["resources"].as_array().into_iter().flatten() {
+        let amount = resource["scalar"]["value"].as_f64().unwrap_or_default();
+        *amounts
+            .entry(text_at(resource, "/name").to_owned())
+            .or_default() += (amount * 1000.0).round() as i64;
+    }
+    amounts
 }
 
 fn text_at<'a>(value: &'a Value, pointer: &str) -> &'a str {
