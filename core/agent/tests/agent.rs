@@ -198,7 +198,8 @@ async fn damaged_records_are_fatal_or_lost() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut master = Master::start().await;
     let containers = Arc::new(Pretend::default());
-    let damages: [(&str, fn(&Path)); 4] = [
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage); 4] = [
         ("executor.pb", |path| {
             std::fs::write(path, [0xff; 20]).expect("space")
         }),
