@@ -8,7 +8,7 @@ use std::time::Instant;
 use tepui_containerizer::{Exit, Recovered};
 use tepui_executor::Record as PlayedRecord;
 use tepui_http::Router;
-use tepui_http::shared::{ExporterError, Shared};
+use tepui_http::shared::{ExporterError, Pace, Shared};
 use tepui_model::id::{AgentId, ContainerId, ExecutorId, FrameworkId};
 use tepui_proto::Wire;
 use tepui_state_agent::{
@@ -210,11 +210,12 @@ pub fn attach_endpoints(
         shared: shared.clone(),
         modules,
         started: crate::clock::now().wall,
+        pace: Pace::default(),
     };
     let endpoints = Arc::new(endpoints);
     crate::metrics::register(&endpoints);
     crate::http::register(endpoints, router);
-    shared.metrics.register_exporters(router)
+    shared.finish(router)
 }
 
 /// Writes the loaded modules as JSON, for `/tepui/v1/modules`.

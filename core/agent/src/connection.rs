@@ -10,9 +10,11 @@ use tepui_proto::link::refuse::Code;
 use tepui_proto::link::{Hello, LinkFrame, Refuse};
 use tepui_proto::v1::agent_info::Capability;
 use tepui_state_agent::Event;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
+use crate::detector::Detector;
 use crate::owner::{Handle, Input};
 use crate::settings::CAPABILITIES;
 use crate::{Settings, clock, machine};
@@ -54,20 +56,30 @@ impl Connection {
         // Sessions of a later process must have greater numbers than those of this one.
         let begin = clock::now().wall.0 / 1_000_000;
         let mut attempts = u64::try_from(begin).unwrap_or_default();
+        let (sender, leader) = watch::channel(None);
+        let following = tokio::spawn(follow(self.settings.master.clone(), factor, sender));
+        let _following = AbortOnDropHandle::new(following);
         loop {
             let wait = window.mul_f64(fastrand::f64());
             tokio::select! {
                 () = self.stop.cancelled() => return,
                 () = tokio::time::sleep(wait) => {}
             }
+            let mut led = leader.clone();
+            let known = tokio::select! {
+                () = self.stop.cancelled() => return,
+                known = led.wait_for(Option::is_some) => known.map(|known| known.clone()),
+            };
+            // The one who follows ends only with this.
+            let Ok(Some(master)) = known else { return };
             attempts += 1;
-            match self.attempt(attempts, &boot_id).await {
+            match self.attempt(attempts, &boot_id, &master, led).await {
                 Attempt::Served(reason) => {
                     tracing::warn!(%reason, "disconnected from the master");
                     window = factor;
                 }
                 Attempt::Failed(reason) => {
-                    tracing::warn!(master = %self.settings.master, %reason, "not registered");
+                    tracing::warn!(%master, %reason, "not registered");
                     window = (window * 2).clamp(factor, BACKOFF_MAX.max(factor));
                 }
                 Attempt::Later(wait) => window = wait.max(factor),
@@ -76,10 +88,16 @@ impl Connection {
         }
     }
 
-    async fn attempt(&self, number: u64, boot_id: &str) -> Attempt {
+    async fn attempt(
+        &self,
+        number: u64,
+        boot_id: &str,
+        master: &str,
+        mut leader: watch::Receiver<Option<String>>,
+    ) -> Attempt {
         let stream = tokio::select! {
             () = self.stop.cancelled() => return Attempt::Over,
-            stream = connect(&self.settings.master) => match stream {
+            stream = connect(master) => match stream {
                 Ok(stream) => stream,
                 Err(error) => return Attempt::Failed(crate::chain(&error)),
             },
@@ -98,6 +116,14 @@ impl Connection {
                     Some(event) => outcome = self.event(number, &session, event, outcome),
                     None => break,
                 },
+                // Who leads now wants to know what runs here.
+                _ = leader.wait_for(|leader| leader.as_deref() != Some(master)) => {
+                    if let Attempt::Served(_) = outcome {
+                        self.handle
+                            .tell(Input::Event(Event::Disconnected { session: number }));
+                    }
+                    break;
+                }
                 () = self.stop.cancelled() => break,
             }
         }
@@ -133,7 +159,7 @@ impl Connection {
         match event.event {
             AgentUpdate::Welcome(welcome) => {
                 let id = welcome.agent_id.as_ref().map_or("", |id| &id.value);
-                tracing::info!(master = %self.settings.master, agent = id, "registered");
+                tracing::info!(agent = id, "registered");
                 self.handle.tell(Input::Session(number, session.clone()));
                 self.handle.tell(Input::Event(Event::Connected {
                     session: number,
@@ -178,6 +204,32 @@ impl Connection {
             // Also a denial: its authorizer may be back soon, and running tasks are worth the wait.
             code => Attempt::Failed(format!("refused ({}): {reason}", code.as_str_name())),
         }
+    }
+}
+
+/// Keeps up with who leads.
+async fn follow(
+    detector: Arc<dyn Detector>,
+    pause: Duration,
+    leader: watch::Sender<Option<String>>,
+) {
+    let mut known: Option<String> = None;
+    loop {
+        match detector.detect(known.as_deref()).await {
+            Ok(now) => {
+                tracing::info!(
+                    leader = now.as_deref().unwrap_or("nobody"),
+                    "leading master"
+                );
+                known = now;
+            }
+            Err(error) => {
+                tracing::error!(%error, "cannot find the leading master");
+                tokio::time::sleep(pause).await;
+                continue;
+            }
+        }
+        leader.send_replace(known.clone());
     }
 }
 

@@ -5,12 +5,13 @@
 //! connection to the master are tasks that answer with events; endpoints read snapshots.
 //!
 //! What it deliberately does not know: flags (the daemon does), how containers are made
-//! ([`tepui_containerizer`] does), which master leads (it is told an address).
+//! ([`tepui_containerizer`] does), how the leader is found (a [`Detector`] does).
 
 mod agent;
 mod clock;
 mod connection;
 mod containers;
+mod detector;
 mod environment;
 mod executors;
 mod http;
@@ -25,6 +26,7 @@ mod store;
 
 pub use agent::{Agent, Ended, Modules, StartError, attach_endpoints};
 pub use containers::Containers;
+pub use detector::{Configured, Detector, ModuleDetector};
 pub use machine::resources;
 pub use settings::Settings;
 pub use store::StoreError;

@@ -2,10 +2,13 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tepui_model::{Attributes, Resources};
 use tepui_proto::v1;
+
+use crate::detector::{Configured, Detector};
 
 /// Settings of an agent; flags have been parsed and defaults filled in.
 #[derive(Clone, Debug)]
@@ -18,8 +21,8 @@ pub struct Settings {
     pub port: u16,
     /// Name that the agent gives itself.
     pub hostname: String,
-    /// `host:port` of the master.
-    pub master: String,
+    /// Finds the leading master.
+    pub master: Arc<dyn Detector>,
     /// Everything that it offers.
     pub resources: Resources,
     /// What distinguishes it.
@@ -57,7 +60,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Settings with the defaults of Mesos.
+    /// Settings with the defaults of Mesos, and a master at `host:port`.
     #[must_use]
     pub fn new(work_dir: PathBuf, master: String) -> Self {
         Self {
@@ -65,7 +68,7 @@ impl Settings {
             ip: IpAddr::from([127, 0, 0, 1]),
             port: 5051,
             hostname: "localhost".to_owned(),
-            master,
+            master: Arc::new(Configured(master)),
             resources: Resources::new(),
             attributes: Attributes::default(),
             domain: None,

@@ -7,10 +7,13 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
 use tepui_containerizer::Containerizer;
-use tepui_core_agent::{Agent, Ended, Settings, attach_endpoints, resources};
+use tepui_core_agent::{
+    Agent, Configured, Detector, Ended, ModuleDetector, Settings, attach_endpoints, resources,
+};
 use tepui_host::ModuleHost;
 use tepui_host::kinds::authorizer::AuthorizerClient;
 use tepui_host::kinds::isolator::IsolatorClient;
+use tepui_host::kinds::leader::LeaderClient;
 use tepui_http::authorize::{AllowAll, Authorizer, ModuleAuthorizer, Object};
 use tepui_http::shared::{Files, Guard, Logging, Metrics, Shared, VersionInfo};
 use tepui_http::{Listener, Router, Server, ServerSettings};
@@ -21,7 +24,7 @@ use tepui_proto::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::flags::Daemon;
-use crate::settings::{AgentSettings, Recover};
+use crate::settings::{AgentSettings, FindMaster, Recover};
 use crate::start::{self, LogLevel};
 
 /// Runs the daemon; the answer is the process's exit code.
@@ -51,11 +54,12 @@ async fn run(mut settings: AgentSettings, level: LogLevel) -> anyhow::Result<()>
     let address = settings.common.network.bind();
     let listener = Listener::bind(ServerSettings::new(address)).await?;
     let local = listener.local_addr();
+    let master = detector(&settings, &host).await?;
     let authorizer = authorizer(&settings, &host).await?;
     let shared = shared(&settings, level, authorizer);
     start::export(&host, &settings.common.exporters, &shared.metrics).await?;
     let started = Agent::start(
-        agent_settings(&settings, local.port())?,
+        agent_settings(&settings, local.port(), master)?,
         containers,
         &shared,
     );
@@ -228,9 +232,27 @@ fn shared(settings: &AgentSettings, level: LogLevel, authorizer: Arc<dyn Authori
     }
 }
 
-fn agent_settings(settings: &AgentSettings, port: u16) -> anyhow::Result<Settings> {
+/// What finds the leading master.
+async fn detector(
+    settings: &AgentSettings,
+    host: &ModuleHost,
+) -> anyhow::Result<Arc<dyn Detector>> {
+    let name = match &settings.master {
+        FindMaster::At(address) => return Ok(Arc::new(Configured(address.clone()))),
+        FindMaster::By(name) => name.clone(),
+    };
+    let host = host.clone();
+    let loading = tokio::task::spawn_blocking(move || host.load("leader-detector", &name));
+    let instance = loading.await.context("loading the detector panicked")??;
+    Ok(Arc::new(ModuleDetector::new(LeaderClient::new(instance))))
+}
+
+fn agent_settings(
+    settings: &AgentSettings,
+    port: u16,
+    master: Arc<dyn Detector>,
+) -> anyhow::Result<Settings> {
     let network = &settings.common.network;
-    let master = settings.master.clone();
     let total = resources(
         settings.resources.as_deref(),
         &settings.default_role,
@@ -253,8 +275,9 @@ fn agent_settings(settings: &AgentSettings, port: u16) -> anyhow::Result<Setting
     });
     let log = &settings.common.log;
     let text = |path: &PathBuf| path.display().to_string();
-    let own = Settings::new(settings.work_dir.clone(), master);
+    let own = Settings::new(settings.work_dir.clone(), String::new());
     Ok(Settings {
+        master,
         ip: network.advertised_ip(),
         port: network.advertise_port.unwrap_or(port),
         hostname: network.advertised_hostname(),

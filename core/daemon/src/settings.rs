@@ -107,13 +107,22 @@ pub struct MasterSettings {
     pub publish_per_framework_metrics: bool,
 }
 
+/// How an agent finds the leading master.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FindMaster {
+    /// At `host:port`, or where the master there says.
+    At(String),
+    /// By this leader-detector module.
+    By(String),
+}
+
 /// Settings of the agent.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "each is the flag of its name; see --help")]
 pub struct AgentSettings {
     pub common: CommonSettings,
-    /// `host:port` of the master.
-    pub master: String,
+    /// How the leading master is found.
+    pub master: FindMaster,
     pub work_dir: PathBuf,
     pub runtime_dir: PathBuf,
     /// Where `tepui-init` is looked for before the daemon's own directory.
@@ -311,9 +320,14 @@ impl AgentSettings {
     /// Kind and name of each module that is selected.
     pub fn modules(&self) -> Vec<(&'static str, String)> {
         let authorizer = self.common.agent_authorizer();
+        let detector = match &self.master {
+            FindMaster::At(_) => None,
+            FindMaster::By(module) => Some(module),
+        };
         self.isolation
             .iter()
             .map(|name| ("isolator", name.clone()))
+            .chain(detector.map(|name| ("leader-detector", name.clone())))
             .chain(authorizer.map(|name| ("authorizer", name.to_owned())))
             .chain(self.common.exporters())
             .collect()
@@ -347,12 +361,21 @@ impl AgentSettings {
             .path("work_dir")
             .ok_or_else(|| together("'work_dir' is needed"))?;
         let master = values.text("master").map(str::trim).map(String::from);
-        let master = master.ok_or_else(|| together("'master' is needed"))?;
-        if master.starts_with("zk://") {
-            return Err(together(
-                "'master': ZooKeeper is not supported yet; give host:port",
-            ));
-        }
+        let master = match (master, values.text("master_detector").map(String::from)) {
+            (Some(_), Some(_)) => {
+                return Err(together(
+                    "'master' and 'master_detector' exclude each other",
+                ));
+            }
+            (Some(master), None) if master.starts_with("zk://") => {
+                return Err(together(
+                    "'master': ZooKeeper is not supported yet; give host:port",
+                ));
+            }
+            (Some(master), None) => FindMaster::At(master),
+            (None, Some(module)) => FindMaster::By(module),
+            (None, None) => return Err(together("'master' is needed")),
+        };
         cgroups(&mut values);
         isolators(&mut values)?;
         let authorizer = single(&values, "authorizer")?;

@@ -77,6 +77,15 @@ impl Router {
         routes.insert(rest.to_owned(), Route { methods, handler });
     }
 
+    /// All routes: process and what is below it.
+    pub fn routes(&self) -> impl Iterator<Item = (&str, &str)> {
+        let processes = self.processes.iter();
+        processes.flat_map(|(process, routes)| {
+            let routes = routes.keys();
+            routes.map(move |route| (process.as_str(), route.as_str()))
+        })
+    }
+
     /// Whether some route answers a path.
     pub fn answers(&self, path: &str) -> bool {
         self.find(path).is_some()

@@ -21,7 +21,7 @@ pub(crate) fn router(site: &Arc<Site>, disabled: Vec<String>) -> Result<Router, 
     v0(&mut router, site);
     registry(&mut router, site);
     own(&mut router, site);
-    site.shared.metrics.register_exporters(&mut router)?;
+    site.shared.finish(&mut router)?;
     router.disable(disabled);
     Ok(router)
 }

@@ -9,7 +9,7 @@ mod v1_api;
 
 use std::sync::Arc;
 
-use tepui_http::shared::{Shared, guarded, reads};
+use tepui_http::shared::{Pace, Shared, guarded, reads};
 use tepui_http::{Method, Request, Response, Router, StatusCode};
 use tepui_model::time::Wall;
 
@@ -26,6 +26,8 @@ pub(crate) struct Endpoints {
     pub(crate) shared: Shared,
     pub(crate) modules: Modules,
     pub(crate) started: Wall,
+    /// Of `/monitor/statistics`.
+    pub(crate) pace: Pace,
 }
 
 impl Endpoints {

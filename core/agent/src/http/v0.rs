@@ -38,9 +38,12 @@ pub(crate) async fn containers(
     request: &Request,
 ) -> Result<Response, Response> {
     let mut seen = gather(endpoints, request.subject.as_ref()).await?;
-    if let Some(only) = request.query.get("container_id") {
-        seen.retain(|one| one.container.to_string() == only);
-    }
+    let asked = |name: &str, value: &str| request.query.get(name).is_none_or(|only| only == value);
+    seen.retain(|one| {
+        asked("container_id", &one.container.to_string())
+            && asked("framework_id", &one.framework)
+            && asked("executor_id", &one.executor)
+    });
     let body = array(&seen, |w, one| {
         w.key("container_id").str(&one.container.to_string());
         identify(w, one);
@@ -58,6 +61,7 @@ pub(crate) async fn statistics(
     endpoints: &Endpoints,
     request: &Request,
 ) -> Result<Response, Response> {
+    endpoints.pace.turn().await.map_err(|refused| *refused)?;
     let mut seen = gather(endpoints, request.subject.as_ref()).await?;
     // A container that cannot be looked at is left out.
     seen.retain(|one| one.statistics.is_some());

@@ -124,7 +124,7 @@ pub(super) const FLAGS: &[Flag] = &[
     path("log_dir", "Directory of log files; shown by the UI.").group(Group::Logging),
     int("logbufsecs", "Seconds log lines may stay buffered.").default("0").ignored(NO_SUCH_PART),
     text("logging_level", "Least severity written: INFO, WARNING, ERROR.").default("INFO").group(Group::Logging),
-    text("master_detector", "Leader-detector module; excludes master.").refused(NOT_YET),
+    text("master_detector", "Leader-detector module; excludes master.").group(Group::Cluster),
     secret_text("master", "Master location: host:port, zk:// URL, or file://.").group(Group::Cluster),
     int("max_completed_executors_per_framework", "Completed executors kept in memory per framework.").default("150").group(Group::State),
     bytes("maximum_egress_rate_limit", "Ceiling of scaled egress limit.").ignored(NOT_YET),

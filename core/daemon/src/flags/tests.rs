@@ -265,6 +265,10 @@ fn settings_that_do_not_go_together_are_refused() {
         (&["--master=a:1"][..], "'work_dir' is needed"),
         (&["--work_dir=/w"], "'master' is needed"),
         (
+            &["--work_dir=/w", "--master=a:1", "--master_detector=x"],
+            "'master' and 'master_detector' exclude each other",
+        ),
+        (
             &["--work_dir=/w", "--master=zk://x/y"],
             "'master': ZooKeeper is not supported yet; give host:port",
         ),

@@ -5,6 +5,7 @@ pub mod files;
 mod help;
 pub mod logging;
 pub mod metrics;
+mod pace;
 mod system;
 pub mod version;
 
@@ -19,6 +20,7 @@ pub use duration::{parse_duration, parse_number};
 pub use files::{FileError, FileInfo, Files, Guard};
 pub use logging::Logging;
 pub use metrics::{Counter, ExporterError, Gauge, Kind, Metrics, Sample, Timer};
+pub use pace::Pace;
 pub use version::VersionInfo;
 
 use crate::authorize::{Authorizer, Object, require};
@@ -76,7 +78,7 @@ pub struct Shared {
 
 impl Shared {
     /// Adds `/version`, `/metrics/snapshot`, `/logging/toggle`, `/system/stats.json`, `/files/*`,
-    /// `/help`, and below `process` (`master`, `slave(1)`) `/health` and `/flags`.
+    /// and below `process` (`master`, `slave(1)`) `/health` and `/flags`.
     pub fn register(&self, router: &mut Router, process: &str) {
         let version = Bytes::from(self.version.to_json());
         router.route("/version", move |request: Request| {
@@ -107,7 +109,13 @@ impl Shared {
         self.logging.register(router, &self.authorizer);
         system::register(router);
         self.metrics.source(system::samples);
-        help::register(router, process);
+    }
+
+    /// Adds what comes after all other routes: exporters, and `/help` about everything.
+    pub fn finish(&self, router: &mut Router) -> Result<(), ExporterError> {
+        self.metrics.register_exporters(router)?;
+        help::register(router);
+        Ok(())
     }
 
     /// The body of `/flags`.

@@ -26,10 +26,18 @@ struct Stats {
 const NO_PROFILER: &str =
     "Perftools is disabled. To enable perftools, configure libprocess with --enable-perftools.\n";
 
+/// Memory profiles need an allocator that keeps them.
+const NO_MEMORY_PROFILER: &str = "There is no memory profiler: this build does not use jemalloc.\n";
+
 pub(super) fn register(router: &mut Router) {
     for path in ["/profiler/start", "/profiler/stop"] {
         router.route(path, |_: Request| async {
             Response::bad_request(NO_PROFILER)
+        });
+    }
+    for path in ["start", "stop", "download", "statistics", "state"] {
+        router.route(&format!("/memory-profiler/{path}"), |_: Request| async {
+            Response::bad_request(NO_MEMORY_PROFILER)
         });
     }
     router.route("/system/stats.json", |request: Request| async move {

@@ -1,12 +1,9 @@
 //! `/metrics/snapshot`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::Method;
 use tepui_proto::json::Writer;
-use tokio::sync::Mutex;
-use tokio::time::Instant;
 
 use super::Metrics;
 use crate::authorize::Authorizer;
@@ -14,38 +11,6 @@ use crate::request::Request;
 use crate::response::Response;
 use crate::router::Router;
 use crate::shared::{guarded, parse_duration, reads};
-
-/// Two answers a second, as in Mesos; more wait for their turn.
-const INTERVAL: Duration = Duration::from_millis(500);
-/// Longest wait for one's turn.
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
-
-/// Lets one pass each half second.
-#[derive(Debug, Default)]
-pub(crate) struct Pace {
-    next: Mutex<Option<Instant>>,
-}
-
-impl Pace {
-    /// Waits for a turn; the error is the answer when too many wait.
-    pub(crate) async fn turn(&self) -> Result<(), Response> {
-        let at = {
-            let now = Instant::now();
-            let mut next = self.next.lock().await;
-            let at = next.map_or(now, |next| next.max(now));
-            let wait = at.duration_since(now);
-            if wait > LONGEST_WAIT {
-                let text = "Too many requests are waiting for their turn (two a second)";
-                let seconds = wait.as_secs().try_into().unwrap_or(u32::MAX);
-                return Err(Response::too_many(text, seconds));
-            }
-            *next = Some(at + INTERVAL);
-            at
-        };
-        tokio::time::sleep_until(at).await;
-        Ok(())
-    }
-}
 
 impl Metrics {
     pub(crate) fn register(&self, router: &mut Router, authorizer: &Arc<dyn Authorizer>) {
@@ -76,7 +41,7 @@ impl Metrics {
             },
         };
         if let Err(refused) = self.pace.turn().await {
-            return refused;
+            return *refused;
         }
         let samples = self.samples(timeout).await;
         let mut body = Vec::new();
@@ -92,8 +57,10 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use std::future::pending;
+    use std::time::Duration;
 
     use http::StatusCode;
+    use tokio::time::Instant;
 
     use super::*;
     use crate::shared::metrics::Sample;

@@ -38,7 +38,7 @@ impl Metrics {
     }
 
     /// Adds the exporters' paths, after all others.
-    pub fn register_exporters(&self, router: &mut Router) -> Result<(), ExporterError> {
+    pub(crate) fn register_exporters(&self, router: &mut Router) -> Result<(), ExporterError> {
         for exporter in self.with(|table| table.exporters.clone()) {
             let module = exporter.instance().name().to_owned();
             let path = exporter.path().map_err(|source| ExporterError::Silent {
@@ -63,7 +63,7 @@ impl Metrics {
 
     async fn export(&self, exporter: &ExporterClient, request: &Request) -> Response {
         if let Err(refused) = self.pace.turn().await {
-            return refused;
+            return *refused;
         }
         let samples = self.samples(None).await.into_iter().map(message).collect();
         let accept = request.header("accept").unwrap_or_default();

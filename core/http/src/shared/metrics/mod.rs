@@ -17,7 +17,8 @@ use futures::future::{BoxFuture, join_all};
 use tepui_host::kinds::exporter::ExporterClient;
 use tepui_proto::v1;
 
-pub(crate) use endpoint::Pace;
+use crate::shared::Pace;
+
 pub use export::ExporterError;
 pub use sample::{Kind, Sample};
 pub use timer::Timer;
