@@ -7,11 +7,13 @@ use std::time::Duration;
 use proptest::prelude::*;
 use support::{Scheduler, World, framework, task};
 use tepui_model::allocation::Holding;
-use tepui_model::id::AgentId;
+use tepui_model::id::{AgentId, Role};
 use tepui_model::time::Wall;
 use tepui_proto::Message as _;
-use tepui_proto::link;
-use tepui_proto::v1::{self, Task, TaskState, scheduler, scheduler::call::Type};
+use tepui_proto::v1::{
+    self, Task, TaskState, maintenance, quota, scheduler, scheduler::call::Type, value,
+};
+use tepui_proto::{Wire, link};
 use tepui_state_master::{Event, OperatorCall, SessionKey};
 
 const AGENT: &str = "cpus:4;mem:4096;disk:10240;ports:[31000-32000]";
@@ -42,7 +44,9 @@ impl History {
                 self.sessions += 1;
                 let session = self.sessions;
                 world.hello(session, None, session);
-                if world.frames.contains_key(&SessionKey(session)) {
+                // Not so when its machine is down.
+                let is_down = !world.state.view().globals.maintenance.down.is_empty();
+                if world.frames.contains_key(&SessionKey(session)) && !is_down {
                     let id = world.welcome(session);
                     self.agents.push((id, session));
                     world.sync(session, AGENT, link::Sync::default());
@@ -76,7 +80,7 @@ impl History {
                     world.apply(Event::AllocatorRestarted);
                 }
                 3 => self.mark_gone(world, one),
-                _ => {}
+                _ => self.operator(world, one, two),
             },
             16 => world.wait(Duration::from_millis(u64::from(one) * u64::from(two) * 10)),
             _ => world.wait(Duration::from_millis(500)),
@@ -319,20 +323,61 @@ impl History {
     }
 
     fn mark_gone(&mut self, world: &mut World, one: u8) {
-        if self.agents.is_empty() {
-            return;
-        }
-        let (id, _) = &self.agents[one as usize % self.agents.len()];
-        let request = OperatorCall::MarkGone {
-            agent_id: AgentId::from(id.as_str()),
-            at: Wall(0),
+        self.with_agent(one, |id, _| {
+            world.operator(OperatorCall::MarkGone {
+                agent_id: AgentId::from(id),
+                at: Wall(0),
+            });
+        });
+    }
+
+    /// What operators decide of roles, agents and machines.
+    fn operator(&mut self, world: &mut World, one: u8, two: u8) {
+        let role = ["a", "b", "c"][one as usize % 3];
+        let amount = value::Scalar {
+            value: f64::from(two % 7),
         };
-        let call = world.call_id();
-        world.apply(Event::Operator {
-            call,
-            principal: None,
-            request,
-            class: None,
+        let machine = Wire(v1::MachineId {
+            hostname: Some("localhost".into()),
+            ip: Some("127.0.0.1".into()),
+        });
+        let mut agent_id = AgentId::from("none");
+        self.with_agent(one, |id, _| agent_id = id.into());
+        world.operator(match two / 8 % 8 {
+            0 => OperatorCall::UpdateQuota {
+                configs: vec![Wire(quota::QuotaConfig {
+                    role: role.into(),
+                    guarantees: Default::default(),
+                    limits: [("cpus".to_owned(), amount)].into(),
+                })],
+                force: one.is_multiple_of(2),
+            },
+            1 => OperatorCall::RemoveQuota {
+                role: Role::from(role),
+            },
+            2 | 3 => OperatorCall::Deactivate { agent_id },
+            4 => OperatorCall::Drain {
+                agent_id,
+                config: Wire(v1::DrainConfig {
+                    max_grace_period: None,
+                    mark_gone: Some(one.is_multiple_of(4)),
+                }),
+            },
+            5 => OperatorCall::UpdateMaintenance {
+                schedule: Wire(maintenance::Schedule {
+                    windows: vec![maintenance::Window {
+                        machine_ids: vec![machine.0],
+                        unavailability: v1::Unavailability::default(),
+                    }],
+                }),
+            },
+            6 if one.is_multiple_of(3) => OperatorCall::StartMaintenance {
+                machines: vec![machine],
+            },
+            6 => OperatorCall::StopMaintenance {
+                machines: vec![machine],
+            },
+            _ => OperatorCall::Reactivate { agent_id },
         });
     }
 }
