@@ -110,6 +110,16 @@ impl Bench {
         }
     }
 
+    fn shutdown(&self, agent: &v1::AgentId) -> scheduler::Call {
+        scheduler::Call {
+            shutdown: Some(call::Shutdown {
+                executor_id: self.executor().executor_id,
+                agent_id: agent.clone(),
+            }),
+            ..Default::default()
+        }
+    }
+
     fn end(mut self) {
         let agent = self.agent.take().expect("it runs");
         agent.stop(Signal::SIGUSR1);
@@ -324,6 +334,38 @@ fn without_checkpoint_an_executor_ends_with_the_agent() {
 }
 
 #[test]
+fn a_drain_reaches_the_executor() {
+    let bench = Bench::new();
+    let mut scheduler = Scheduler::subscribe(bench.master.address, framework("e2e", true));
+    let offer = scheduler.launch(vec![bench.task("t-drain", "run")]);
+    scheduler.wait_state("t-drain", TaskState::TaskRunning);
+    bench
+        .master
+        .call(&json!({"type": "DRAIN_AGENT", "drain_agent": {
+        "agent_id": {"value": offer.agent_id.value},
+        "max_grace_period": {"seconds": 10, "nanos": 0}}}));
+    let killed = scheduler.wait_state("t-drain", TaskState::TaskKilled);
+    assert_eq!(killed.reason(), Reason::AgentDraining);
+    let is_kill = |row: &&Value| row["event"]["type"] == "KILL";
+    let rows = bench.rows();
+    let kill = rows.iter().find(is_kill).expect("a KILL");
+    let policy = json!({"grace_period": {"nanoseconds": 10_000_000_000_u64}});
+    assert_eq!(kill["event"]["kill"]["kill_policy"], policy, "{kill}");
+    // As recorded, an executor without tasks keeps its agent from being drained.
+    scheduler.call(call::Type::Shutdown, bench.shutdown(&offer.agent_id));
+    wait_for("a drained agent", || {
+        let agents = bench.master.call(&json!({"type": "GET_AGENTS"}));
+        let drain = agents["get_agents"]["agents"][0]["drain_info"]["state"].clone();
+        if drain == "DRAINED" {
+            Ok(())
+        } else {
+            Err(drain)
+        }
+    });
+    bench.end();
+}
+
+#[test]
 fn an_executor_finds_the_agent_at_a_socket() {
     let flags = ["--http_executor_domain_sockets"];
     let mut bench = Bench::with(&flags);
@@ -443,14 +485,7 @@ fn executors_that_end() {
     let group = rows.iter().find(told).expect("a LAUNCH_GROUP");
     let tasks = &group["event"]["launch_group"]["task_group"]["tasks"];
     assert_eq!(tasks.as_array().map(Vec::len), Some(2), "{group}");
-    let shutdown = scheduler::Call {
-        shutdown: Some(call::Shutdown {
-            executor_id: bench.executor().executor_id,
-            agent_id: offer.agent_id,
-        }),
-        ..Default::default()
-    };
-    scheduler.call(call::Type::Shutdown, shutdown);
+    scheduler.call(call::Type::Shutdown, bench.shutdown(&offer.agent_id));
     for task in ["one", "two"] {
         let failed = scheduler.wait_state(task, TaskState::TaskFailed);
         assert_eq!(failed.reason(), Reason::ExecutorTerminated, "{task}");
