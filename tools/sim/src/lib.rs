@@ -13,6 +13,7 @@ mod agent;
 mod allocator;
 mod link;
 mod master;
+mod operator;
 mod oracle;
 mod process;
 mod record;

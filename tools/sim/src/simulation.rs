@@ -14,7 +14,7 @@ use tepui_proto::link::LinkFrame;
 use tepui_proto::v1::{executor, scheduler};
 use tepui_proto::{Wire, convert};
 use tepui_state_agent::ContainerEnd;
-use tepui_state_master::{CallId, Entry as StoreEntry, OperatorCall, Reply, StoreId, StreamKey};
+use tepui_state_master::{Entry as StoreEntry, Reply, StoreId, StreamKey};
 
 use crate::agent::Agent;
 use crate::allocator;
@@ -349,28 +349,6 @@ impl Simulation {
         Ok(())
     }
 
-    /// The operator ends frameworks whose scheduler is gone for good. A new leader knows them from agents
-    /// again, and keeps them until somebody does.
-    fn clear_away(&mut self) -> Result<(), String> {
-        let over: Vec<String> = self
-            .schedulers
-            .iter()
-            .filter(|scheduler| scheduler.over)
-            .filter_map(|scheduler| scheduler.framework_id())
-            .collect();
-        for framework_id in over {
-            self.calls += 1;
-            let event = tepui_state_master::Event::Operator {
-                call: CallId(self.calls),
-                principal: None,
-                request: OperatorCall::Teardown { framework_id },
-                class: None,
-            };
-            self.master_event(event)?;
-        }
-        Ok(())
-    }
-
     fn until(&mut self, end: Mono) -> Result<(), String> {
         while let Some(entry) = self.queue.first_entry() {
             let at = entry.key().0;
@@ -481,10 +459,7 @@ impl Simulation {
                 call,
             } => self.called(scheduler, stream_id, *call),
             Step::Reply { scheduler, reply } => self.replied(scheduler, &reply),
-            Step::Fault => {
-                self.fault();
-                Ok(())
-            }
+            Step::Fault => self.fault(),
             // Of a process that is not there any more.
             Step::AgentTick { .. }
             | Step::Hello { .. }
@@ -500,15 +475,15 @@ impl Simulation {
     }
 
     /// Something breaks.
-    fn fault(&mut self) {
+    fn fault(&mut self) -> Result<(), String> {
         if !self.faulty {
-            return;
+            return Ok(());
         }
         let wait = self.delay(500, 10_000);
         self.after(wait, Step::Fault);
         let agent = self.rng.below(self.agents.len() as u64) as usize;
         let session = self.agents[agent].session;
-        match (self.rng.below(20), session) {
+        match (self.rng.below(24), session) {
             (0..=8, Some(session)) => self.break_link(session),
             (9, Some(session)) => self.hang_link(session),
             (10..=13, _) => {
@@ -517,8 +492,10 @@ impl Simulation {
             }
             (14..=16, _) if self.agents[agent].state.is_some() => self.crash_agent(agent),
             (17, _) if self.master.is_some() && self.faults.master_crash > 0 => self.crash_master(),
+            (20.., _) => return self.operator_acts(),
             _ => {}
         }
+        Ok(())
     }
 
     /// Everybody knows how everything ended.
