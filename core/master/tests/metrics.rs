@@ -131,6 +131,21 @@ async fn names_and_values_are_those_of_mesos() {
         (1.0, 1.0)
     );
 
+    let quota = r#"{"type":"UPDATE_QUOTA","update_quota":{"quota_configs":[{"role":"peer",
+        "guarantees":{"cpus":{"value":1}},"limits":{"cpus":{"value":16},"mem":{"value":16384}}}]}}"#;
+    let reply = site
+        .client
+        .post_json("/api/v1", quota)
+        .await
+        .expect("an answer");
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let told = snapshot(&site.json("/metrics/snapshot").await);
+    let of = |name: &str| told[&format!("allocator/mesos/quota/roles/peer/resources/{name}")];
+    assert_eq!(
+        (of("cpus/guarantee"), of("cpus/limit"), of("mem/limit")),
+        (1.0, 16.0, 16384.0)
+    );
+
     let body = r#"{"type":"GET_METRICS","get_metrics":{"timeout":{"nanoseconds":5000000000}}}"#;
     let reply = site
         .client

@@ -2,6 +2,7 @@
 
 mod absent;
 mod executor;
+mod pending;
 pub(crate) mod read;
 pub(crate) mod see;
 mod v0;

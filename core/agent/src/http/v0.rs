@@ -6,8 +6,8 @@ use tepui_model::authorization::Action;
 use tepui_proto::json::{Writer, from_message};
 use tepui_view::encode::{About, agent, collect};
 
-use super::Endpoints;
 use super::read::{self, Seen};
+use super::{Endpoints, pending};
 
 pub(crate) async fn state(endpoints: &Endpoints, request: &Request) -> Result<Response, Response> {
     let subject = request.subject.as_ref();
@@ -74,8 +74,8 @@ pub(crate) async fn statistics(
     Ok(answer(request, body))
 }
 
-pub(crate) async fn debug(_: &Endpoints, request: &Request) -> Result<Response, Response> {
-    Ok(answer(request, br#"{"pending":[]}"#.to_vec()))
+pub(crate) async fn debug(endpoints: &Endpoints, request: &Request) -> Result<Response, Response> {
+    Ok(answer(request, pending::body(&(endpoints.modules)())))
 }
 
 pub(crate) async fn modules(

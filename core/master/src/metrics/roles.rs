@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use tepui_http::shared::Sample;
+use tepui_model::allocation::Quota;
 use tepui_model::id::Role;
 use tepui_model::resources::Quantities;
 use tepui_state_master::Counted;
@@ -41,9 +42,35 @@ pub(super) fn register(view: &View, counted: &Counted, samples: &mut Vec<Sample>
             merge(&mut held.allocated, &offered.quantities());
         }
     }
+    for (role, quota) in &view.globals.quotas {
+        of_quota(role, quota, samples);
+    }
     for (role, held) in &roles {
         of_role(role, held, &total, counted, samples);
     }
+}
+
+/// What a role is promised, and where it ends.
+fn of_quota(role: &Role, quota: &Quota, samples: &mut Vec<Sample>) {
+    let guarantees = quota.guarantees.iter();
+    let guarantees = guarantees.map(|(name, amount)| ("guarantee", name, amount));
+    let limits = quota
+        .limits
+        .iter()
+        .map(|(name, amount)| ("limit", name, *amount));
+    for (what, name, amount) in guarantees.chain(limits) {
+        of_resource(role, name.as_str(), what, amount.to_f64(), samples);
+    }
+}
+
+fn of_resource(role: &Role, resource: &str, what: &str, amount: f64, samples: &mut Vec<Sample>) {
+    let full = format!("allocator/mesos/quota/roles/{role}/resources/{resource}/{what}");
+    let labels = vec![
+        ("role", role.to_string()),
+        ("resource", resource.to_owned()),
+    ];
+    let family = format!("allocator/mesos/quota/{what}");
+    samples.push(Sample::gauge(full, amount).of(family, labels));
 }
 
 fn merge(sums: &mut Quantities, more: &Quantities) {
@@ -76,12 +103,7 @@ fn of_role(
 ) {
     let label = || vec![("role", role.to_string())];
     for (name, amount) in held.consumed.iter() {
-        let resource = name.as_str();
-        let full = format!("allocator/mesos/quota/roles/{role}/resources/{resource}/consumed");
-        let mut labels = label();
-        labels.push(("resource", resource.to_owned()));
-        let family = "allocator/mesos/quota/consumed";
-        samples.push(Sample::gauge(full, amount.to_f64()).of(family, labels));
+        of_resource(role, name.as_str(), "consumed", amount.to_f64(), samples);
     }
     if role.as_str().is_empty() {
         return;
