@@ -103,10 +103,27 @@ fn kernel_isolators() {
         ..ContainerConfig::default()
     };
     let own = format!("tepui-conformance-{}", std::process::id());
+    let profiles = tempfile::tempdir().unwrap();
+    let profile = r#"{ "defaultAction": "SCMP_ACT_ALLOW" }"#;
+    std::fs::write(profiles.path().join("p"), profile).unwrap();
     for (name, settings) in [
         ("cgroups/cpu", json!({"cgroups_root": own})),
         ("cgroups/mem", json!({"cgroups_root": own})),
+        ("cgroups/all", json!({"cgroups_root": own})),
+        ("namespaces/ipc", json!({})),
         ("namespaces/pid", json!({})),
+        ("posix/cpu", json!({})),
+        ("posix/mem", json!({})),
+        ("posix/rlimits", json!({})),
+        (
+            "linux/capabilities",
+            json!({"bounding_capabilities": {"capabilities": ["KILL"]}}),
+        ),
+        ("linux/nnp", json!({})),
+        (
+            "linux/seccomp",
+            json!({"seccomp_config_dir": profiles.path(), "seccomp_profile_name": "p"}),
+        ),
     ] {
         both("tepui_isolators", name, settings, |subject| {
             isolator(subject, &config).unwrap()

@@ -1,0 +1,156 @@
+//! Containers on a machine that has cgroups v2 only, as root: `tools/e2e/cgroup2-vm.sh` runs these in one.
+
+mod common;
+
+use std::{collections::BTreeSet, path::PathBuf};
+
+use common::{containerizer, kernel, read, shell, wait_for};
+use serde_json::json;
+use tepui_containerizer::{Limit, leaks};
+use tepui_model::resources::{Resources, Scalar};
+use tepui_proto::v1::task_status::Reason;
+
+const MOUNT: &str = "/sys/fs/cgroup";
+
+fn is_unified() -> bool {
+    let controllers = std::fs::read_to_string(format!("{MOUNT}/cgroup.controllers"));
+    let there = nix::unistd::geteuid().is_root()
+        && controllers.is_ok_and(|all| all.contains("cpu") && all.contains("memory"));
+    if !there {
+        eprintln!("not run: needs root and a machine with cgroups v2 only");
+    }
+    there
+}
+
+struct Root(String);
+
+impl Root {
+    fn cgroup(&self, id: &str) -> PathBuf {
+        PathBuf::from(MOUNT).join(&self.0).join(id)
+    }
+
+    fn file(&self, id: &str, file: &str) -> String {
+        let path = self.cgroup(id).join(file);
+        let text = std::fs::read_to_string(&path);
+        text.unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+            .trim()
+            .to_owned()
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(self.cgroup(""));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_are_those_of_mesos_and_follow_updates() {
+    if !is_unified() {
+        return;
+    }
+    let root = Root(format!("tepui-test-v2-{}", std::process::id()));
+    let at = tempfile::tempdir().unwrap();
+    let settings = json!({ "cgroups": {
+        "cgroups_root": root.0, "cgroups_enable_cfs": true, "cgroups_cpu_enable_pids_and_tids_count": true,
+    }});
+    let isolators = kernel::load(&["namespaces/pid", "cgroups/all"], settings).unwrap();
+    let containerizer = containerizer(at.path(), isolators);
+    containerizer.recover(BTreeSet::new()).await.unwrap();
+    let mut config = shell(at.path(), "c", "echo up; sleep 1000");
+    config.resources = Resources::cpus_mem(0.2, 48.0);
+    let launched = containerizer.launch(config.clone()).await.unwrap();
+    wait_for("the command", || read(&config, "stdout") == "up\n").await;
+    let file = |name: &str| root.file("c", name);
+    assert_eq!(file("cpu.weight"), "20");
+    assert_eq!(file("cpu.max"), "20000 100000");
+    assert_eq!(file("memory.low"), (48 << 20).to_string());
+    assert_eq!(file("memory.max"), (48 << 20).to_string());
+    let processes = file("leaf/cgroup.procs");
+    assert!(
+        processes.lines().any(|pid| pid == launched.pid.to_string()),
+        "{processes}"
+    );
+    assert_eq!(file("cgroup.procs"), "");
+
+    let limits = [
+        ("mem".to_owned(), Limit::Infinite),
+        ("cpus".to_owned(), Limit::Amount(Scalar(500))),
+    ];
+    let resources = Resources::cpus_mem(0.1, 64.0);
+    containerizer
+        .update(&config.id, resources, limits.into())
+        .await
+        .unwrap();
+    assert_eq!(file("cpu.weight"), "10");
+    assert_eq!(file("cpu.max"), "50000 100000");
+    assert_eq!(file("memory.low"), (64 << 20).to_string());
+    assert_eq!(file("memory.max"), "max");
+    let resources = Resources::cpus_mem(0.1, 32.0);
+    containerizer
+        .update(&config.id, resources, Default::default())
+        .await
+        .unwrap();
+    assert_eq!(file("memory.max"), "max", "a hard limit is never lowered");
+
+    let usage = containerizer.usage(&config.id).await.unwrap();
+    assert!(usage.cpus_user_time_secs.is_some() && usage.cpus_nr_periods.is_some());
+    assert!(usage.mem_total_bytes.unwrap() > 0 && usage.mem_rss_bytes.unwrap() > 0);
+    // The first process and the shell, and what it runs where that is a process of its own.
+    assert!(usage.processes >= Some(2) && usage.threads >= usage.processes);
+    containerizer.destroy(&config.id).await.unwrap();
+    assert_eq!(
+        leaks::find(at.path(), Some(&root.0), &[]),
+        Vec::<String>::new()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_uses_too_much_memory_is_killed_and_the_others_go_on() {
+    if !is_unified() {
+        return;
+    }
+    let root = Root(format!("tepui-test-v2-hog-{}", std::process::id()));
+    let at = tempfile::tempdir().unwrap();
+    let settings = json!({ "cgroups": { "cgroups_root": root.0 } });
+    let isolators = kernel::load(&["cgroups/mem", "cgroups/cpu"], settings).unwrap();
+    let containerizer = containerizer(at.path(), isolators);
+    containerizer.recover(BTreeSet::new()).await.unwrap();
+    let sibling = shell(at.path(), "sibling", "sleep 1000");
+    containerizer.launch(sibling.clone()).await.unwrap();
+    // Alone; and so that the command survives it.
+    let hog = "dd if=/dev/zero of=/dev/null bs=200M count=1";
+    for (number, command) in [format!("exec {hog}"), format!("while :; do {hog}; done")]
+        .iter()
+        .enumerate()
+    {
+        let config = shell(at.path(), &format!("hog{number}"), command);
+        containerizer.launch(config.clone()).await.unwrap();
+        let termination = containerizer.wait(&config.id).await.unwrap();
+        let limitation = termination.limitation.expect(command);
+        assert_eq!(
+            limitation.reason,
+            i32::from(Reason::ContainerLimitationMemory)
+        );
+        let message = limitation.message;
+        assert!(
+            message.starts_with("Memory limit exceeded: Requested: 32MB Maximum Used: "),
+            "{message}"
+        );
+        assert!(message.contains("anon "), "{message}");
+        assert!(!root.cgroup(&config.id.to_string()).exists());
+    }
+    assert!(
+        containerizer
+            .status(&sibling.id)
+            .await
+            .unwrap()
+            .executor_pid
+            .is_some()
+    );
+    containerizer.destroy(&sibling.id).await.unwrap();
+    assert_eq!(
+        leaks::find(at.path(), Some(&root.0), &[]),
+        Vec::<String>::new()
+    );
+}
