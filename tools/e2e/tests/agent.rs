@@ -87,6 +87,14 @@ fn cgroup(pid: u32, controller: &str) -> PathBuf {
         .join(path.trim_start_matches('/'))
 }
 
+/// A file of a process's cgroup.
+fn limit_file(pid: u32, controller: &str, file: &str) -> String {
+    let path = cgroup(pid, controller).join(file);
+    let text = fs::read_to_string(&path);
+    let text = text.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    text.trim().to_owned()
+}
+
 #[test]
 fn tasks_of_a_checkpointing_framework_survive_the_agent() {
     let bench = Bench::new();
@@ -173,8 +181,31 @@ fn limits_stand_in_the_cgroup_while_the_task_runs() {
         (96 << 20).to_string()
     );
     assert_eq!(read("cpu", "cpu.shares"), "614");
+    // A task may have more than what is set aside; its executor's own part comes on top.
+    let mut info = bench.waiting("bursts");
+    info.resources = task("", "", 0.5, 64.0).resources;
+    let limit = |value| v1::value::Scalar { value };
+    info.limits = [
+        ("cpus".to_owned(), limit(1.0)),
+        ("mem".to_owned(), limit(128.0)),
+    ]
+    .into();
+    scheduler.launch(vec![info]);
+    let pid = executor_pid(&scheduler.wait_state("bursts", TaskState::TaskRunning));
+    let read = |controller: &str, file: &str| limit_file(pid, controller, file);
+    assert_eq!(
+        read("memory", "memory.limit_in_bytes"),
+        (160 << 20).to_string()
+    );
+    assert_eq!(
+        read("memory", "memory.soft_limit_in_bytes"),
+        (96 << 20).to_string()
+    );
+    assert_eq!(read("cpu", "cpu.cfs_quota_us"), "110000");
+    assert_eq!(read("cpu", "cpu.shares"), "614");
     fs::write(bench.flag(), "").expect("the scratch folder");
     scheduler.wait_state("limited", TaskState::TaskFinished);
+    scheduler.wait_state("bursts", TaskState::TaskFinished);
     let group = cgroup(std::process::id(), "memory");
     assert!(group.exists(), "own group is untouched");
     agent.stop(Signal::SIGUSR1);
@@ -331,13 +362,17 @@ fn a_kill_ends_the_task_within_its_grace() {
     let bench = Bench::new();
     let agent = bench.agent(&[]);
     let mut scheduler = bench.scheduler(true);
-    let stubborn = task(
-        "stubborn",
-        "trap '' TERM; while :; do sleep 0.05; done",
-        0.1,
-        32.0,
+    let ready = bench.scratch.path().join("ready");
+    let command = format!(
+        "trap '' TERM; echo > {}; while :; do sleep 0.05; done",
+        ready.display()
     );
+    let stubborn = task("stubborn", &command, 0.1, 32.0);
     scheduler.launch(vec![bench.waiting("polite"), stubborn]);
+    // It runs before it is stubborn.
+    wait_for("the stubborn task", || {
+        ready.exists().then_some(()).ok_or("not ready")
+    });
     for id in ["polite", "stubborn"] {
         scheduler.wait_state(id, TaskState::TaskRunning);
         scheduler.kill(id);

@@ -255,11 +255,7 @@ impl AgentState {
             kind: executor.kind,
             user: user(&framework.info, task.command.as_ref()),
             resources: executor.resources().cloned().map(Wire).collect(),
-            limits: task
-                .limits
-                .iter()
-                .map(|(name, limit)| (name.clone(), limit.value))
-                .collect(),
+            limits: executor.limits(),
             task: Some(Wire(task)),
             checkpoint: executor.checkpoint,
         })));
