@@ -4,11 +4,12 @@
 //! subscribe again, also with another agent process than the one that launched it; what it was not
 //! told meanwhile waits for it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tepui_model::id::{ContainerId, ExecutorId, FrameworkId, TaskId, Uuid};
-use tepui_model::time::Now;
+use tepui_model::time::{self, Mono, Now};
 use tepui_proto::Wire;
 use tepui_proto::link::link_frame::Body;
 use tepui_proto::link::{ExecutorMessage, FrameworkMessage};
@@ -16,8 +17,8 @@ use tepui_proto::v1::executor::{Call, Event, call, event};
 use tepui_proto::v1::task_status::{Reason, Source};
 use tepui_proto::v1::{self, TaskState, TaskStatus};
 
-use crate::rows::{Executor, ExecutorState, Task, Verdict};
-use crate::state::AgentState;
+use crate::rows::{Executor, ExecutorState, Task, Verdict, is_terminal};
+use crate::state::{AgentSettings, AgentState};
 use crate::updates::container_id;
 use crate::{Effect, ExecutorKind};
 
@@ -202,17 +203,15 @@ impl AgentState {
         else {
             return;
         };
-        let of = row.task(&task);
-        let (unknown, again) = (
-            of.is_none(),
-            Uuid::from_slice(&uuid)
-                .is_some_and(|uuid| of.is_some_and(|t| t.updates.contains(&uuid))),
-        );
-        if unknown {
+        let again = row.task(&task).map(|row| {
+            let uuid = Uuid::from_slice(&uuid);
+            uuid.is_some_and(|uuid| row.updates.contains(&uuid))
+        });
+        match again {
             // It has ended and is forgotten, or never was: nobody waits for more of it.
-            self.counts.invalid_updates += 1;
-        } else if !again {
-            self.update(container, status, now, effects);
+            None => self.counts.invalid_updates += 1,
+            Some(true) => {}
+            Some(false) => self.update(container, status, now, effects),
         }
         let framework = self.framework_of(container);
         let Some(executor) = framework.and_then(|f| f.executor_mut(container)) else {
@@ -270,7 +269,7 @@ impl AgentState {
             let tasks = &executor.tasks;
             executor.kills.retain(|(task, _)| {
                 let row = tasks.iter().find(|t| *task == *t.info.task_id.value);
-                row.is_some_and(|row| !crate::is_terminal(row.state()))
+                row.is_some_and(|row| !is_terminal(row.state()))
             });
         }
     }
@@ -335,15 +334,15 @@ impl AgentState {
     pub(crate) fn executors_due(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let settings = &self.settings;
         for executor in self.frameworks.iter_mut().flat_map(|f| &mut f.executors) {
-            let due = |at: Option<tepui_model::time::Mono>| at.is_some_and(|at| at <= now.mono);
+            let due = |at: Option<Mono>| at.is_some_and(|at| at <= now.mono);
             if due(executor.heartbeat_at) {
-                let executor = std::sync::Arc::make_mut(executor);
+                let executor = Arc::make_mut(executor);
                 executor.heartbeat_at = Some(now.mono + HEARTBEAT);
                 to_executor(executor, event::Type::Heartbeat, effects, |_| {});
             }
             let silent = due(executor.register_by);
             if silent || due(executor.shutdown_at) {
-                let executor = std::sync::Arc::make_mut(executor);
+                let executor = Arc::make_mut(executor);
                 executor.shutdown_at = None;
                 executor.register_by = None;
                 if silent {
@@ -383,7 +382,7 @@ impl AgentState {
 }
 
 /// What the tasks of an executor that has not subscribed in time are told.
-fn unregistered(settings: &crate::AgentSettings, recovered: bool) -> Verdict {
+fn unregistered(settings: &AgentSettings, recovered: bool) -> Verdict {
     let (reason, what, timeout) = if recovered {
         let timeout = settings.reregistration_timeout;
         (Reason::ExecutorReregistrationTimeout, "reregister", timeout)
@@ -391,7 +390,7 @@ fn unregistered(settings: &crate::AgentSettings, recovered: bool) -> Verdict {
         let timeout = settings.registration_timeout;
         (Reason::ExecutorRegistrationTimeout, "register", timeout)
     };
-    let timeout = tepui_model::time::text(timeout);
+    let timeout = time::text(timeout);
     Verdict {
         reason: reason.into(),
         message: format!("Executor did not {what} within {timeout}"),

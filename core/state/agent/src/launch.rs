@@ -180,17 +180,18 @@ impl AgentState {
         group: bool,
         effects: &mut Vec<Effect>,
     ) {
-        let container = ContainerId::new(self.rng.uuid().to_string());
+        let name = ExecutorId::from(&*info.executor_id.value);
+        let running = self.framework(id).and_then(|f| f.custom(&name));
+        let running = running.map(|executor| executor.container.clone());
+        let first = running.is_none();
+        let container = running.unwrap_or_else(|| ContainerId::new(self.rng.uuid().to_string()));
         let framework = self.framework_mut(id).expect("the caller has it");
         let (owner, checkpoint) = (framework.info.clone(), framework.checkpoint());
-        let name = ExecutorId::from(&*info.executor_id.value);
-        let running = framework.custom(&name).map(|e| e.container.clone());
-        let first = running.is_none();
-        let container = running.unwrap_or_else(|| {
-            let executor = Executor::new(container.clone(), info, ExecutorKind::Custom, checkpoint);
+        if first {
+            let kind = ExecutorKind::Custom;
+            let executor = Executor::new(container.clone(), info, kind, checkpoint);
             framework.executors.push(Arc::new(executor));
-            container
-        });
+        }
         let executor = framework.executor_mut(&container).expect("it is there");
         if first {
             let launch = RecordBody::Launch {

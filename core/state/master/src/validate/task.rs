@@ -13,7 +13,7 @@ use super::{Checked, checks, executor};
 /// All that can be wrong with a task without the state, in Mesos' order. `agent` is the agent of
 /// the offer.
 pub fn task(task: &TaskInfo, agent: &str) -> Checked {
-    alone_or_not(task, agent)?;
+    of_any(task, agent)?;
     if task.command.is_some() == task.executor.is_some() {
         return Err(
             "Task should have at least one (but not both) of CommandInfo or ExecutorInfo present"
@@ -25,7 +25,7 @@ pub fn task(task: &TaskInfo, agent: &str) -> Checked {
 
 /// The same for a task of a group, whose executor is the group's.
 pub fn group_task(task: &TaskInfo, agent: &str) -> Checked {
-    alone_or_not(task, agent)?;
+    of_any(task, agent)?;
     if task.executor.is_some() {
         return Err("'TaskInfo.executor' must not be set".into());
     }
@@ -41,7 +41,8 @@ pub fn group_task(task: &TaskInfo, agent: &str) -> Checked {
     Ok(())
 }
 
-fn alone_or_not(task: &TaskInfo, agent: &str) -> Checked {
+/// What is wrong with a task whoever executes it.
+fn of_any(task: &TaskInfo, agent: &str) -> Checked {
     id::validate(&task.task_id.value).map_err(|error| error.to_string())?;
     if task.agent_id.value != agent {
         return Err(format!(
