@@ -32,7 +32,7 @@ pub(crate) async fn subscribe(
     subject: Option<Subject>,
     media: Media,
 ) -> Result<Response, Refusal> {
-    let OperatorStream { view, events } = api.owner.operator_stream().await?;
+    let OperatorStream { view, events, open } = api.owner.operator_stream().await?;
     let see = visibility::of(&*api.authorizer, subject.as_ref(), &view).await;
     let known_classes = view.classes.list.len();
     let seen = see.clone();
@@ -56,6 +56,7 @@ pub(crate) async fn subscribe(
             tracing::warn!("an operator does not read its events; it is cut off");
             cut_off.increment();
         }
+        drop(open);
     });
     Ok(Response::stream(media.content_type(), body))
 }

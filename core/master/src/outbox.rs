@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Instant;
 
 use bytes::Bytes;
-use tepui_http::shared::{Counter, Gauge, Metrics};
+use tepui_http::shared::{Counter, Metrics, Sample};
 use tepui_http::{Media, StreamError, StreamSender, stream};
 use tepui_link::SessionSender;
 use tepui_model::authorization::ClassKey;
@@ -95,7 +95,8 @@ pub(crate) struct Outbox {
     /// Operators that ever subscribed.
     watchers: u64,
     cut_off: Counter,
-    subscribers: Gauge,
+    /// One more than there are open streams of operators, and one for the metric.
+    open: Arc<()>,
 }
 
 struct Stream {
@@ -158,7 +159,7 @@ impl Outbox {
             operators: Vec::new(),
             watchers: 0,
             cut_off: metrics.counter(CUT_OFF),
-            subscribers: metrics.gauge("master/operator_event_stream_subscribers"),
+            open: count_operators(metrics),
         }
     }
 
@@ -323,9 +324,9 @@ impl Outbox {
             self.operators.remove(0);
         }
         let (sender, events) = mpsc::channel(OPERATOR_QUEUE);
-        if waiter.send(OperatorStream { view, events }).is_ok() {
+        let open = Arc::clone(&self.open);
+        if waiter.send(OperatorStream { view, events, open }).is_ok() {
             self.operators.push(sender);
-            self.subscribers.set(self.operators.len() as f64);
         }
     }
 
@@ -346,6 +347,17 @@ impl Outbox {
                     false
                 }
             });
-        self.subscribers.set(self.operators.len() as f64);
     }
+}
+
+/// What each open stream holds a part of; the parts are counted when metrics are read.
+fn count_operators(metrics: &Metrics) -> Arc<()> {
+    let open = Arc::new(());
+    let counted = Arc::clone(&open);
+    metrics.source(move || {
+        let streams = Arc::strong_count(&counted).saturating_sub(2);
+        let name = "master/operator_event_stream_subscribers";
+        async move { vec![Sample::gauge(name, streams as f64)] }
+    });
+    open
 }

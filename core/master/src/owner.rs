@@ -52,6 +52,8 @@ pub(crate) enum Subscribed {
 pub(crate) struct OperatorStream {
     pub(crate) view: Arc<View>,
     pub(crate) events: mpsc::Receiver<Arc<crate::outbox::OperatorEvent>>,
+    /// Held while the stream is open: how many there are is a metric.
+    pub(crate) open: Arc<()>,
 }
 
 /// Who waits for an answer.

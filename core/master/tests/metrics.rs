@@ -180,3 +180,25 @@ async fn metrics_of_frameworks_can_be_left_out() {
             .all(|name| !name.starts_with("master/frameworks/"))
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_of_operators_are_counted_while_they_are_open() {
+    let site = site().await;
+    let open = async || {
+        site.json("/metrics/snapshot").await["master/operator_event_stream_subscribers"].clone()
+    };
+    assert_eq!(open().await, 0.0);
+    let subscribe = r#"{"type":"SUBSCRIBE"}"#;
+    let stream = site
+        .client
+        .stream("/api/v1", Media::Json, &[], subscribe)
+        .await
+        .expect("a stream");
+    assert_eq!(open().await, 1.0);
+    drop(stream);
+    // Nothing happens in the cluster, and it is noticed all the same.
+    until("the stream is gone", async || {
+        (open().await == 0.0).then_some(())
+    })
+    .await;
+}
