@@ -10,6 +10,16 @@ use tepui_e2e::replay::{Outcome, Play, listed_differences, recordings, session, 
 fn frameworks_that_launch_nothing() {
     let scratch = Scratch::new();
     let mut cluster = Recorded::start(scratch.path(), &AGENTS[1..]);
+    // A step that was not recorded: its effect is in the offer to the role *.
+    let quota = serde_json::json!({
+        "role": "*",
+        "guarantees": { "cpus": { "value": 1 } },
+        "limits": { "cpus": { "value": 1 } },
+    });
+    cluster.master.call(&serde_json::json!({
+        "type": "UPDATE_QUOTA",
+        "update_quota": { "quota_configs": [quota] },
+    }));
     let mut sessions = session::load(&recordings(), "scheduler-subscribe").expect("recordings");
     let scheduler = session::load(&recordings(), "scheduler").expect("recordings");
     sessions.extend(scheduler.into_iter().filter(|session| {
