@@ -55,12 +55,13 @@ fn acls_of_an_agent_hide_what_runs_on_it() {
             {"principals": {"type": "ANY"}, "paths": {"values": ["/metrics/snapshot"]}},
             {"principals": {"type": "ANY"}, "paths": {"type": "NONE"}},
         ],
+        "set_log_level": none("level"),
         "view_flags": none("flags"),
         "view_tasks": none("users"),
         "access_sandboxes": none("users"),
     });
     let acls = format!("--acls={acls}");
-    let mut seen = Vec::new();
+    let (mut seen, mut levels) = (Vec::new(), Vec::new());
     for (name, flags) in [("open", &[][..]), ("closed", &[acls.as_str()][..])] {
         let flags = [&["--resources=cpus:1;mem:256;disk:256;ports:[]"], flags].concat();
         let agent = Daemon::agent(scratch.path(), name, master.address, &flags);
@@ -85,8 +86,12 @@ fn acls_of_an_agent_hide_what_runs_on_it() {
             agent.get_text("/flags").starts_with('{'),
             agent.get("/metrics/snapshot")["slave/tasks_running"] == 1.0,
         ]);
+        let level = serde_json::json!({"level": 1, "duration": {"nanoseconds": 1_000_000}});
+        let call = serde_json::json!({"type": "SET_LOGGING_LEVEL", "set_logging_level": level});
+        levels.push(agent.status_of(&call));
         scheduler.call(Type::Teardown, Call::default());
     }
+    assert_eq!(levels, [200, 403]);
     assert_eq!(seen[0], [true; 7]);
     assert_eq!(seen[1], [false, false, false, false, false, false, true]);
 }
