@@ -294,6 +294,28 @@ fn what_waits_for_a_stream_is_told_once_and_heartbeats_follow() {
 }
 
 #[test]
+fn an_update_that_comes_again_is_acknowledged_and_not_told() {
+    let mut world = World::new();
+    world.run(vec![task("a")], false, false);
+    world.launched();
+    world.subscribe(Vec::new());
+    world.update("a", TaskState::TaskRunning, 1);
+    assert_eq!(world.said().0.len(), 1);
+    world.update("a", TaskState::TaskRunning, 1);
+    assert_eq!(world.said().0, []);
+    world.update("a", TaskState::TaskRunning, 1);
+    assert_eq!(world.kinds(), [event::Type::Acknowledged]);
+    // With its end its task is forgotten; what comes late is taken all the same.
+    world.update("a", TaskState::TaskFinished, 2);
+    assert_eq!(world.said().0.len(), 1);
+    world.update("a", TaskState::TaskFinished, 2);
+    assert_eq!(world.said().0, []);
+    world.update("a", TaskState::TaskFinished, 2);
+    assert_eq!(world.kinds(), [event::Type::Acknowledged]);
+    assert_eq!(world.state.counts().invalid_updates, 2);
+}
+
+#[test]
 fn a_group_that_waits_is_killed_as_one() {
     let mut world = World::new();
     world.run(vec![task("g1"), task("g2")], true, false);
