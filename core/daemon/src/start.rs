@@ -118,6 +118,17 @@ impl LogLevel {
     }
 }
 
+/// Plants the bug that a test asks for; what is shipped has none of this.
+#[cfg(debug_assertions)]
+fn plant_bug() {
+    use tepui_proto::json::{Bug, plant};
+    match std::env::var("TEPUI_PLANTED_BUG").as_deref() {
+        Ok("encoder") => plant(Bug::Encoder),
+        Ok("decoder") => plant(Bug::Decoder),
+        _ => {}
+    }
+}
+
 /// Runs a daemon from its command line to its end; the answer is the process's exit code.
 pub fn main<S, F: Future<Output = anyhow::Result<()>>>(
     daemon: Daemon,
@@ -125,6 +136,8 @@ pub fn main<S, F: Future<Output = anyhow::Result<()>>>(
     common: impl FnOnce(&S) -> &CommonSettings,
     run: impl FnOnce(S, LogLevel) -> F,
 ) -> ExitCode {
+    #[cfg(debug_assertions)]
+    plant_bug();
     let program = daemon.program();
     let read = match flags::read(daemon, std::env::args().skip(1), std::env::vars()) {
         Ok(flags::Read::Help) => {

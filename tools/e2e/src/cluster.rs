@@ -158,17 +158,23 @@ impl Daemon {
 
     /// A master in `dir`.
     pub fn master(dir: &Path, flags: &[&str]) -> Self {
+        Self::run("master", Self::master_command(dir, flags), dir)
+    }
+
+    /// What starts a master in `dir`.
+    pub fn master_command(dir: &Path, flags: &[&str]) -> Command {
         let mut command = Command::new(bin("tepui-master"));
         command.args(["--ip=127.0.0.1", "--hostname=localhost", "--port=0"]);
         command
             .arg(format!("--work_dir={}", dir.join("master").display()))
             .args(flags);
-        Self::start(
-            "master",
-            command,
-            dir.join("master.log"),
-            "listening on http://",
-        )
+        command
+    }
+
+    /// Runs a master or agent whose log is in `dir`.
+    pub fn run(name: &str, command: Command, dir: &Path) -> Self {
+        let log = dir.join(format!("{name}.log"));
+        Self::start(name, command, log, "listening on http://")
     }
 
     /// An agent of that master; `name` tells agents in one folder apart.
@@ -178,6 +184,18 @@ impl Daemon {
 
     /// An agent on a port: one that comes back has to keep its own.
     pub fn agent_at(port: u16, dir: &Path, name: &str, master: SocketAddr, flags: &[&str]) -> Self {
+        let command = Self::agent_command(port, dir, name, master, flags);
+        Self::run(name, command, dir)
+    }
+
+    /// What starts an agent; port 0 is a free one.
+    pub fn agent_command(
+        port: u16,
+        dir: &Path,
+        name: &str,
+        master: SocketAddr,
+        flags: &[&str],
+    ) -> Command {
         let mut command = Command::new(bin("tepui-agent"));
         command
             .args(["--ip=127.0.0.1", "--hostname=localhost"])
@@ -190,8 +208,7 @@ impl Daemon {
                 dir.join(format!("{name}.run")).display()
             ))
             .args(flags);
-        let log = dir.join(format!("{name}.log"));
-        Self::start(name, command, log, "listening on http://")
+        command
     }
 
     /// `tepui local` with these arguments, ready to take tasks.

@@ -97,6 +97,42 @@ fn answers_are_those_of_mesos() {
     verdict(&outcome, &listed).unwrap_or_else(|report| panic!("\n{report}"));
 }
 
+/// What a replay of the groups that need nothing running finds wrong with a master.
+fn found_wrong(bug: Option<&str>) -> Result<(), String> {
+    let scratch = Scratch::new();
+    let cluster = Recorded::start_with(scratch.path(), &AGENTS, bug);
+    let all = load(&recordings()).expect("recordings");
+    let groups = ["operator-master-idle/", "http-idle/"];
+    let mut asked = of_groups(&all, &groups);
+    let is_refused = |exchange: &&Exchange| exchange.name.ends_with("-type-number.json");
+    asked.extend(all.iter().filter(is_refused).cloned());
+    verdict(
+        &replay(&asked, &cluster.target),
+        &listed_differences(&groups),
+    )
+}
+
+#[test]
+fn a_planted_bug_is_found() {
+    found_wrong(None).expect("no bug, nothing found");
+    let encoder = found_wrong(Some("encoder")).expect_err("doubles are written wrong");
+    assert!(
+        encoder.contains("operator-master-idle/get-agents.json: body differs"),
+        "{encoder}"
+    );
+    assert!(
+        encoder.contains("http-idle/get-master-state.json: body differs"),
+        "{encoder}"
+    );
+    let decoder = found_wrong(Some("decoder")).expect_err("a wrong body is taken");
+    assert!(
+        decoder.contains("errors/agent-type-number.json: "),
+        "{decoder}"
+    );
+    let found = decoder.lines().filter(|line| line.contains(".json: "));
+    assert_eq!(found.count(), 2, "{decoder}");
+}
+
 /// A framework of the role that the recorded calls name.
 fn subscription() -> Request {
     let call = json!({

@@ -7,11 +7,14 @@ use tepui_e2e::replay::recorded::{AGENTS, Recorded};
 use tepui_e2e::replay::{listed_differences, load, recordings, run, session, verdict};
 
 /// The groups of the run; the others are replayed on clusters of their own.
-const GROUPS: [&str; 8] = [
+const GROUPS: [&str; 11] = [
     "http-busy/",
     "operator-master-busy/",
     "operator-agent-busy/",
     "operator-agent/",
+    "operator-master/",
+    "http-legacy/",
+    "http-done/",
     "commands/",
     "scheduler/session-commands",
     "scheduler/session-life",

@@ -2,6 +2,7 @@
 
 mod build;
 mod compat;
+mod conformance;
 mod demo;
 mod fuzz;
 mod layers;
@@ -39,7 +40,7 @@ enum Task {
     Layers,
     /// Check the licences and duplicate versions of all dependencies
     Licenses,
-    /// Check docs/COMPATIBILITY.md, or write it anew from docs/compatibility.tsv
+    /// Check docs/COMPATIBILITY.md and docs/CONFORMANCE.md, or write them anew from their lists
     Compat {
         /// Write the page instead of comparing it
         #[arg(long)]
@@ -55,7 +56,7 @@ fn main() -> ExitCode {
         Task::Fuzz(args) => fuzz::fuzz(&args),
         Task::Layers => layers::check(),
         Task::Licenses => licenses::check(),
-        Task::Compat { write } => compat::run(write),
+        Task::Compat { write } => compat::run(write).and_then(|()| conformance::run(write)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

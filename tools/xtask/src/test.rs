@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use crate::{build, cargo, compat, fuzz, layers, licenses, root, run, target_dir};
+use crate::{build, cargo, compat, conformance, fuzz, layers, licenses, root, run, target_dir};
 
 /// What `cargo xtask test` takes.
 #[derive(clap::Args)]
@@ -48,6 +48,7 @@ pub(crate) fn test(args: &Args) -> Result<()> {
         step("layers", layers::check)?;
         step("licenses", licenses::check)?;
         step("compatibility table", || compat::run(false))?;
+        step("list of differences", || conformance::run(false))?;
     }
     step("build", || build::dev().map(drop))?;
     step("tests", || tests(&args.filter))?;

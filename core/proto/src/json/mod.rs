@@ -19,12 +19,14 @@ mod base64;
 mod encode;
 mod number;
 mod parse;
+mod plant;
 mod powers;
 mod read;
 mod writer;
 
 pub use encode::from_wire;
 pub use parse::{Number, Value, parse};
+pub use plant::{Bug, plant};
 pub use read::{to_wire, value_to_message};
 pub use writer::Writer;
 

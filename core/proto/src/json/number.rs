@@ -6,6 +6,7 @@
 
 use smallvec::SmallVec;
 
+use super::plant::{Bug, is_planted};
 use super::powers::POWERS;
 
 /// Appends a double. NaN and infinities have no JSON form; `null` keeps the document readable.
@@ -22,7 +23,9 @@ pub(super) fn write_f64(value: f64, out: &mut Vec<u8>) {
     let magnitude = value.abs();
     if magnitude < EXACT && magnitude.fract() == 0.0 {
         out.extend_from_slice(itoa::Buffer::new().format(magnitude as u64).as_bytes());
-        out.extend_from_slice(b".0");
+        if !is_planted(Bug::Encoder) {
+            out.extend_from_slice(b".0");
+        }
     } else {
         let (digits, exponent) = grisu2(magnitude);
         lay_out(&digits, exponent, out);

@@ -283,7 +283,6 @@ impl MasterState {
         let framework = self.frameworks.get_mut(&key).expect("streams have owners");
         framework.stream = None;
         framework.standing = Standing::Disconnected(now.mono);
-        framework.unregistered = Some(now.wall);
         framework.version += 1;
         let wait = failover(&framework.info);
         self.allocation.tell(Fact::FrameworkActive(key, false));

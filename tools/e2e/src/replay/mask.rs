@@ -71,12 +71,16 @@ impl Figures {
 const UNORDERED: &[&str] = &[
     "agents",
     "completed_executors",
+    "completed_frameworks",
     "completed_tasks",
+    "configs",
     "containers",
     "executors",
     "frameworks",
+    "infos",
     "launched_tasks",
     "offered_resources",
+    "offered_resources_full",
     "offers",
     "slaves",
     "tasks",
@@ -241,6 +245,12 @@ impl<'a> Walker<'a> {
                 };
                 let mut members: Vec<String> = members.into_iter().filter(is_kept).collect();
                 // Of an isolator that shows more, the order is another one too.
+                members.sort();
+                self.push_list('{', &members, '}', &between);
+            }
+            // Maps of protobuf, which have no order.
+            b'{' if matches!(keys.last(), Some(&("guarantees" | "limits"))) => {
+                let (mut members, between) = self.elements(b'}', |walker| walker.member(keys))?;
                 members.sort();
                 self.push_list('{', &members, '}', &between);
             }

@@ -15,6 +15,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use crate::wait_for;
+
 use super::compare::{compare, protobuf_as_json};
 use super::ids::Ids;
 use super::mask::{self, Figures};
@@ -111,9 +113,33 @@ impl<'a> Play<'a> {
     }
 
     /// Ends the session as the client did that left at once: what else would come is not looked at.
+    /// No other framework may be connected.
     pub fn leave(mut self, target: &mut Target) -> Outcome {
         self.until(f64::INFINITY, target);
+        drop(self.stream.take());
+        let call = Request::post_json("/api/v1", r#"{"type":"GET_FRAMEWORKS"}"#.to_owned());
+        wait_for("the master to notice", || {
+            let answer = ask(target.master, &call, false).map_err(|error| error.to_string())?;
+            let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+            let frameworks = body["get_frameworks"]["frameworks"].as_array().into_iter();
+            match frameworks.flatten().find(|one| one["connected"] == true) {
+                Some(framework) => Err(framework["framework_info"]["name"].to_string()),
+                None => Ok(()),
+            }
+        });
         self.outcome()
+    }
+
+    /// Gives back the offers that came and were not recorded: the recorded framework had none in hand.
+    pub fn clear(&mut self, target: &mut Target) {
+        let deadline = Instant::now() + LISTENED;
+        while self.receive(deadline, target) {}
+        let subjects: Vec<String> = self.came.keys().cloned().collect();
+        for subject in subjects.iter().filter(|s| s.starts_with("offers(")) {
+            for piece in self.came.remove(subject).unwrap_or_default() {
+                self.decline(&piece, target);
+            }
+        }
     }
 
     /// Plays the rest, and looks whether there was more than recorded and the stream ended as recorded.

@@ -40,14 +40,24 @@ pub struct Recorded {
 impl Recorded {
     /// Starts the cluster with those of its agents in a folder and waits until they are registered.
     pub fn start(dir: &Path, recorded: &[&str]) -> Self {
-        let master = Daemon::master(dir, &["--registry=in_memory"]);
+        Self::start_with(dir, recorded, None)
+    }
+
+    /// As [`Self::start`], with a bug planted in all daemons: `encoder` or `decoder`.
+    pub fn start_with(dir: &Path, recorded: &[&str], bug: Option<&str>) -> Self {
+        let planted = bug.map(|bug| ("TEPUI_PLANTED_BUG", bug));
+        let mut command = Daemon::master_command(dir, &["--registry=in_memory"]);
+        command.envs(planted);
+        let master = Daemon::run("master", command, dir);
         let mut target = Target::new(master.address, Vec::new());
         target.start = start(master.address, dir);
         let mut agents = Vec::new();
         // One after the other, so that each has the place in lists that it had in the recording.
         for (number, id) in recorded.iter().enumerate() {
             let name = format!("a{}", number + 1);
-            let agent = Daemon::agent(dir, &name, master.address, AGENT);
+            let mut command = Daemon::agent_command(0, dir, &name, master.address, AGENT);
+            command.envs(planted);
+            let agent = Daemon::run(&name, command, dir);
             let current = wait_for("the agent", || registered(&master, agent.address));
             target.ids.note(id, &current);
             target.agents.push(agent.address);

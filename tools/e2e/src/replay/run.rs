@@ -3,6 +3,7 @@
 //! Lines of a script, `#` for comments:
 //! - `play SESSION until SECOND`: plays a session up to a second of its own; `play SESSION` to its end.
 //! - `leave SESSION`: ends a session whose client left at once.
+//! - `clear SESSION`: the framework gives back all offers that the recorded one did not have in hand.
 //! - `amounts SESSION`: what is free there depends on which task ends first, so its offers are
 //!   compared without amounts.
 //! - `without TASK`: lists are compared without this task and its executor, which wait for something
@@ -78,6 +79,7 @@ impl<'a> Run<'a> {
                 let play = self.plays.remove(rest).expect("just looked up");
                 self.outcome.extend(play.leave(target));
             }
+            "clear" => self.play(rest)?.clear(target),
             "without" => target.without.push(rest.to_owned()),
             "ask" => self.ask(rest, target)?,
             "post" => post(rest, target)?,
