@@ -17,8 +17,11 @@ use tepui_proto::recordio::{self, Decoder};
 use tepui_proto::v1::{agent, executor, maintenance, master, quota, scheduler};
 use tepui_proto::{convert, decode, json, v1};
 
-/// What decodes bytes, by name.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+/// What decodes bytes; it fails by a panic.
+pub type Target = fn(&[u8]);
+
+/// All targets by name.
+pub const TARGETS: &[(&str, Target)] = &[
     ("json", json_message),
     ("protobuf", protobuf_message),
     ("wire-to-json", wire_to_json),
@@ -30,7 +33,7 @@ pub const TARGETS: &[(&str, fn(&[u8]))] = &[
 ];
 
 /// The target of this name.
-pub fn target(name: &str) -> Option<fn(&[u8])> {
+pub fn target(name: &str) -> Option<Target> {
     let found = TARGETS.iter().find(|(known, _)| *known == name);
     found.map(|(_, run)| *run)
 }

@@ -4,10 +4,10 @@
 
 use std::sync::OnceLock;
 
-use tepui_fuzz::{TARGETS, target};
+use tepui_fuzz::{TARGETS, Target, target};
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    static TARGET: OnceLock<fn(&[u8])> = OnceLock::new();
+    static TARGET: OnceLock<Target> = OnceLock::new();
     let run = TARGET.get_or_init(|| {
         let name = std::env::var("TEPUI_FUZZ_TARGET").unwrap_or_default();
         target(&name).unwrap_or_else(|| {
