@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use tepui_model::time::text;
-use tepui_proto::v1;
+use tepui_proto::v1::{self, environment::variable};
 use tepui_state_agent::Launch;
 
 use crate::Settings;
@@ -65,7 +65,8 @@ pub(crate) fn environment(
         None => launch.executor.command.as_ref(),
     };
     let own = command.and_then(|command| command.environment.as_ref());
-    for variable in own.iter().flat_map(|environment| &environment.variables) {
+    let own = own.iter().flat_map(|environment| &environment.variables);
+    for variable in own.filter(|variable| variable.r#type() != variable::Type::Secret) {
         set(&variable.name, variable.value().to_owned());
     }
     all

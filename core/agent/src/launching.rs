@@ -10,6 +10,7 @@ use tepui_http::shared::{Files, Guard};
 use tepui_model::authorization::Action;
 use tepui_model::id::{ContainerId, ExecutorId, FrameworkId};
 use tepui_model::{Resources, Scalar};
+use tepui_proto::v1::environment::variable;
 use tepui_proto::{Message as _, Wire, convert, v1};
 use tepui_state_agent::{ContainerEnd, Event, Launch, Limitation};
 
@@ -86,6 +87,7 @@ impl Owner {
         Ok(ContainerConfig {
             id: container.clone(),
             user: launch.user.clone(),
+            secrets: secrets(&command),
             environment: environment(&self.settings, agent.as_str(), launch, &sandbox),
             sandbox,
             command: Command {
@@ -117,6 +119,18 @@ impl Owner {
             }
         });
     }
+}
+
+/// Variables whose values are secrets.
+fn secrets(command: &v1::CommandInfo) -> Vec<(String, v1::Secret)> {
+    let variables = command.environment.iter().flat_map(|own| &own.variables);
+    variables
+        .filter(|variable| variable.r#type() == variable::Type::Secret)
+        .map(|variable| {
+            let secret = variable.secret.clone().unwrap_or_default();
+            (variable.name.clone(), secret)
+        })
+        .collect()
 }
 
 async fn report_end(containers: &dyn Containers, handle: &Handle, container: ContainerId) {

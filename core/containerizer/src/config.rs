@@ -92,6 +92,8 @@ pub struct ContainerConfig {
     pub command: Command,
     /// The whole environment; of two entries with one name the later wins. PATH is added when it is missing.
     pub environment: Vec<(String, String)>,
+    /// Variables of the environment whose values are secrets, which an isolator resolves.
+    pub secrets: Vec<(String, v1::Secret)>,
     /// What is set aside for it.
     pub resources: Resources,
     /// What it may use beyond that.

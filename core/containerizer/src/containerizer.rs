@@ -14,7 +14,13 @@ use std::{
 use prost::Message;
 use tepui_model::{id::ContainerId, resources::Resources};
 use tepui_module_proto::isolator as messages;
-use tepui_proto::{convert, v1};
+use tepui_proto::{
+    convert,
+    v1::{
+        self,
+        environment::{Variable, variable},
+    },
+};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
@@ -133,9 +139,7 @@ impl Containerizer {
         let id = config.id.clone();
         let message = isolator_config(&config);
         let isolators = isolation::select(&self.inner.isolators, &message);
-        if let Some(info) = &config.container
-            && let Some(words) = isolation::unmet(info, &isolators)
-        {
+        if let Some(words) = isolation::unmet(&config, &isolators) {
             return Err(LaunchError::Unmet(words));
         }
         let launch = LaunchRecord {
@@ -446,16 +450,19 @@ fn tell_limitation(inner: &Inner, limitation: messages::Limitation) {
 
 /// A container as isolators see it.
 fn isolator_config(config: &ContainerConfig) -> messages::ContainerConfig {
+    let plain = config.environment.iter().map(|(name, value)| Variable {
+        name: name.clone(),
+        value: Some(value.clone()),
+        ..Default::default()
+    });
+    let secret = config.secrets.iter().map(|(name, secret)| Variable {
+        name: name.clone(),
+        r#type: Some(variable::Type::Secret.into()),
+        secret: Some(secret.clone()),
+        ..Default::default()
+    });
     let environment = v1::Environment {
-        variables: config
-            .environment
-            .iter()
-            .map(|(name, value)| v1::environment::Variable {
-                name: name.clone(),
-                value: Some(value.clone()),
-                ..Default::default()
-            })
-            .collect(),
+        variables: plain.chain(secret).collect(),
     };
     let command = v1::CommandInfo {
         shell: Some(config.command.shell),

@@ -9,7 +9,7 @@ use tepui_module_proto::isolator::{
     CleanupReply, ContainerConfig, IsolateRequest, LaunchPlan, LimitedReply, PrepareRequest,
     RecoverRequest, StatusReply, UpdateRequest, UsageReply,
 };
-use tepui_proto::v1::{ContainerInfo, LinuxInfo, linux_info::IpcMode};
+use tepui_proto::v1::{LinuxInfo, linux_info::IpcMode};
 
 /// What a call of an isolator comes to; an error is text for people.
 pub type Called<'a, T> = BoxFuture<'a, Result<T, String>>;
@@ -218,29 +218,38 @@ pub(crate) fn select(
 }
 
 /// What a container asks for that none of its isolators gives, in words. Mesos starts such containers without it.
-pub(crate) fn unmet(info: &ContainerInfo, isolators: &[Arc<dyn Isolator>]) -> Option<String> {
-    let linux = info.linux_info.as_ref();
+pub(crate) fn unmet(
+    config: &crate::ContainerConfig,
+    isolators: &[Arc<dyn Isolator>],
+) -> Option<String> {
+    let info = config.container.as_ref();
+    let linux = info.and_then(|info| info.linux_info.as_ref());
     let asks = |asks: fn(&LinuxInfo) -> bool| linux.is_some_and(asks);
-    let rlimits = info.rlimit_info.as_ref();
+    let rlimits = info.and_then(|info| info.rlimit_info.as_ref());
     let needs = [
         (
+            !config.secrets.is_empty(),
+            "a secret in the environment",
+            "environment_secret",
+        ),
+        (
             rlimits.is_some_and(|info| !info.rlimits.is_empty()),
-            "rlimit_info",
+            "ContainerInfo.rlimit_info",
             "posix/rlimits",
         ),
         (
             asks(|linux| linux.effective_capabilities.is_some()),
-            "linux_info.effective_capabilities",
+            "ContainerInfo.linux_info.effective_capabilities",
             "linux/capabilities",
         ),
         (
             asks(|linux| linux.bounding_capabilities.is_some()),
-            "linux_info.bounding_capabilities",
+            "ContainerInfo.linux_info.bounding_capabilities",
             "linux/capabilities",
         ),
         (
             asks(asks_in_the_older_form),
-            "linux_info.capability_info",
+            "ContainerInfo.linux_info.capability_info",
             "linux/capabilities",
         ),
         (
@@ -248,17 +257,17 @@ pub(crate) fn unmet(info: &ContainerInfo, isolators: &[Arc<dyn Isolator>]) -> Op
                 let seccomp = linux.seccomp.as_ref();
                 seccomp.is_some_and(|seccomp| seccomp.profile_name.is_some())
             }),
-            "linux_info.seccomp",
+            "ContainerInfo.linux_info.seccomp",
             "linux/seccomp",
         ),
         (
             asks(|linux| linux.ipc_mode() == IpcMode::Private),
-            "linux_info.ipc_mode",
+            "ContainerInfo.linux_info.ipc_mode",
             "namespaces/ipc",
         ),
         (
             asks(|linux| linux.shm_size.is_some()),
-            "linux_info.shm_size",
+            "ContainerInfo.linux_info.shm_size",
             "namespaces/ipc",
         ),
     ];
@@ -267,7 +276,7 @@ pub(crate) fn unmet(info: &ContainerInfo, isolators: &[Arc<dyn Isolator>]) -> Op
         .into_iter()
         .find(|(asked, _, isolator)| *asked && !given(isolator))?;
     Some(format!(
-        "ContainerInfo.{field} needs the isolator '{isolator}', which is not in this agent's --isolation"
+        "{field} needs the isolator '{isolator}', which is not in this agent's --isolation"
     ))
 }
 

@@ -205,6 +205,7 @@ mod tests {
                 ("A".to_owned(), "1".to_owned()),
                 ("A".to_owned(), "2".to_owned()),
             ],
+            secrets: Vec::new(),
             resources: Resources::default(),
             limits: BTreeMap::new(),
             container: None,

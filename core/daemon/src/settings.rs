@@ -424,7 +424,13 @@ fn isolation_of(values: &Values) -> Vec<String> {
         "process" => vec!["posix/cpu".to_owned(), "posix/mem".to_owned()],
         _ => vec![name],
     });
-    names.collect()
+    let mut names: Vec<String> = names.collect();
+    let secrets = "environment_secret".to_owned();
+    if !names.is_empty() && !names.contains(&secrets) {
+        // As in Mesos, where it is always there; an agent that is to have no isolator needs no library of them.
+        names.push(secrets);
+    }
+    names
 }
 
 /// Flags of Mesos that are settings of an isolator, under the same name. Without that isolator they would protect

@@ -10,4 +10,5 @@ tepui_module_sdk::export!(
     isolator: tepui_isolator_privileges::Capabilities,
     isolator: tepui_isolator_privileges::NoNewPrivileges,
     isolator: tepui_isolator_seccomp::Seccomp,
+    isolator: tepui_isolator_secrets::EnvironmentSecrets,
 );

@@ -19,7 +19,7 @@ fn report(scratch: &Scratch, id: &str) -> String {
 }
 
 #[test]
-fn tasks_have_the_limits_capabilities_and_filters_they_ask_for() {
+fn tasks_have_the_limits_capabilities_filters_and_secrets_they_ask_for() {
     let scratch = Scratch::new();
     let master = Daemon::master(scratch.path(), &[]);
     let profiles = scratch.path().join("profiles");
@@ -74,7 +74,35 @@ fn tasks_have_the_limits_capabilities_and_filters_they_ask_for() {
         }),
         ..Default::default()
     });
-    scheduler.launch(vec![confined, greedy]);
+    let mut secretive = reporting(&scratch, "secretive", "echo \"$PLAIN:$HIDDEN\"");
+    let command = secretive.command.as_mut().expect("set");
+    let variable = |name: &str| v1::environment::Variable {
+        name: name.to_owned(),
+        ..Default::default()
+    };
+    command.environment = Some(v1::Environment {
+        variables: vec![
+            v1::environment::Variable {
+                value: Some("seen".to_owned()),
+                ..variable("PLAIN")
+            },
+            v1::environment::Variable {
+                r#type: Some(v1::environment::variable::Type::Secret.into()),
+                secret: Some(v1::Secret {
+                    r#type: Some(v1::secret::Type::Value.into()),
+                    value: Some(v1::secret::Value {
+                        data: b"pass word".to_vec().into(),
+                    }),
+                    reference: None,
+                }),
+                ..variable("HIDDEN")
+            },
+        ],
+    });
+    scheduler.launch(vec![confined, greedy, secretive]);
+    scheduler.wait_state("secretive", TaskState::TaskFinished);
+    assert_eq!(report(&scratch, "secretive"), "seen:pass word\n");
+    assert!(!agent.log().contains("pass word") && !master.log().contains("pass word"));
     scheduler.wait_state("confined", TaskState::TaskFinished);
     let kill = format!("{:016x}", 1 << 5);
     let most = format!("{:016x}", 1 << 5 | 1);

@@ -76,6 +76,7 @@ pub fn shell(at: &Path, id: &str, text: &str) -> ContainerConfig {
             arguments: Vec::new(),
         },
         environment: Vec::new(),
+        secrets: Vec::new(),
         resources: Resources::cpus_mem(0.1, 32.0),
         limits: BTreeMap::new(),
         container: None,

@@ -207,7 +207,10 @@ fn flags_are_shown_as_mesos_shows_them() {
     )
     .unwrap();
     let settings = AgentSettings::new(values).unwrap();
-    assert_eq!(settings.isolation, ["posix/cpu", "posix/mem"]);
+    assert_eq!(
+        settings.isolation,
+        ["posix/cpu", "posix/mem", "environment_secret"]
+    );
     assert!(settings.isolation_given);
     let shown: serde_json::Map<_, _> = settings
         .common

@@ -7,10 +7,7 @@ use tepui_model::time::Now;
 use tepui_proto::link::Run;
 use tepui_proto::v1::task_status::Reason;
 use tepui_proto::v1::{self, CommandInfo, ExecutorInfo, TaskInfo, TaskState};
-use tepui_proto::{
-    Wire,
-    v1::{environment, executor_info},
-};
+use tepui_proto::{Wire, v1::executor_info};
 
 use crate::executors::{NO_STATUS, executor_ended};
 use crate::rows::{Executor, ExecutorState};
@@ -375,10 +372,10 @@ fn unsupported_command(command: &CommandInfo) -> Option<&'static str> {
         return Some("CommandInfo.uris");
     }
     let mut variables = command.environment.iter().flat_map(|e| &e.variables);
-    let secret = environment::variable::Type::Secret;
+    let is_named = |secret: &v1::Secret| secret.reference.is_some();
     variables
-        .any(|variable| variable.r#type() == secret)
-        .then_some("Environment.Variable.secret")
+        .any(|variable| variable.secret.as_ref().is_some_and(is_named))
+        .then_some("Environment.Variable.secret.reference")
 }
 
 fn unsupported_container(container: &v1::ContainerInfo) -> Option<&'static str> {

@@ -111,8 +111,8 @@ fn what_is_not_there_yet_is_named() {
         (r#","command":{}"#, "command without a value"),
         (
             r#","command":{"value":"x","environment":{"variables":[{"name":"A","type":"SECRET",
-            "secret":{"type":"VALUE","value":{"data":"AA=="}}}]}}"#,
-            "command.environment.variables.secret",
+            "secret":{"type":"REFERENCE","reference":{"name":"x"}}}]}}"#,
+            "command.environment.variables.secret.reference",
         ),
         (
             &format!(r#"{command},"health_check":{{"type":"TCP","tcp":{{"port":1}}}}"#),

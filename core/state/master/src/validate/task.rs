@@ -3,7 +3,6 @@
 use tepui_model::id;
 use tepui_model::resources::{Name, Resource, Resources, Scalar};
 use tepui_proto::convert;
-use tepui_proto::v1::environment::variable::Type as VariableType;
 use tepui_proto::v1::{
     self, CommandInfo, ContainerInfo, ExecutorInfo, TaskInfo, container_info, executor_info,
 };
@@ -222,8 +221,8 @@ fn in_command(command: &CommandInfo) -> Option<&'static str> {
     let mut variables = command.environment.iter().flat_map(|e| &e.variables);
     if !command.uris.is_empty() {
         Some("command.uris")
-    } else if variables.any(|v| v.r#type() == VariableType::Secret) {
-        Some("command.environment.variables.secret")
+    } else if variables.any(|v| v.secret.as_ref().is_some_and(|s| s.reference.is_some())) {
+        Some("command.environment.variables.secret.reference")
     } else if command.value.is_none() {
         // Mesos starts such a task, whose executor then dies.
         Some("command without a value")
