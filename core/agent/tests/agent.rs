@@ -75,6 +75,16 @@ async fn a_task_from_launch_to_history() {
     assert!(seen.contains(r#""executor_pid":7"#), "{seen}");
     let listed = running.get("/containers").await;
     assert_eq!(listed[0]["statistics"]["timestamp"], 1.5);
+    for (only, count) in [
+        ("framework_id=F&executor_id=t".to_owned(), 1),
+        (format!("container_id={container}"), 1),
+        ("framework_id=G".to_owned(), 0),
+        ("executor_id=u".to_owned(), 0),
+        ("container_id=x".to_owned(), 0),
+    ] {
+        let listed = running.get(&format!("/containers?{only}")).await;
+        assert_eq!(listed.as_array().map(Vec::len), Some(count), "{only}");
+    }
     let virtual_path = "/files/read?path=/frameworks/F/executors/t/runs/latest/stdout&offset=0";
     assert_eq!(running.get(virtual_path).await["data"], "hello\n");
 
