@@ -18,7 +18,7 @@ use crate::effect::bytes_of;
 use crate::event::SessionKey;
 use crate::registry::{Pending, agent_entry};
 use crate::timers::Timer;
-use crate::{Effect, MasterState};
+use crate::{Effect, MasterState, service};
 
 /// Version of the link's protocol that this master speaks.
 const PROTOCOL: u32 = 1;
@@ -122,7 +122,8 @@ impl MasterState {
             None => {
                 // Mesos removes a disconnected agent when a new one registers at its address.
                 if let Some(old) = self.broken_agent_at(&hello.address) {
-                    deletes.push(format!("agents/{old}"));
+                    deletes.extend([format!("agents/{old}"), service::key(&old)]);
+                    self.out_of_service.remove(&old);
                     self.counts.add(Count::Removed);
                     self.counts.add(Count::RemovedRegistered);
                     self.agent_removed(&old, now, effects);

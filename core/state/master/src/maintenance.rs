@@ -196,10 +196,11 @@ impl MasterState {
         let old = std::mem::replace(&mut self.machines, machines);
         let agents: Vec<AgentKey> = self.agent_runs.keys().copied().collect();
         for key in agents {
+            if self.take_down_if_down(key, effects) {
+                continue;
+            }
             let agent = &self.agent_runs[&key];
-            if self.is_down(&agent.info.hostname, &agent.address) {
-                self.take_down(key, effects);
-            } else if old.unavailability(agent) != self.machines.unavailability(agent) {
+            if old.unavailability(agent) != self.machines.unavailability(agent) {
                 // Open offers say something else.
                 self.rescind_agent(key, now, effects);
                 self.tell_unavailability(key);
@@ -213,17 +214,22 @@ impl MasterState {
         self.machines.down.contains(&machine_at(hostname, address))
     }
 
-    /// Ends an agent whose machine goes down.
-    fn take_down(&mut self, key: AgentKey, effects: &mut Vec<Effect>) {
-        let id = self.agent_runs[&key].id.clone();
+    /// Ends an agent whose machine is down; true if it is.
+    pub(crate) fn take_down_if_down(&mut self, key: AgentKey, effects: &mut Vec<Effect>) -> bool {
+        let agent = &self.agent_runs[&key];
+        if !self.is_down(&agent.info.hostname, &agent.address) {
+            return false;
+        }
+        let id = agent.id.clone();
         if !self.transitioning.insert(id.clone()) {
-            return;
+            return true;
         }
         let reason = "its machine goes down for maintenance".to_owned();
         let body = Body::Shutdown(link::Shutdown { reason });
         self.to_agent(key, body, effects);
         let deletes = vec![format!("agents/{id}"), service::key(&id)];
         self.store(Vec::new(), deletes, Pending::Removed { id }, effects);
+        true
     }
 
     pub(crate) fn unavailability(&self, agent: AgentKey) -> Option<Unavailability> {

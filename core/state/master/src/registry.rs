@@ -143,7 +143,9 @@ impl MasterState {
                 self.unreachable.remove(&id);
                 self.globals_version += 1;
                 if self.sessions.contains_key(&session) {
-                    self.admit(session, id, *hello, now, effects);
+                    self.admit(session, id.clone(), *hello, now, effects);
+                    // Its machine may have gone down while it was written.
+                    self.take_down_if_down(self.agent_ids[&id], effects);
                 } else if !self.agent_ids.contains_key(&id) {
                     // Its session broke meanwhile: admitted, not back yet.
                     let info = bytes_of(&hello.info.unwrap_or_default());
@@ -168,6 +170,7 @@ impl MasterState {
             }
             Some(Pending::Removed { id }) => {
                 self.transitioning.remove(&id);
+                self.globals_version += 1;
                 self.counts.add(Count::Removed);
                 self.counts.add(Count::RemovedUnregistered);
                 self.out_of_service.remove(&id);

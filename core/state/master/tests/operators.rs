@@ -417,6 +417,23 @@ fn operators_see_what_mesos_shows_them() {
     assert!(seen(&mut world).is_empty());
 }
 
+#[test]
+fn an_agent_that_is_admitted_while_its_machine_goes_down_is_removed() {
+    let mut world = World::new();
+    assert_eq!(world.operate(schedule(vec![machine()])), Reply::Ok);
+    world.slow_registry = true;
+    world.operator(OperatorCall::StartMaintenance {
+        machines: vec![Wire(machine())],
+    });
+    world.hello(1, None, 1);
+    // The machine is down, the agent is admitted, then removed.
+    for agents in [0, 1, 0] {
+        world.write();
+        assert_eq!(world.state.view().agents.len(), agents);
+    }
+    assert!(!world.registry.keys().any(|key| key.starts_with("agents/")));
+}
+
 fn drain(agent: &str, mark_gone: bool) -> OperatorCall {
     OperatorCall::Drain {
         agent_id: AgentId::from(agent),
