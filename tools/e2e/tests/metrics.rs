@@ -88,3 +88,13 @@ fn nothing_is_exported_without_an_exporter() {
     let master = Daemon::master(scratch.path(), &[]);
     assert_eq!(master.get_text("/metrics"), "404 Not Found.");
 }
+
+#[test]
+fn who_may_not_see_the_snapshot_may_not_see_its_export() {
+    let scratch = Scratch::new();
+    let acls =
+        r#"--acls={"get_endpoints":[{"principals":{"type":"ANY"},"paths":{"type":"NONE"}}]}"#;
+    let master = Daemon::master(scratch.path(), &["--exporters=prometheus", acls]);
+    assert_eq!(master.get_text("/metrics/snapshot"), "");
+    assert_eq!(master.get_text("/metrics"), "");
+}

@@ -113,7 +113,7 @@ impl Shared {
 
     /// Adds what comes after all other routes: exporters, and `/help` about everything.
     pub fn finish(&self, router: &mut Router) -> Result<(), ExporterError> {
-        self.metrics.register_exporters(router)?;
+        self.metrics.register_exporters(router, &self.authorizer)?;
         help::register(router);
         Ok(())
     }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use http::{Method, StatusCode};
 use tepui_host::kinds::exporter::{self, ExporterClient};
 
+use tepui_model::authorization::Action;
+
 use super::{Kind, Metrics, Sample};
+use crate::authorize::{Authorizer, Object, require};
 use crate::request::Request;
 use crate::response::Response;
 use crate::router::Router;
@@ -37,8 +40,12 @@ impl Metrics {
         self.with(|table| table.exporters.push(Arc::new(exporter)));
     }
 
-    /// Adds the exporters' paths, after all others.
-    pub(crate) fn register_exporters(&self, router: &mut Router) -> Result<(), ExporterError> {
+    /// Adds the exporters' paths, after all others. They show what `/metrics/snapshot` shows, and to the same.
+    pub(crate) fn register_exporters(
+        &self,
+        router: &mut Router,
+        authorizer: &Arc<dyn Authorizer>,
+    ) -> Result<(), ExporterError> {
         for exporter in self.with(|table| table.exporters.clone()) {
             let module = exporter.instance().name().to_owned();
             let path = exporter.path().map_err(|source| ExporterError::Silent {
@@ -48,13 +55,24 @@ impl Metrics {
             if router.answers(&path) {
                 return Err(ExporterError::Taken { module, path });
             }
-            let metrics = self.clone();
+            let (metrics, authorizer) = (self.clone(), Arc::clone(authorizer));
             router.on(
                 &[Method::GET, Method::HEAD],
                 &path,
                 move |request: Request| {
                     let (metrics, exporter) = (metrics.clone(), Arc::clone(&exporter));
-                    async move { metrics.export(&exporter, &request).await }
+                    let authorizer = Arc::clone(&authorizer);
+                    async move {
+                        let subject = request.subject.as_ref();
+                        let (action, object) = (
+                            Action::GetEndpointWithPath,
+                            Object::value("/metrics/snapshot"),
+                        );
+                        match require(&*authorizer, subject, action, &object).await {
+                            Ok(()) => metrics.export(&exporter, &request).await,
+                            Err(denied) => denied.into(),
+                        }
+                    }
                 },
             );
         }
