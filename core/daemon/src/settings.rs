@@ -390,7 +390,7 @@ impl AgentSettings {
             runtime_dir: values.path("runtime_dir").expect("has a default"),
             launcher_dir: values.path("launcher_dir"),
             init: values.path("init"),
-            isolation: isolation_of(&values),
+            isolation: isolation_of(&values)?,
             isolation_given,
             switch_user: values.is("switch_user"),
             resources: values.text("resources").map(String::from),
@@ -417,7 +417,7 @@ impl AgentSettings {
 }
 
 /// The configured isolators; `process` is an old name of two.
-fn isolation_of(values: &Values) -> Vec<String> {
+fn isolation_of(values: &Values) -> Result<Vec<String>, FlagError> {
     let names = values.list("isolation").into_iter();
     let names = names.flat_map(|name| match name.as_str() {
         "none" => Vec::new(),
@@ -425,12 +425,18 @@ fn isolation_of(values: &Values) -> Vec<String> {
         _ => vec![name],
     });
     let mut names: Vec<String> = names.collect();
+    if let Some(twice) = (1..names.len()).find(|at| names[..*at].contains(&names[*at])) {
+        return Err(together(&format!(
+            "'isolation': '{}' is named twice",
+            names[twice]
+        )));
+    }
     let secrets = "environment_secret".to_owned();
     if !names.is_empty() && !names.contains(&secrets) {
         // As in Mesos, where it is always there; an agent that is to have no isolator needs no library of them.
         names.push(secrets);
     }
-    names
+    Ok(names)
 }
 
 /// Flags of Mesos that are settings of an isolator, under the same name. Without that isolator they would protect

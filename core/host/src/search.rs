@@ -79,12 +79,7 @@ impl Search {
                 if file.is_some_and(|file| path.file_name() != file.file_name()) {
                     continue;
                 }
-                known.extend(
-                    note.note
-                        .modules
-                        .iter()
-                        .map(|m| (m.name.clone(), m.kinds.clone())),
-                );
+                known.extend(names(&note));
                 let matching = note
                     .note
                     .modules
@@ -168,13 +163,18 @@ fn named(file: &Path, note: FileNote, kind: &str, name: &str) -> Result<Found, L
             note,
         });
     }
-    let known: Vec<_> = modules
-        .iter()
-        .map(|m| (m.name.clone(), m.kinds.clone()))
-        .collect();
+    let known: Vec<_> = names(&note).collect();
     let names: Vec<&str> = modules.iter().map(|m| m.name.as_str()).collect();
     let looked = vec![format!("{} (has {})", file.display(), names.join(", "))];
     Err(not_found(kind, name, &known, looked))
+}
+
+/// Every name that the modules of a library answer to, with their kinds.
+fn names(note: &FileNote) -> impl Iterator<Item = (String, Vec<String>)> + '_ {
+    note.note.modules.iter().flat_map(|module| {
+        let names = std::iter::once(&module.name).chain(&module.aliases);
+        names.map(|name| (name.clone(), module.kinds.clone()))
+    })
 }
 
 /// An empty kind stands for any.

@@ -209,6 +209,9 @@ fn what_is_missing_is_said_with_where_it_was_looked_for() {
     };
     let text = refusal(config.clone(), "allocator", "hierarchial");
     assert!(text.starts_with("no module 'hierarchial' of kind allocator was found; did you mean 'hierarchical'?\n  looked in:\n    /nowhere (is not there)\n"), "{text}");
+    // A name that is one of several of a module, too.
+    let alias = refusal(config.clone(), "isolator", "cgroups/device");
+    assert!(alias.contains("did you mean 'cgroups/devices'?"), "{alias}");
     assert!(
         text.contains(&format!("\n    {} (", built().display())),
         "{text}"

@@ -119,6 +119,7 @@ fn kernel_isolators() {
             "linux/capabilities",
             json!({"bounding_capabilities": {"capabilities": ["KILL"]}}),
         ),
+        ("environment_secret", json!({})),
         ("linux/nnp", json!({})),
         (
             "linux/seccomp",

@@ -295,6 +295,14 @@ fn settings_that_do_not_go_together_are_refused() {
             &[
                 "--work_dir=/w",
                 "--master=a:1",
+                "--isolation=posix/mem,process",
+            ],
+            "'isolation': 'posix/mem' is named twice",
+        ),
+        (
+            &[
+                "--work_dir=/w",
+                "--master=a:1",
                 "--isolation=linux/nnp",
                 "--seccomp_profile_name=default.json",
             ],
