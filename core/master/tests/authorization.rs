@@ -12,9 +12,12 @@ use tepui_model::authorization::{Action, Subject};
 
 use support::{FakeAgent, Scheduler, Site, framework, settings, site_with};
 
+/// An action, and what is said to it: no, yes, or nothing.
+type Said = (Action, Option<bool>);
+
 /// What is said to one action; everything else is allowed.
 #[derive(Clone, Debug, Default)]
-struct Says(Arc<Mutex<Option<(Action, Option<bool>)>>>);
+struct Says(Arc<Mutex<Option<Said>>>);
 
 impl Says {
     /// No, or nothing at all.
