@@ -4,6 +4,8 @@
 //! one way to configure it. A flag of the command line or the environment wins over the module's table
 //! in the file; one of the file does not.
 
+mod isolation;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,9 +13,9 @@ use std::time::Duration;
 use serde_json::Value as Json;
 use tepui_host::HostSettings;
 use tepui_host::config::ModuleConfig;
-use tepui_host::value::parse_bytes;
 
-use crate::flags::{Daemon, FlagError, Kind, Source, Values};
+use crate::flags::{Daemon, FlagError, Source, Values};
+use isolation::{cgroup_v1, cgroups, isolation_of, isolators};
 
 /// What both daemons have.
 #[derive(Debug, Clone)]
@@ -416,75 +418,6 @@ impl AgentSettings {
     }
 }
 
-/// The configured isolators; `process` is an old name of two.
-fn isolation_of(values: &Values) -> Result<Vec<String>, FlagError> {
-    let names = values.list("isolation").into_iter();
-    let names = names.flat_map(|name| match name.as_str() {
-        "none" => Vec::new(),
-        "process" => vec!["posix/cpu".to_owned(), "posix/mem".to_owned()],
-        _ => vec![name],
-    });
-    let mut names: Vec<String> = names.collect();
-    if let Some(twice) = (1..names.len()).find(|at| names[..*at].contains(&names[*at])) {
-        return Err(together(&format!(
-            "'isolation': '{}' is named twice",
-            names[twice]
-        )));
-    }
-    let secrets = "environment_secret".to_owned();
-    if !names.is_empty() && !names.contains(&secrets) {
-        // As in Mesos, where it is always there; an agent that is to have no isolator needs no library of them.
-        names.push(secrets);
-    }
-    Ok(names)
-}
-
-/// Flags of Mesos that are settings of an isolator, under the same name. Without that isolator they would protect
-/// nothing.
-const OF_ISOLATORS: [(&str, &str); 7] = [
-    ("effective_capabilities", "linux/capabilities"),
-    ("bounding_capabilities", "linux/capabilities"),
-    ("seccomp_config_dir", "linux/seccomp"),
-    ("seccomp_profile_name", "linux/seccomp"),
-    ("default_container_shm_size", "namespaces/ipc"),
-    ("disallow_sharing_agent_ipc_namespace", "namespaces/ipc"),
-    ("disallow_sharing_agent_pid_namespace", "namespaces/pid"),
-];
-
-fn isolators(values: &mut Values) -> Result<(), FlagError> {
-    let configured = values.list("isolation");
-    for (flag, isolator) in OF_ISOLATORS {
-        let Some(text) = values.text(flag).filter(|_| values.given(flag)) else {
-            continue;
-        };
-        let value = match values.daemon.flag(flag).map(|flag| flag.kind) {
-            Some(Kind::Flag) => values.is(flag).into(),
-            Some(Kind::Bytes) => parse_bytes(text).expect("checked when read").into(),
-            Some(Kind::Json) => serde_json::from_str(text).expect("checked when read"),
-            _ => Json::String(text.into()),
-        };
-        if value != Json::Bool(false) && !configured.iter().any(|name| name == isolator) {
-            return Err(together(&format!(
-                "'{flag}' needs the isolator '{isolator}' in 'isolation'"
-            )));
-        }
-        set_in_module(values, flag, isolator, flag, value);
-    }
-    Ok(())
-}
-
-/// Whether a cgroup v1 hierarchy with this controller is mounted.
-fn cgroup_v1(controller: &str) -> bool {
-    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
-    mounts.lines().any(|line| {
-        let mut fields = line.split(' ').skip(2);
-        fields.next() == Some("cgroup")
-            && fields
-                .next()
-                .is_some_and(|options| options.split(',').any(|o| o == controller))
-    })
-}
-
 fn default_runtime_dir() -> String {
     let writable = nix::unistd::access("/var/run", nix::unistd::AccessFlags::W_OK).is_ok();
     if writable {
@@ -541,34 +474,6 @@ fn set_in_module(values: &mut Values, flag: &str, module: &str, key: &str, value
         None | Some(Source::Default) => {}
         Some(Source::File(_)) => values.modules.set_if_absent(module, key, value),
         Some(_) => values.modules.set(module, key, value),
-    }
-}
-
-/// Flags of Mesos that are settings of the module `cgroups`.
-fn cgroups(values: &mut Values) {
-    let root = text(values, "cgroups_root").into();
-    set_in_module(values, "cgroups_root", "cgroups", "cgroups_root", root);
-    for flag in [
-        "cgroups_enable_cfs",
-        "cgroups_limit_swap",
-        "cgroups_cpu_enable_pids_and_tids_count",
-        "revocable_cpu_low_priority",
-    ] {
-        let on = values.is(flag).into();
-        set_in_module(values, flag, "cgroups", flag, on);
-    }
-    let timeout = duration(values, "cgroups_destroy_timeout").as_secs().into();
-    let (flag, key) = ("cgroups_destroy_timeout", "cgroups_destroy_timeout_secs");
-    set_in_module(values, flag, "cgroups", key, timeout);
-    if let Some(devices) = values.text("allowed_devices") {
-        let devices = serde_json::from_str(devices).expect("checked when read");
-        set_in_module(
-            values,
-            "allowed_devices",
-            "cgroups",
-            "allowed_devices",
-            devices,
-        );
     }
 }
 
