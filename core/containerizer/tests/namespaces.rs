@@ -1,4 +1,4 @@
-//! IPC namespaces and shared memory, as containers see them. As root.
+//! Namespaces of pids and of IPC, and shared memory, as containers see them. As root.
 
 mod common;
 
@@ -133,4 +133,50 @@ async fn namespaces_and_shared_memory_are_own_or_shared_as_asked() {
     let shared = asking(&at, "shared", "true", IpcMode::ShareParent, None);
     let said = containerizer.launch(shared).await.unwrap_err().to_string();
     assert!(said.contains("is not allowed"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pid_namespace_is_the_agents_only_where_that_is_asked_and_allowed() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("not run: needs root");
+        return;
+    }
+    let at = tempfile::tempdir().unwrap();
+    let own = std::fs::read_link("/proc/self/ns/pid").unwrap();
+    let own = own.to_string_lossy();
+    let sharing = |at: &Path, id: &str, share: bool| {
+        let mut config = shell(at, id, "readlink /proc/self/ns/pid");
+        config.container = Some(ContainerInfo {
+            linux_info: Some(LinuxInfo {
+                share_pid_namespace: Some(share),
+                ..Default::default()
+            }),
+            ..Default::default()
+        });
+        config
+    };
+    for is_strict in [false, true] {
+        let settings =
+            json!({ "namespaces/pid": { "disallow_sharing_agent_pid_namespace": is_strict } });
+        let isolators = kernel::load(&["namespaces/pid"], settings).unwrap();
+        let at = at.path().join(is_strict.to_string());
+        let containerizer = containerizer(&at, isolators);
+        containerizer.recover(BTreeSet::new()).await.unwrap();
+        let alone = sharing(&at, "alone", false);
+        containerizer.launch(alone.clone()).await.unwrap();
+        containerizer.wait(&alone.id).await.unwrap();
+        assert_ne!(read(&alone, "stdout").trim(), own);
+        let shared = sharing(&at, "shared", true);
+        match containerizer.launch(shared.clone()).await {
+            Ok(_) if !is_strict => {
+                containerizer.wait(&shared.id).await.unwrap();
+                assert_eq!(read(&shared, "stdout").trim(), own);
+            }
+            Err(error) if is_strict => {
+                assert!(error.to_string().contains("is not allowed"), "{error}")
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(leaks::find(&at, None, &[]), Vec::<String>::new());
+    }
 }
