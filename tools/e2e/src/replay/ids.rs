@@ -111,3 +111,32 @@ impl Ids {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RECORDED: &str = "2bb699ce-5753-4d4d-ad59-74064e38038a";
+    const CURRENT: &str = "0bb699ce-0000-4d4d-ad59-74064e38038b";
+
+    fn offer(master: &str, offer: u32, agent: u32) -> String {
+        format!(r#"{{"id":{{"value":"{master}-O{offer}"}},"agent":"{master}-S{agent}"}}"#)
+    }
+
+    #[test]
+    fn an_id_stands_for_the_same_one_throughout() {
+        let mut ids = Ids::default();
+        let mut equal =
+            |recorded: &str, current: &str| ids.compare(recorded, current, Figures::Named).is_ok();
+        assert!(equal(&offer(RECORDED, 1, 0), &offer(CURRENT, 7, 1)));
+        assert!(equal(&offer(RECORDED, 2, 0), &offer(CURRENT, 8, 1)));
+        // The other agent, and an offer that was there before.
+        assert!(!equal(&offer(RECORDED, 3, 0), &offer(CURRENT, 9, 0)));
+        assert!(!equal(&offer(RECORDED, 4, 0), &offer(CURRENT, 8, 1)));
+
+        let mut request = Request::post_json("/x", offer(RECORDED, 2, 0));
+        ids.substitute(&mut request);
+        assert_eq!(request.body, Some(offer(CURRENT, 8, 1).into_bytes()));
+        assert_eq!(ids.as_recorded(offer(CURRENT, 7, 1)), offer(RECORDED, 1, 0));
+    }
+}

@@ -446,4 +446,33 @@ mod tests {
         assert_eq!(json("{not json", "/state", &[]), "{not json");
         assert_eq!(json(r#"{"a":1}x"#, "/state", &[]), r#"{"a":1}x"#);
     }
+
+    #[test]
+    fn what_has_no_order_is_compared_without_one() {
+        let without = ["gone".to_owned()];
+        let masked = |body: &str| json(body, "/state", &without);
+        let one = r#"{"tasks":[{"id":"a"},{"id":"gone"},{"id":"b"}],"limits":{"cpus":1,"mem":2}}"#;
+        let other = r#"{"tasks":[{"id":"b"},{"id":"a"}],"limits":{"mem":2,"cpus":1}}"#;
+        assert_eq!(masked(one), masked(other));
+        // Two tasks are not one, white space counts, and other lists keep their order.
+        assert_ne!(masked(r#"{"tasks":[1,1]}"#), masked(r#"{"tasks":[1]}"#));
+        assert_ne!(masked(r#"{"tasks":[1, 2]}"#), masked(r#"{"tasks":[1,2]}"#));
+        assert_ne!(
+            masked(r#"{"statuses":[1,2]}"#),
+            masked(r#"{"statuses":[2,1]}"#)
+        );
+        let sorted = |body: &str| json(body, "/master/tasks?limit=1", &without);
+        assert_ne!(sorted(r#"{"tasks":[1,2]}"#), sorted(r#"{"tasks":[2,1]}"#));
+    }
+
+    #[test]
+    fn of_statistics_only_what_every_isolator_shows_counts() {
+        let masked = |body: &str| json(body, "/containers", &[]);
+        let ours =
+            r#"[{"statistics":{"cpus_soft_limit":0.2,"mem_anon_bytes":5,"mem_rss_bytes":7}}]"#;
+        let theirs = r#"[{"statistics":{"cpus_soft_limit":0.2,"mem_rss_bytes":9}}]"#;
+        assert_eq!(masked(ours), masked(theirs));
+        let other = r#"[{"statistics":{"cpus_soft_limit":0.3,"mem_rss_bytes":9}}]"#;
+        assert_ne!(masked(ours), masked(other));
+    }
 }

@@ -38,7 +38,7 @@ const LISTENED: Duration = Duration::from_millis(1300);
 const LONGEST_PAUSE: f64 = 2.0;
 
 /// When the pieces of an offer have come together: they are declined for no time, so with the batch.
-const WHOLE: Duration = Duration::from_secs(3);
+const WHOLE: Duration = Duration::from_secs(10);
 
 /// How much earlier than recorded an event may come after the call before it: offers are made each
 /// second, and the recording begins anywhere in it.
@@ -164,12 +164,16 @@ impl<'a> Play<'a> {
         self.outcome()
     }
 
-    /// Whether an event that nobody waited for is a matter of time: a piece of an offer, or an update
-    /// that the agent sent again.
+    /// Whether an event that nobody waited for is a matter of time: a piece of an offer, the end of one,
+    /// or an update that the agent sent again.
     fn is_surplus(&self, part: &Part, ids: &Ids) -> bool {
         let event: Value = serde_json::from_str(&part.text).unwrap_or_default();
-        let uuid = text_at(&event, "/update/status/uuid");
-        (self.launches && part.subject.starts_with("offers(")) || ids.recorded(uuid) != uuid
+        let is_recorded = |id: &str| ids.recorded(id) != id;
+        match part.subject.as_str() {
+            "RESCIND" => self.launches && !is_recorded(text_at(&event, "/rescind/offer_id/value")),
+            offers if offers.starts_with("offers(") => self.launches,
+            _ => is_recorded(text_at(&event, "/update/status/uuid")),
+        }
     }
 
     /// What came of it, under the session's name.
