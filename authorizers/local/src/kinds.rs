@@ -114,6 +114,7 @@ pub(crate) const PATHS: &[&str] = &[
     "/logging/toggle",
     "/metrics/snapshot",
     "/monitor/statistics",
+    "/tepui/v1/modules",
 ];
 
 /// The ACLs that decide about an action.

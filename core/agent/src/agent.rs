@@ -8,7 +8,7 @@ use std::time::Instant;
 use tepui_containerizer::{Exit, Recovered};
 use tepui_executor::Record as PlayedRecord;
 use tepui_http::Router;
-use tepui_http::shared::{ExporterError, Pace, Shared};
+use tepui_http::shared::{ExporterError, Modules, Pace, Shared};
 use tepui_model::id::{AgentId, ContainerId, ExecutorId, FrameworkId};
 use tepui_proto::Wire;
 use tepui_state_agent::{
@@ -217,9 +217,6 @@ pub fn attach_endpoints(
     crate::http::register(endpoints, router);
     shared.finish(router)
 }
-
-/// Writes the loaded modules as JSON, for `/tepui/v1/modules`.
-pub type Modules = Arc<dyn Fn() -> Vec<u8> + Send + Sync>;
 
 fn state_settings(settings: &Settings) -> AgentSettings {
     let seed = fastrand::u64(..);

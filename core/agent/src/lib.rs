@@ -24,7 +24,7 @@ mod paths;
 mod settings;
 mod store;
 
-pub use agent::{Agent, Ended, Modules, StartError, attach_endpoints};
+pub use agent::{Agent, Ended, StartError, attach_endpoints};
 pub use containers::Containers;
 pub use detector::{Configured, Detector, ModuleDetector};
 pub use machine::resources;

@@ -77,8 +77,7 @@ async fn run(mut settings: AgentSettings, level: LogLevel) -> anyhow::Result<()>
         return Ok(());
     };
     let mut router = Router::with_delegate("slave(1)");
-    let modules =
-        Arc::new(move || serde_json::to_vec(&host.report()).expect("a report is plain data"));
+    let modules = start::modules(host);
     attach_endpoints(&agent, &shared, modules, &mut router)?;
     router.disable(settings.common.disabled_endpoints.clone());
     let router = Arc::new(router);

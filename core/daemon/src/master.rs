@@ -92,7 +92,6 @@ async fn parts(
     };
     let metrics = Metrics::default();
     start::export(host, &settings.common.exporters, &metrics).await?;
-    let report = host.clone();
     Ok(Parts {
         allocator: Box::new(AllocatorClient::new(loaded(allocator).await?)),
         authorizer: Arc::new(ModuleAuthorizer::new(AuthorizerClient::new(
@@ -100,9 +99,7 @@ async fn parts(
         ))),
         leadership: Arc::new(ModuleLeadership::new(contender, detector)),
         store,
-        modules: Arc::new(move || {
-            serde_json::to_value(report.report()).expect("a report is plain data")
-        }),
+        modules: start::modules(host.clone()),
         logging: Logging::new(0, move |verbosity| level.set_verbosity(verbosity)),
         metrics,
         files: files(settings),

@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::getppid;
 use tepui_host::ModuleHost;
 use tepui_host::kinds::exporter::ExporterClient;
-use tepui_http::shared::{Metrics, VersionInfo};
+use tepui_http::shared::{Metrics, Modules, VersionInfo};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -35,6 +35,11 @@ pub async fn export(host: &ModuleHost, names: &[String], metrics: &Metrics) -> a
         metrics.export_by(ExporterClient::new(instance));
     }
     Ok(())
+}
+
+/// Shows what a host has loaded.
+pub fn modules(host: ModuleHost) -> Modules {
+    Arc::new(move || serde_json::to_vec(&host.report()).expect("a report is plain data"))
 }
 
 /// Set by a parent, such as `tepui local`, whose end must be the daemon's end too.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use tepui_module_proto::common::Code;
 use tepui_module_proto::common::metrics_request::Sample;
 use tokio::sync::{OwnedMutexGuard, oneshot};
 
@@ -123,14 +124,14 @@ impl Calls {
         }
     }
 
-    /// The call has completed. `None`: there is no such call.
-    pub(crate) fn end(&self, id: u64, ok: bool) -> Option<Option<oneshot::Sender<Answer>>> {
+    /// The call has completed with a code. `None`: there is no such call.
+    pub(crate) fn end(&self, id: u64, code: u32) -> Option<Option<oneshot::Sender<Answer>>> {
         let mut table = self.table();
         let pending = table.pending.remove(&id)?;
         let took = pending.since.elapsed();
         let counted = table.methods.entry(pending.method).or_default();
         counted.calls += 1;
-        counted.failed += u64::from(!ok);
+        counted.failed += u64::from(![Code::Ok as u32, Code::Unimplemented as u32].contains(&code));
         counted.overdue += u64::from(pending.stuck);
         counted.total += took;
         counted.longest = counted.longest.max(took);

@@ -179,7 +179,7 @@ impl Instance {
         slot.calls
             .begin(id, Pending::synchronous(method, slot.identity.timeout));
         let answer = backend.call(method, request);
-        slot.calls.end(id, answer.code == 0);
+        slot.calls.end(id, answer.code);
         let result = slot.answer(method, answer);
         if let Err(error) = &result
             && error.is_lost()
@@ -505,7 +505,7 @@ impl Slot {
     }
 
     fn complete_now(self: &Arc<Self>, id: u64, answer: Answer) {
-        match self.calls.end(id, answer.code == 0) {
+        match self.calls.end(id, answer.code) {
             Some(Some(waiting)) => {
                 if let Err(late) = waiting.send(answer) {
                     tracing::debug!(module = %self.identity.name, call = id, code = late.code, "a late answer");

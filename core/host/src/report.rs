@@ -77,7 +77,7 @@ pub struct MethodReport {
     pub method: String,
     /// How many.
     pub calls: u64,
-    /// Of these, answered with a failure.
+    /// Of these, answered with a failure. To be without an optional method is none.
     pub failed: u64,
     /// Of these, completed after their deadline.
     pub overdue: u64,

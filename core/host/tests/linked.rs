@@ -119,6 +119,23 @@ impl Authorizer for Rules {
     }
 }
 
+/// Has no `changed`.
+struct Fixed;
+
+impl Module for Fixed {
+    type Config = NoConfig;
+    const NAME: &'static str = "fixed";
+    fn create(_: NoConfig, _: Context) -> Result<Self> {
+        Ok(Fixed)
+    }
+}
+
+impl Authorizer for Fixed {
+    async fn approver(&self, _: Option<&Subject>, _: Action) -> Result<Approver> {
+        Ok(Approver::Always)
+    }
+}
+
 struct Jumpy;
 
 impl Module for Jumpy {
@@ -139,7 +156,7 @@ fn host(timeout: Duration) -> ModuleHost {
     let mut settings = HostSettings::new("agent", ModuleConfig::default());
     settings.timeout = timeout;
     let host = ModuleHost::new(settings);
-    host.link(tepui_module_sdk::linked!(isolator: Moody, authorizer: Rules, allocator: Jumpy));
+    host.link(tepui_module_sdk::linked!(isolator: Moody, authorizer: Rules, authorizer: Fixed, allocator: Jumpy));
     host
 }
 
@@ -302,6 +319,21 @@ async fn names_of_one_module_are_one_instance() {
         error.starts_with("no module 'moody' of kind authorizer was found"),
         "{error}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn to_be_without_an_optional_method_is_no_failure() {
+    let host = host(Duration::from_secs(10));
+    let _client = AuthorizerClient::new(host.load("authorizer", "fixed").unwrap());
+    let asked = || {
+        let methods = host.report().modules.remove(0).methods;
+        methods
+            .into_iter()
+            .find(|method| method.method == "CHANGED")
+    };
+    until("the question for changes", || asked().is_some()).await;
+    let asked = asked().unwrap();
+    assert_eq!((asked.calls, asked.failed), (1, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

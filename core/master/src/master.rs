@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use bytes::Bytes;
-use tepui_http::shared::{ExporterError, Metrics, Shared};
+use tepui_http::shared::{ExporterError, Metrics, Modules, Shared};
 use tepui_http::{ListenError, Listener, Response, Server};
 use tepui_link::{MasterEnd, MasterSettings};
 use tepui_proto::Message as _;
@@ -61,7 +61,7 @@ pub struct Master {
 /// What the endpoints share.
 pub(crate) struct Site {
     pub(crate) shared: Shared,
-    pub(crate) modules: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
+    pub(crate) modules: Modules,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
     stepped_down: StepDown,

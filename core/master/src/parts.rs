@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
-use tepui_http::shared::{Files, Logging, Metrics};
+use tepui_http::shared::{Files, Logging, Metrics, Modules};
 use tepui_model::allocation::{Fact, Proposal, Round};
 
 use crate::authorize::Authorizer;
@@ -30,7 +29,7 @@ pub struct Parts {
     /// What must not be forgotten.
     pub store: Arc<dyn Store>,
     /// Body of `/tepui/v1/modules`.
-    pub modules: Arc<dyn Fn() -> Value + Send + Sync>,
+    pub modules: Modules,
     /// Log level.
     pub logging: Logging,
     /// Metrics.

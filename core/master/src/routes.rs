@@ -123,13 +123,6 @@ fn own(router: &mut Router, site: &Arc<Site>) {
             async move { response }
         },
     );
-    let this = Arc::clone(site);
-    router.on(
-        &[Method::GET, Method::HEAD],
-        "/tepui/v1/modules",
-        move |_: Request| {
-            let response = Response::json((this.modules)().to_string());
-            async move { response }
-        },
-    );
+    let modules = Arc::clone(&site.modules);
+    site.shared.show_modules(router, modules);
 }

@@ -84,6 +84,9 @@ fn acls_of_an_agent_hide_what_runs_on_it() {
                 .contains("stdout"),
             agent.get_text("/containers").starts_with('['),
             agent.get_text("/flags").starts_with('{'),
+            agent
+                .get_text("/tepui/v1/modules")
+                .starts_with(r#"{"modules":[{"#),
             agent.get("/metrics/snapshot")["slave/tasks_running"] == 1.0,
         ]);
         let level = serde_json::json!({"level": 1, "duration": {"nanoseconds": 1_000_000}});
@@ -92,6 +95,9 @@ fn acls_of_an_agent_hide_what_runs_on_it() {
         scheduler.call(Type::Teardown, Call::default());
     }
     assert_eq!(levels, [200, 403]);
-    assert_eq!(seen[0], [true; 7]);
-    assert_eq!(seen[1], [false, false, false, false, false, false, true]);
+    assert_eq!(seen[0], [true; 8]);
+    assert_eq!(
+        seen[1],
+        [false, false, false, false, false, false, false, true]
+    );
 }

@@ -90,11 +90,12 @@ fn nothing_is_exported_without_an_exporter() {
 }
 
 #[test]
-fn who_may_not_see_the_snapshot_may_not_see_its_export() {
+fn endpoints_are_hidden_by_their_path() {
     let scratch = Scratch::new();
     let acls =
         r#"--acls={"get_endpoints":[{"principals":{"type":"ANY"},"paths":{"type":"NONE"}}]}"#;
     let master = Daemon::master(scratch.path(), &["--exporters=prometheus", acls]);
     assert_eq!(master.get_text("/metrics/snapshot"), "");
     assert_eq!(master.get_text("/metrics"), "");
+    assert_eq!(master.get_text("/tepui/v1/modules"), "");
 }

@@ -10,12 +10,11 @@ mod v1_api;
 
 use std::sync::Arc;
 
-use tepui_http::shared::{Pace, Shared, guarded, reads};
+use tepui_http::shared::{Modules, Pace, Shared, guarded, reads};
 use tepui_http::{Method, Request, Response, Router, StatusCode};
 use tepui_model::time::Wall;
 
 use crate::Settings;
-use crate::agent::Modules;
 use crate::containers::Containers;
 use crate::owner::{Handle, Input, Snapshot};
 
@@ -70,7 +69,8 @@ pub(crate) fn register(endpoints: Arc<Endpoints>, router: &mut Router) {
     guarded!("/containers", v0::containers);
     guarded!("/monitor/statistics", v0::statistics);
     guarded!("/containerizer/debug", v0::debug);
-    router.route("/tepui/v1/modules", reading!(v0::modules));
+    let modules = endpoints.modules.clone();
+    endpoints.shared.show_modules(router, modules);
     let api = endpoints.clone();
     router.route("/slave(1)/api/v1", move |request: Request| {
         let endpoints = api.clone();

@@ -78,13 +78,6 @@ pub(crate) async fn debug(endpoints: &Endpoints, request: &Request) -> Result<Re
     Ok(answer(request, pending::body(&(endpoints.modules)())))
 }
 
-pub(crate) async fn modules(
-    endpoints: &Endpoints,
-    request: &Request,
-) -> Result<Response, Response> {
-    Ok(answer(request, (endpoints.modules)()))
-}
-
 async fn gather(endpoints: &Endpoints, subject: Option<&Subject>) -> Result<Vec<Seen>, Response> {
     let snapshot = endpoints.containers_of(subject).await?;
     Ok(read::containers(endpoints, &snapshot).await)

@@ -59,6 +59,9 @@ pub fn guarded(
     });
 }
 
+/// Writes the loaded modules as JSON, for `/tepui/v1/modules`.
+pub type Modules = Arc<dyn Fn() -> Vec<u8> + Send + Sync>;
+
 /// What the shared endpoints show.
 #[derive(Clone)]
 pub struct Shared {
@@ -109,6 +112,24 @@ impl Shared {
         self.logging.register(router, &self.authorizer);
         system::register(router);
         self.metrics.source(system::samples);
+    }
+
+    /// Adds `/tepui/v1/modules`.
+    pub fn show_modules(&self, router: &mut Router, modules: Modules) {
+        const PATH: &str = "/tepui/v1/modules";
+        guarded(
+            router,
+            &self.authorizer,
+            PATH,
+            PATH,
+            move |request: Request| {
+                let response = match reads(&request.method) {
+                    true => Response::jsonp(&request, vec![modules().into()]),
+                    false => Response::method_not_allowed(&[Method::GET], &request.method),
+                };
+                async move { response }
+            },
+        );
     }
 
     /// Adds what comes after all other routes: exporters, and `/help` about everything.

@@ -63,7 +63,7 @@ pub fn parts(authorizer: Arc<dyn Authorizer>) -> Parts {
         authorizer,
         leadership: Arc::new(Standalone::default()),
         store: Arc::new(InMemory::default()),
-        modules: Arc::new(|| serde_json::json!({"modules": []})),
+        modules: Arc::new(|| br#"{"modules":[]}"#.to_vec()),
         logging: Logging::new(0, |_| {}),
         metrics: Metrics::default(),
         files: Files::default(),
