@@ -1,11 +1,13 @@
 //! What the owner needs of a containerizer. The built-in one has it; so has one that pretends.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tepui_containerizer::{
-    ContainerConfig, Containerizer, Error, LaunchError, Launched, Limits, Recovered, Termination,
+    Command, ContainerConfig, Containerizer, Error, LaunchError, Launched, Limits, Listed,
+    Recovered, Termination,
 };
 use tepui_model::Resources;
 use tepui_model::id::ContainerId;
@@ -21,6 +23,23 @@ pub trait Containers: Send + Sync + 'static {
 
     /// Answers when a container is over.
     fn wait<'a>(&'a self, id: &'a ContainerId) -> BoxFuture<'a, Result<Termination, Error>>;
+
+    /// A container that looks into another one, or checks it, ready to be launched.
+    fn inside(
+        &self,
+        parent: &ContainerId,
+        name: &str,
+        command: Command,
+    ) -> Result<ContainerConfig, Error>;
+
+    /// The sandbox of a container on the host.
+    fn sandbox(&self, id: &ContainerId) -> Result<PathBuf, Error>;
+
+    /// All containers that are not forgotten, those around others first.
+    fn list(&self) -> Vec<Listed>;
+
+    /// Sends a signal to all processes of a command.
+    fn kill(&self, id: &ContainerId, signal: i32) -> Result<(), Error>;
 
     /// Ends a command with a grace period.
     fn stop(&self, id: &ContainerId, grace: Duration) -> Result<(), Error>;
@@ -63,6 +82,27 @@ impl Containers for Containerizer {
 
     fn wait<'a>(&'a self, id: &'a ContainerId) -> BoxFuture<'a, Result<Termination, Error>> {
         Box::pin(Self::wait(self, id))
+    }
+
+    fn inside(
+        &self,
+        parent: &ContainerId,
+        name: &str,
+        command: Command,
+    ) -> Result<ContainerConfig, Error> {
+        Self::inside(self, parent, name, command)
+    }
+
+    fn sandbox(&self, id: &ContainerId) -> Result<PathBuf, Error> {
+        Self::sandbox(self, id)
+    }
+
+    fn list(&self) -> Vec<Listed> {
+        Self::list(self)
+    }
+
+    fn kill(&self, id: &ContainerId, signal: i32) -> Result<(), Error> {
+        Self::kill(self, id, signal)
     }
 
     fn stop(&self, id: &ContainerId, grace: Duration) -> Result<(), Error> {

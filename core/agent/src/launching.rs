@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tepui_containerizer::{
-    Command, ContainerConfig, Exit, LaunchError, Limit, Limits, Termination,
+    Class, Command, ContainerConfig, Exit, LaunchError, Limit, Limits, Termination,
 };
 use tepui_http::shared::{Files, Guard};
 use tepui_model::authorization::Action;
@@ -86,18 +86,20 @@ impl Owner {
         let resources = amounts(&launch.resources)?;
         Ok(ContainerConfig {
             id: container.clone(),
+            class: Class::Task,
             user: launch.user.clone(),
             secrets: secrets(&command),
             environment: environment(&self.settings, agent.as_str(), launch, &sandbox),
             sandbox,
-            command: Command {
+            command: Some(Command {
                 shell: command.shell(),
                 value: command.value().to_owned(),
                 arguments: command.arguments,
-            },
+            }),
             resources,
             limits: limits(&launch.limits),
             container: described.clone(),
+            share_cgroups: true,
             is_command_task: task.is_some(),
             checkpoint: launch.checkpoint,
         })

@@ -196,7 +196,7 @@ async fn many_tasks_in_one_process() {
 
     let config = containers.configs.lock().expect("no panic under it")[0].clone();
     assert!(!config.is_command_task);
-    assert_eq!(config.command.value, "./my-executor");
+    assert_eq!(config.command.as_ref().unwrap().value, "./my-executor");
     assert_eq!(config.user.as_deref(), Some("nobody"));
     let has = |name: &str, value: &str| {
         let found = config.environment.iter().rfind(|(n, _)| n == name);

@@ -60,11 +60,11 @@ async fn run(containers: usize, at_once: usize) {
     let configs: Vec<ContainerConfig> = (0..containers)
         .map(|number| {
             let mut config = common::shell(at.path(), &format!("c{number}"), "");
-            config.command = Command {
+            config.command = Some(Command {
                 shell: false,
                 value: "/bin/sleep".to_owned(),
                 arguments: vec!["sleep".to_owned(), "1000".to_owned()],
-            };
+            });
             config
         })
         .collect();

@@ -79,17 +79,34 @@ pub enum Limit {
 /// Limits by resource name (`cpus`, `mem`); what is not named is limited to the resources themselves, as Mesos does.
 pub type Limits = BTreeMap<String, Limit>;
 
+/// Whom a container is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Class {
+    /// An executor, or a task in one.
+    #[default]
+    Task,
+    /// An operator: it has no parent, and nobody but its records knows of it.
+    Standalone,
+    /// Somebody who looks into the container around it, or checks it: it has that one's namespaces and cgroups, and
+    /// ends with the agent process.
+    Debug,
+}
+
 /// A container to launch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ContainerConfig {
-    /// Never used before, and not again until [`crate::Containerizer::forget`].
+    /// Never used before, and not again until [`crate::Containerizer::forget`]. One with a parent is nested: it has
+    /// the parent's namespaces and root file system, but for those that an isolator makes for it.
     pub id: ContainerId,
-    /// Who runs the command and owns the sandbox; none means the agent's own user.
+    /// Whom it is for.
+    pub class: Class,
+    /// Who runs the command and owns the sandbox; none means the user of the container around it, or the agent's own.
     pub user: Option<String>,
     /// The sandbox on the host. It is made if it is missing, with its parents, mode 0750, owned by the user.
     pub sandbox: PathBuf,
-    /// What to run.
-    pub command: Command,
+    /// What to run; none for a container that only keeps its namespaces and cgroups, for what is nested in it. That
+    /// one ends with status 0 when it is stopped.
+    pub command: Option<Command>,
     /// The whole environment; of two entries with one name the later wins. PATH is added when it is missing.
     pub environment: Vec<(String, String)>,
     /// Variables of the environment whose values are secrets, which an isolator resolves.
@@ -100,6 +117,8 @@ pub struct ContainerConfig {
     pub limits: Limits,
     /// What isolators look at.
     pub container: Option<v1::ContainerInfo>,
+    /// A nested container is in the cgroups of its parent, and accounted to it.
+    pub share_cgroups: bool,
     /// Whether this is a command task (isolators treat its memory differently from an executor's).
     pub is_command_task: bool,
     /// Whether it outlives the agent process; without it the container is killed when the agent ends.
@@ -111,6 +130,17 @@ pub struct ContainerConfig {
 pub struct Launched {
     /// The first process, as the host numbers it: `executor_pid` of the container's status.
     pub pid: u32,
+}
+
+/// A container as it is listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its id.
+    pub id: ContainerId,
+    /// Whom it is for.
+    pub class: Class,
+    /// It is over, and kept until it is forgotten.
+    pub over: bool,
 }
 
 /// A container that was found running.
@@ -125,7 +155,7 @@ pub struct RunningContainer {
 /// What a new agent process found.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Recovered {
-    /// Containers that run on.
+    /// Containers that run on, nested and standalone ones too.
     pub running: Vec<RunningContainer>,
     /// Known containers that are over, or were never started; kept until they are forgotten.
     pub ended: Vec<(ContainerId, Termination)>,

@@ -5,7 +5,7 @@ use std::{
     fs, io,
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -24,10 +24,10 @@ use tepui_proto::{
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
-    ContainerConfig, Error, Isolator, LaunchError, Launched, Limit, Limits, Recovered, Settings,
-    Termination,
+    Class, ContainerConfig, Error, Isolator, LaunchError, Launched, Limit, Limits, Listed,
+    Recovered, Settings, Termination,
     driver::{Command, Context, Driver, Parts, View},
-    isolation,
+    isolation, nested,
     os::{self, Image},
     records::{LaunchRecord, Records},
     usage,
@@ -60,6 +60,12 @@ pub(crate) struct Container {
     commands: mpsc::Sender<Command>,
     view: watch::Receiver<View>,
     isolators: Vec<Arc<dyn Isolator>>,
+    /// As isolators see it.
+    pub(crate) config: messages::ContainerConfig,
+    /// What its isolators planned, from its start on.
+    pub(crate) plan: Arc<OnceLock<messages::LaunchPlan>>,
+    /// It is about to end: nothing begins in it any more.
+    closed: AtomicBool,
     /// What is set aside for it.
     share: Mutex<(Resources, Limits)>,
 }
@@ -137,7 +143,7 @@ impl Containerizer {
     /// When a step failed or the container was stopped or destroyed meanwhile. All is cleaned up then.
     pub async fn launch(&self, config: ContainerConfig) -> Result<Launched, LaunchError> {
         let id = config.id.clone();
-        let message = isolator_config(&config);
+        let message = isolator_config(&config, self.parent(&id).as_deref());
         let isolators = isolation::select(&self.inner.isolators, &message);
         if let Some(words) = isolation::unmet(&config, &isolators) {
             return Err(LaunchError::Unmet(words));
@@ -153,9 +159,7 @@ impl Containerizer {
             checkpoint: config.checkpoint,
         };
         let share = (config.resources.clone(), config.limits.clone());
-        let Some((container, parts)) = self.admit(&id, launch, isolators, share) else {
-            return Err(LaunchError::Exists(id));
-        };
+        let (container, parts) = self.admit(&id, launch, isolators, share, true)?;
         tokio::spawn(Driver::launch(parts, config));
         let mut view = container.view.clone();
         let seen = view
@@ -182,26 +186,45 @@ impl Containerizer {
         }
     }
 
-    /// Makes room for a container; none when its id is in use.
+    /// Makes room for a container, which `begins` unless it is of an earlier agent process.
+    ///
+    /// # Errors
+    ///
+    /// When its id is in use, or one that begins has no parent any more.
     pub(crate) fn admit(
         &self,
         id: &ContainerId,
         launch: LaunchRecord,
         isolators: Vec<Arc<dyn Isolator>>,
         share: (Resources, Limits),
-    ) -> Option<(Arc<Container>, Parts)> {
+        begins: bool,
+    ) -> Result<(Arc<Container>, Parts), LaunchError> {
         let (commands, receiver) = mpsc::channel(WAITING);
         let (sender, view) = watch::channel(View::default());
         let container = Arc::new(Container {
             commands,
             view,
             isolators: isolators.clone(),
+            config: launch.config.clone(),
+            plan: Arc::default(),
+            closed: AtomicBool::new(false),
             share: Mutex::new(share),
         });
-        match lock(&self.inner.containers).entry(id.clone()) {
-            std::collections::btree_map::Entry::Occupied(_) => return None,
-            std::collections::btree_map::Entry::Vacant(entry) => entry.insert(container.clone()),
-        };
+        let mut containers = lock(&self.inner.containers);
+        if containers.contains_key(id) {
+            return Err(LaunchError::Exists(id.clone()));
+        }
+        let parent = id.parent.as_ref().and_then(|id| containers.get(&**id));
+        let closed = parent.is_none_or(|parent| parent.closed.load(Ordering::Relaxed));
+        if let Some(parent) = &id.parent
+            && closed
+            && begins
+        {
+            return Err(LaunchError::Parent((**parent).clone()));
+        }
+        let parent = parent.cloned();
+        containers.insert(id.clone(), container.clone());
+        drop(containers);
         let parts = Parts {
             context: self.inner.context.clone(),
             launch,
@@ -210,8 +233,12 @@ impl Containerizer {
             directory: self.directory(&id.to_string()),
             commands: receiver,
             view: sender,
+            id: id.clone(),
+            front: Arc::downgrade(&self.inner),
+            plan: container.plan.clone(),
+            parent,
         };
-        Some((container, parts))
+        Ok((container, parts))
     }
 
     /// Sends a signal to all processes of the command. Nothing happens when it is not running.
@@ -344,7 +371,19 @@ impl Containerizer {
         lock(&self.inner.containers).keys().cloned().collect()
     }
 
-    /// Removes the records of a container that is over. Call it once its end is recorded elsewhere.
+    /// The same with what they are, those around others first.
+    pub fn list(&self) -> Vec<Listed> {
+        let containers = lock(&self.inner.containers);
+        let listed = containers.iter().map(|(id, container)| Listed {
+            id: id.clone(),
+            class: nested::class_of(&container.config),
+            over: container.view.borrow().termination.is_some(),
+        });
+        listed.collect()
+    }
+
+    /// Removes the records of a container that is over, and of those that were nested in it. Call it once its end is
+    /// recorded elsewhere.
     ///
     /// # Errors
     ///
@@ -353,6 +392,9 @@ impl Containerizer {
         let container = self.get(id)?;
         if container.view.borrow().termination.is_none() {
             return Err(Error::NotOver(id.clone()));
+        }
+        for nested in self.inner.nested_in(id).into_keys() {
+            self.forget(&nested)?;
         }
         self.records(id).remove()?;
         lock(&self.inner.containers).remove(id);
@@ -385,7 +427,41 @@ impl Containerizer {
     }
 }
 
+impl Inner {
+    /// The containers that are nested in one, without those that are nested in them.
+    pub(crate) fn nested_in(&self, id: &ContainerId) -> BTreeMap<ContainerId, Arc<Container>> {
+        let containers = lock(&self.containers);
+        let is_nested = |one: &ContainerId| one.parent.as_deref() == Some(id);
+        let nested = containers.iter().filter(|(one, _)| is_nested(one));
+        nested
+            .map(|(one, container)| (one.clone(), container.clone()))
+            .collect()
+    }
+
+    /// Lets nothing more begin in a container, and answers what is nested in it.
+    pub(crate) fn close(&self, id: &ContainerId) -> Vec<Arc<Container>> {
+        if let Some(container) = lock(&self.containers).get(id) {
+            container.closed.store(true, Ordering::Relaxed);
+        }
+        self.nested_in(id).into_values().collect()
+    }
+}
+
 impl Container {
+    /// Its first process, once its command was started.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        let view = self.view.borrow();
+        view.pid.filter(|_| view.launched)
+    }
+
+    /// Kills everything in it, and waits until it is over.
+    pub(crate) async fn end(&self) {
+        // One that is over takes no commands.
+        let _ = self.commands.send(Command::Destroy).await;
+        let mut view = self.view.clone();
+        let _ = view.wait_for(|view| view.termination.is_some()).await;
+    }
+
     /// Nothing happens when too much waits or the container is over.
     pub(crate) fn tell(&self, command: Command) {
         let _ = self.commands.try_send(command);
@@ -449,7 +525,10 @@ fn tell_limitation(inner: &Inner, limitation: messages::Limitation) {
 }
 
 /// A container as isolators see it.
-fn isolator_config(config: &ContainerConfig) -> messages::ContainerConfig {
+fn isolator_config(
+    config: &ContainerConfig,
+    parent: Option<&Container>,
+) -> messages::ContainerConfig {
     let plain = config.environment.iter().map(|(name, value)| Variable {
         name: name.clone(),
         value: Some(value.clone()),
@@ -464,19 +543,27 @@ fn isolator_config(config: &ContainerConfig) -> messages::ContainerConfig {
     let environment = v1::Environment {
         variables: plain.chain(secret).collect(),
     };
+    let run = config.command.as_ref();
     let command = v1::CommandInfo {
-        shell: Some(config.command.shell),
-        value: Some(config.command.value.clone()),
-        arguments: config.command.arguments.clone(),
+        shell: run.map(|command| command.shell),
+        value: run.map(|command| command.value.clone()),
+        arguments: run.map_or_else(Vec::new, |command| command.arguments.clone()),
         environment: Some(environment),
         ..Default::default()
     };
-    let sandbox = config.sandbox.to_string_lossy().into_owned();
+    let (class, standalone) = match config.class {
+        Class::Task => (messages::ContainerClass::Default, false),
+        Class::Standalone => (messages::ContainerClass::Default, true),
+        Class::Debug => (messages::ContainerClass::Debug, false),
+    };
+    let of_parent = parent.and_then(|parent| parent.config.user.clone());
     messages::ContainerConfig {
         id: config.id.to_string(),
-        user: config.user.clone(),
-        sandbox: sandbox.clone(),
-        sandbox_inside: sandbox,
+        class: class.into(),
+        standalone,
+        user: config.user.clone().or(of_parent),
+        sandbox: config.sandbox.to_string_lossy().into_owned(),
+        sandbox_inside: nested::seen_inside(config, parent),
         command_info: command.encode_to_vec(),
         container_info: config
             .container
@@ -486,7 +573,7 @@ fn isolator_config(config: &ContainerConfig) -> messages::ContainerConfig {
         resources: encode_resources(&config.resources),
         limits: encode_limits(&config.limits),
         checkpoint: config.checkpoint,
-        share_cgroups: config.id.parent.is_some(),
+        share_cgroups: config.id.parent.is_some() && config.share_cgroups,
         command_task: config.is_command_task,
         ..Default::default()
     }

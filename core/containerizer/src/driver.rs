@@ -7,7 +7,7 @@ use std::{
     fs::File,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, OnceLock, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -15,6 +15,7 @@ use std::{
 
 use futures::{FutureExt, future::BoxFuture};
 use tepui_init::{Answer, Request};
+use tepui_model::id::ContainerId;
 use tepui_model::time::{Now, Wall};
 use tepui_module_proto::isolator::{IsolateRequest, LaunchPlan, PrepareRequest, UpdateRequest};
 use tepui_proto::Wire;
@@ -22,8 +23,10 @@ use tepui_state_container::{ContainerState, Effect, Event, Exit, Limitation, Mar
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
-    ContainerConfig, Settings,
+    Class, ContainerConfig, Settings,
+    containerizer::{Container, Inner},
     isolation::{self, Isolator},
+    nested,
     os::{self, Image, Supervisor},
     records::{Entry, LaunchRecord, Records},
     sandbox,
@@ -98,6 +101,11 @@ pub(crate) struct Driver {
     update: Option<BoxFuture<'static, ()>>,
     commands: mpsc::Receiver<Command>,
     view: watch::Sender<View>,
+    id: ContainerId,
+    /// To find what is nested in this container. Weak: a driver ends when the front does.
+    front: Weak<Inner>,
+    planned: Arc<OnceLock<LaunchPlan>>,
+    parent: Option<Arc<Container>>,
 }
 
 /// What a driver works with.
@@ -109,6 +117,12 @@ pub(crate) struct Parts {
     pub(crate) directory: PathBuf,
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) view: watch::Sender<View>,
+    pub(crate) id: ContainerId,
+    pub(crate) front: Weak<Inner>,
+    /// Where the front finds the plan.
+    pub(crate) plan: Arc<OnceLock<LaunchPlan>>,
+    /// The container around this one.
+    pub(crate) parent: Option<Arc<Container>>,
 }
 
 impl Driver {
@@ -130,6 +144,10 @@ impl Driver {
             update: None,
             commands: parts.commands,
             view: parts.view,
+            id: parts.id,
+            front: parts.front,
+            planned: parts.plan,
+            parent: parts.parent,
         }
     }
 
@@ -155,6 +173,7 @@ impl Driver {
             plan,
             ..Self::new(parts)
         };
+        let _ = driver.planned.set(driver.plan.clone());
         let supervisor = match found {
             Some(os::Found::Alive {
                 supervisor,
@@ -396,6 +415,7 @@ impl Driver {
                 );
             }
             Effect::Signal { signal } => self.send(&Request::Signal(signal)).await,
+            Effect::EndNested => self.step = Some(self.end_nested()),
             Effect::Kill => {
                 if self.supervisor.is_none() {
                     return Some(Event::Exited(Exit::Vanished));
@@ -436,11 +456,38 @@ impl Driver {
         .boxed()
     }
 
+    fn end_nested(&self) -> BoxFuture<'static, Done> {
+        let front = self.front.upgrade();
+        let nested = front.map_or_else(Vec::new, |front| front.close(&self.id));
+        async move {
+            futures::future::join_all(nested.iter().map(|container| container.end())).await;
+            Done::Event(Event::NestedEnded)
+        }
+        .boxed()
+    }
+
     fn start(&mut self) -> Result<BoxFuture<'static, Done>, String> {
-        let config = self
+        let mut config = self
             .config
             .clone()
             .ok_or("a recovered container is not started")?;
+        config.user.clone_from(&self.launch.config.user);
+        let class = config.class;
+        if let Some(parent) = &self.parent {
+            let pid = parent
+                .pid()
+                .ok_or("the container around this one does not run")?;
+            nested::enter(&mut self.plan, class, pid);
+        }
+        let of_parent = self.parent.as_ref().filter(|_| class == Class::Debug);
+        let of_parent = of_parent.and_then(|parent| parent.plan.get());
+        self.plan.working_directory = self
+            .plan
+            .working_directory
+            .take()
+            .or_else(|| of_parent?.working_directory.clone())
+            .or_else(|| Some(self.launch.config.sandbox_inside.clone()));
+        let _ = self.planned.set(self.plan.clone());
         self.records
             .append(&Entry::Plan(&self.plan))
             .map_err(|error| error.to_string())?;

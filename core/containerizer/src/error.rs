@@ -63,6 +63,9 @@ pub enum LaunchError {
     /// The id is in use.
     #[error("container {0} is already there")]
     Exists(ContainerId),
+    /// The container that it is to be nested in cannot take it.
+    #[error("parent container {0} cannot be found, or does not run")]
+    Parent(ContainerId),
     /// It asks for what no isolator of this agent gives.
     #[error("{0}")]
     Unmet(String),

@@ -2,7 +2,7 @@
 //!
 //! A [`Containerizer`] owns the records of its containers (`<meta_dir>/<container id>/{launch.pb,events.log}`), their
 //! runtime directories, the conversations with their supervisors and the order of isolator calls. One task per
-//! container runs its state machine; an agent that was killed finds everything again with [`Containerizer::recover`].
+//! container runs its state machine; containers may be nested in others, which they never outlive; an agent that was killed finds everything again with [`Containerizer::recover`].
 //!
 //! It deliberately does not know tasks, executors or frameworks, makes no status updates, and decides no policy:
 //! what a termination means for a task is the agent's business.
@@ -13,6 +13,7 @@ mod driver;
 mod error;
 mod isolation;
 pub mod leaks;
+mod nested;
 mod os;
 mod records;
 mod recovery;
@@ -21,7 +22,8 @@ mod spec;
 mod usage;
 
 pub use config::{
-    Command, ContainerConfig, Launched, Limit, Limits, Recovered, RunningContainer, Settings,
+    Class, Command, ContainerConfig, Launched, Limit, Limits, Listed, Recovered, RunningContainer,
+    Settings,
 };
 pub use containerizer::Containerizer;
 pub use error::{Error, LaunchError};

@@ -9,9 +9,10 @@ use tepui_module_proto::isolator as messages;
 use tepui_state_container::Mark;
 
 use crate::{
-    Containerizer, Error, Isolator, Recovered, RunningContainer,
+    Class, Containerizer, Error, Isolator, Recovered, RunningContainer,
     containerizer::{Container, GREETING, decode_share, list},
-    driver::{Command, Driver},
+    driver::{Command, Driver, Parts},
+    nested,
     os::{self, Found},
     records::{History, LaunchRecord},
 };
@@ -83,18 +84,31 @@ pub(crate) async fn recover(
     let found: BTreeSet<ContainerId> = left.iter().map(|left| left.id.clone()).collect();
     recovered.missing = known.difference(&found).cloned().collect();
 
-    let mut waiting = Vec::new();
+    // All are there before any goes on: what ends first ends what is nested in it.
+    left.sort_by(|one, other| one.id.cmp(&other.id));
+    let mut adopted = Vec::new();
     for left in left {
-        let id = left.id.clone();
-        let container = adopt(containerizer, left);
-        if !known.contains(&id) {
+        adopted.push((left.id.clone(), adopt(containerizer, left)));
+    }
+    let mut waiting = Vec::new();
+    for (id, adopted) in adopted {
+        let container = adopted.container.clone();
+        let has_parent = id.parent.is_none() || adopted.parts.parent.is_some();
+        let is_known = has_parent
+            && match nested::class_of(&container.config) {
+                Class::Task => known.contains(id.root()),
+                Class::Standalone => true,
+                Class::Debug => false,
+            };
+        tokio::spawn(adopted.drive());
+        if !is_known {
             container.tell(Command::Destroy);
         }
-        waiting.push((id, container));
+        waiting.push((id, is_known, container));
     }
-    for (id, container) in waiting {
+    // What is nested in a container is forgotten before it.
+    for (id, is_known, container) in waiting.into_iter().rev() {
         let mut view = container.view();
-        let is_known = known.contains(&id);
         let settled = view
             .wait_for(|view| view.termination.is_some() || (is_known && view.launched))
             .await;
@@ -220,22 +234,40 @@ async fn recover_isolators(
     Ok(())
 }
 
-fn adopt(containerizer: &Containerizer, left: Left) -> Arc<Container> {
+/// A container with what it goes on with.
+struct Adopted {
+    container: Arc<Container>,
+    parts: Parts,
+    history: History,
+    found: Option<Found>,
+}
+
+impl Adopted {
+    fn drive(self) -> impl Future<Output = ()> {
+        Driver::recover(
+            self.parts,
+            self.history.plan,
+            self.history.marks,
+            self.found,
+        )
+    }
+}
+
+fn adopt(containerizer: &Containerizer, left: Left) -> Adopted {
     let share = match &left.history.update {
         Some(update) => decode_share(&update.resources, &update.limits),
         None => decode_share(&left.launch.config.resources, &left.launch.config.limits),
     };
     let isolators = isolators_of(containerizer, &left.launch);
     let (container, parts) = containerizer
-        .admit(&left.id, left.launch, isolators, share)
+        .admit(&left.id, left.launch, isolators, share, false)
         .expect("records are directories, so no id is there twice, and nothing was launched before the recovery");
-    tokio::spawn(Driver::recover(
+    Adopted {
+        container,
         parts,
-        left.history.plan,
-        left.history.marks,
-        left.found,
-    ));
-    container
+        history: left.history,
+        found: left.found,
+    }
 }
 
 /// The isolators that took part when the container was launched, as far as they are still configured.

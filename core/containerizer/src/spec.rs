@@ -79,13 +79,10 @@ fn capabilities(sets: &isolator::Capabilities) -> Result<Capabilities, String> {
 }
 
 fn command(config: &ContainerConfig, plan: &LaunchPlan) -> (OsString, Vec<OsString>) {
-    let (shell, value, arguments) = match &plan.command {
-        Some(command) => (command.shell, &command.value, &command.arguments),
-        None => (
-            config.command.shell,
-            &config.command.value,
-            &config.command.arguments,
-        ),
+    let (shell, value, arguments) = match (&plan.command, &config.command) {
+        (Some(command), _) => (command.shell, &command.value, &command.arguments),
+        (None, Some(command)) => (command.shell, &command.value, &command.arguments),
+        (None, None) => return (OsString::new(), Vec::new()),
     };
     if shell {
         (
@@ -192,15 +189,16 @@ fn rlimit(limit: &isolator::Rlimit) -> Result<Rlimit, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Command;
+    use crate::{Class, Command};
     use tepui_model::{id::ContainerId, resources::Resources};
 
     fn config(command: Command) -> ContainerConfig {
         ContainerConfig {
             id: ContainerId::new("c"),
             user: None,
+            class: Class::Task,
             sandbox: "/s".into(),
-            command,
+            command: Some(command),
             environment: vec![
                 ("A".to_owned(), "1".to_owned()),
                 ("A".to_owned(), "2".to_owned()),
@@ -209,6 +207,7 @@ mod tests {
             resources: Resources::default(),
             limits: BTreeMap::new(),
             container: None,
+            share_cgroups: true,
             is_command_task: true,
             checkpoint: true,
         }

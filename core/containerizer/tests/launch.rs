@@ -58,11 +58,11 @@ async fn arguments_reach_the_program_unchanged() {
     let containerizer = containerizer(at.path(), Vec::new());
     let mut config = shell(at.path(), "c", "");
     let arguments = ["printf", "[%s]", "a b", "", "$HOME", "*"];
-    config.command = Command {
+    config.command = Some(Command {
         shell: false,
         value: "printf".to_owned(),
         arguments: arguments.map(str::to_owned).to_vec(),
-    };
+    });
     containerizer.launch(config.clone()).await.unwrap();
     assert_eq!(
         containerizer.wait(&config.id).await.unwrap().exit,
@@ -76,11 +76,11 @@ async fn a_missing_program_is_a_command_that_ends_with_one() {
     let at = tempfile::tempdir().unwrap();
     let containerizer = containerizer(at.path(), Vec::new());
     let mut config = shell(at.path(), "c", "");
-    config.command = Command {
+    config.command = Some(Command {
         shell: false,
         value: "/no/such/program".to_owned(),
         arguments: Vec::new(),
-    };
+    });
     containerizer.launch(config.clone()).await.unwrap();
     assert_eq!(
         containerizer.wait(&config.id).await.unwrap().exit,

@@ -55,13 +55,12 @@ async fn namespaces_and_shared_memory_are_own_or_shared_as_asked() {
 
     // One with shared memory of its own, which runs on with a mark in it.
     let text = format!("touch /dev/shm/mark-x; {SHOW}; sleep 1000");
-    let mut around = asking(at.path(), "around", &text, IpcMode::Private, Some(2));
+    let around = asking(at.path(), "around", &text, IpcMode::Private, Some(2));
     containerizer.launch(around.clone()).await.unwrap();
     wait_for("the mark", || ended(&around)).await;
     let [private, size, marks] = show(&around);
     assert_ne!(private, own);
     assert_eq!((size.as_str(), marks.as_str()), ("2", "1"));
-    around.command.value = SHOW.to_owned();
 
     let unset = |id: &str| asking(at.path(), id, SHOW, IpcMode::Unknown, None);
     let nested = |name: &str, mode: IpcMode| ContainerConfig {

@@ -21,6 +21,7 @@ use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
     mount::{MsFlags, mount},
     poll::{PollFd, PollFlags, PollTimeout, poll},
+    sched::unshare,
     sys::signalfd::{SfdFlags, SignalFd},
     unistd::{Pid, setsid},
 };
@@ -142,12 +143,21 @@ fn prepare(spec: &LaunchSpec) -> Result<Prepared, String> {
         sys::block_signals().map_err(|error| format!("failed to block signals: {error}"))?;
     let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .map_err(|error| format!("failed to take signals: {error}"))?;
-    sys::enter(&spec.joins, |kind| kind != CloneFlags::PID)?;
+    // Files of the host come first: another mount namespace may not have them.
     let stdout = open_log(&spec.stdout, spec)?;
     let stderr = open_log(&spec.stderr, spec)?;
     for path in &spec.cgroups {
         sys::write_word(path, "0")
             .map_err(|error| format!("failed to join '{}': {error}", path.display()))?;
+    }
+    if let Some(score) = spec.oom_score_adj {
+        sys::write_word(Path::new("/proc/self/oom_score_adj"), &score.to_string())
+            .map_err(|error| format!("failed to set the OOM score: {error}"))?;
+    }
+    sys::enter(&spec.joins, |kind| kind != CloneFlags::PID)?;
+    if spec.copies_joined_mounts() {
+        unshare(nix::sched::CloneFlags::CLONE_NEWNS)
+            .map_err(|error| format!("failed to copy the mount namespace: {error}"))?;
     }
     if spec.clone_flags.0 & libc::CLONE_NEWNS.unsigned_abs() as u64 != 0 {
         // What is mounted here stays here; what the host unmounts goes here as well.
@@ -159,10 +169,6 @@ fn prepare(spec: &LaunchSpec) -> Result<Prepared, String> {
             None::<&Path>,
         )
         .map_err(|error| format!("failed to make mounts private: {error}"))?;
-    }
-    if let Some(score) = spec.oom_score_adj {
-        sys::write_word(Path::new("/proc/self/oom_score_adj"), &score.to_string())
-            .map_err(|error| format!("failed to set the OOM score: {error}"))?;
     }
     for entry in &spec.mounts {
         make_mount(entry)
@@ -226,6 +232,14 @@ fn serve(supervisor: &UnixStream, spec: LaunchSpec, prepared: Prepared) {
         stderr,
         own_pids,
     } = prepared;
+    if spec.program.is_empty() {
+        drop((spec, stdout, stderr));
+        let _ = FromFirst::Opened.send(supervisor);
+        if let Some(status) = hold(supervisor, &signals) {
+            let _ = FromFirst::Ended(status).send(supervisor);
+        }
+        return;
+    }
     let command = match sys::fork_into(0) {
         Ok(Some(pid)) => pid,
         Ok(None) => command::run(&spec, &stdout, &stderr),
@@ -244,6 +258,35 @@ fn serve(supervisor: &UnixStream, spec: LaunchSpec, prepared: Prepared) {
     }
     if !own_pids {
         sys::kill_descendants();
+    }
+}
+
+/// Keeps the namespaces for what is nested in them until it is asked to end, which is a good end; none when the
+/// supervisor is gone first.
+fn hold(supervisor: &UnixStream, signals: &SignalFd) -> Option<i32> {
+    loop {
+        let mut ready = [
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(supervisor.as_fd(), PollFlags::POLLIN),
+        ];
+        if poll(&mut ready, PollTimeout::NONE).is_err() {
+            continue;
+        }
+        let asked = ready[1].any().unwrap_or(false);
+        while let Ok(Some(signal)) = signals.read_signal() {
+            if signal.ssi_signo == libc::SIGTERM.unsigned_abs() {
+                return Some(0);
+            }
+        }
+        while sys::reap(None, false).is_some() {}
+        if asked {
+            match ToFirst::receive(supervisor) {
+                Ok(ToFirst::Signal(libc::SIGTERM)) => return Some(0),
+                Ok(ToFirst::Signal(libc::SIGKILL)) => return Some(libc::SIGKILL),
+                Ok(ToFirst::Signal(_) | ToFirst::Open) => {}
+                Err(_) => return None,
+            }
+        }
     }
 }
 

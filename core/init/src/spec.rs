@@ -31,7 +31,8 @@ pub struct LaunchSpec {
     pub stderr: PathBuf,
     /// Where the command starts.
     pub working_directory: PathBuf,
-    /// The program: a path, or a name that is looked for in the PATH of `environment`.
+    /// The program: a path, or a name that is looked for in the PATH of `environment`. Empty for none: the first
+    /// process only keeps the namespaces, until it is sent SIGTERM, and its status is 0 then.
     pub program: OsString,
     /// The argument vector, name of the program included.
     pub arguments: Vec<OsString>,
@@ -84,6 +85,13 @@ pub struct CloneFlags(pub u64);
 impl CloneFlags {
     /// The kernel's `CLONE_NEWPID`.
     pub const PID: Self = Self(0x2000_0000);
+    /// The kernel's `CLONE_NEWNS`.
+    pub const MOUNT: Self = Self(0x0002_0000);
+
+    /// Whether all of these bits are set.
+    pub fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
 }
 
 /// A namespace to enter.
@@ -122,6 +130,21 @@ pub struct Rlimit {
 }
 
 impl LaunchSpec {
+    /// Whether the new mount namespace is made of one that is entered: of the container's around this one.
+    pub fn copies_joined_mounts(&self) -> bool {
+        self.clone_flags.has(CloneFlags::MOUNT) && self.joins_one(CloneFlags::MOUNT)
+    }
+
+    /// Whether the first process is in the pid namespace of another container, without one of its own below it.
+    pub fn shares_pids(&self) -> bool {
+        self.joins_one(CloneFlags::PID) && !self.clone_flags.has(CloneFlags::PID)
+    }
+
+    /// Whether it enters a namespace of a kind.
+    pub fn joins_one(&self, kind: CloneFlags) -> bool {
+        self.joins.iter().any(|join| join.kind == kind)
+    }
+
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         put_u32(out, PROTOCOL);
         put_bytes(out, self.container.as_bytes());

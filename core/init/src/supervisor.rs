@@ -99,6 +99,8 @@ struct Supervisor {
     container: String,
     directory: PathBuf,
     die_with_agent: bool,
+    /// The first process is in the pid namespace of another container: what it orphans would go to that one's.
+    shares_pids: bool,
     /// Held for as long as anything of the container may run; let go by the end of the process.
     _lock: File,
     listener: UnixListener,
@@ -140,7 +142,13 @@ impl Supervisor {
         if let Err(message) = sys::enter(&spec.joins, |kind| kind == CloneFlags::PID) {
             return Err((agent, message));
         }
-        let first = match sys::fork_into(spec.clone_flags.0) {
+        let mut new = spec.clone_flags.0;
+        if spec.copies_joined_mounts() {
+            // Made by the first process, of the one that it enters.
+            new &= !CloneFlags::MOUNT.0;
+        }
+        let shares_pids = spec.shares_pids();
+        let first = match fork_first(new, &spec) {
             Ok(Some(first)) => first,
             Ok(None) => {
                 // The lock is shared by copies of its descriptor, so the first process must not keep one; nor may
@@ -157,6 +165,7 @@ impl Supervisor {
             container: spec.container,
             directory: spec.directory,
             die_with_agent: spec.die_with_agent,
+            shares_pids,
             _lock: locked,
             listener,
             signals,
@@ -300,7 +309,7 @@ impl Supervisor {
         if agent.fill().is_err() {
             self.agent = None;
             if !self.opened || self.die_with_agent {
-                self.kill_first();
+                self.kill_container();
             }
             return;
         }
@@ -313,7 +322,7 @@ impl Supervisor {
                 Ok(Some(Request::Signal(signal))) if self.opened => {
                     let _ = ToFirst::Signal(signal).send(&self.control);
                 }
-                Ok(Some(Request::Kill)) => self.kill_first(),
+                Ok(Some(Request::Kill)) => self.kill_container(),
                 Ok(Some(Request::Launch(_) | Request::Open | Request::Signal(_))) => {}
                 Ok(None) => return,
                 Err(_) => self.agent = None,
@@ -343,6 +352,16 @@ impl Supervisor {
         self.greet();
     }
 
+    /// Ends everything in the container.
+    fn kill_container(&mut self) {
+        let is_told = self.shares_pids
+            && self.opened
+            && ToFirst::Signal(libc::SIGKILL).send(&self.control).is_ok();
+        if !is_told {
+            self.kill_first();
+        }
+    }
+
     fn kill_first(&mut self) {
         if self.ended.is_none() {
             sys::kill(self.first.as_raw(), libc::SIGKILL);
@@ -357,6 +376,28 @@ impl Supervisor {
             self.ended = sys::reap(Some(self.first), true).map(|(_, status)| status);
         }
         sys::kill_descendants();
+    }
+}
+
+/// Forks the first process into these new namespaces. None in the child.
+///
+/// The kernel makes no pid namespace below one that was entered but for a process that is in that one: another process
+/// in between makes the first one, as its sister.
+fn fork_first(new: u64, spec: &LaunchSpec) -> io::Result<Option<Pid>> {
+    if !spec.clone_flags.has(CloneFlags::PID) || !spec.joins_one(CloneFlags::PID) {
+        return sys::fork_into(new);
+    }
+    if let Some(between) = sys::fork_into(0)? {
+        let failed = sys::reap(Some(between), true).map_or(0, |(_, status)| status >> 8);
+        return match sys::children(Pid::this()).first() {
+            Some(first) => Ok(Some(*first)),
+            None => Err(io::Error::from_raw_os_error(failed)),
+        };
+    }
+    match sys::fork_into(new | libc::CLONE_PARENT.unsigned_abs() as u64) {
+        Ok(None) => Ok(None),
+        Ok(Some(_)) => sys::exit_now(0),
+        Err(error) => sys::exit_now(error.raw_os_error().unwrap_or(libc::EINVAL)),
     }
 }
 

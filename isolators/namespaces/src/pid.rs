@@ -2,8 +2,12 @@
 //!
 //! Mirrors `src/slave/containerizer/mesos/isolators/namespaces/pid.cpp`. The container also gets a mount namespace of
 //! its own, so that its /proc is seen nowhere else and vanishes with it. Nothing is left to clean up.
+//!
+//! A nested container enters the pid namespace around it in any case, which is the containerizer's doing; its own is
+//! below that one, unless it asks to share it or is there to look into it.
 
 use tepui_module_sdk::prelude::*;
+use tepui_module_sdk::proto::isolator::ContainerClass;
 
 /// Settings of `namespaces/pid`.
 #[config]
@@ -31,6 +35,7 @@ impl Module for PidNamespaces {
 }
 
 impl Isolator for PidNamespaces {
+    const NESTING: bool = true;
     const STANDALONE: bool = true;
     const LIMITS: bool = false;
     const NEEDS: &'static [&'static str] = &["root"];
@@ -46,12 +51,14 @@ impl Isolator for PidNamespaces {
             .as_ref()
             .and_then(|info| info.share_pid_namespace)
             .unwrap_or(false);
-        if share && self.0.disallow_sharing_agent_pid_namespace {
+        let is_nested = container.id.parent().is_some();
+        let is_debug = container.config.class() == ContainerClass::Debug;
+        if share && !is_nested && self.0.disallow_sharing_agent_pid_namespace {
             return Err(Failure::invalid(
                 "Sharing agent pid namespace with container is not allowed",
             ));
         }
-        if share {
+        if share || is_debug {
             return Ok(LaunchPlan::none());
         }
         let proc = Mount {

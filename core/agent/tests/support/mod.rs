@@ -3,14 +3,14 @@
 #![expect(dead_code, reason = "no test file uses all of it")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tepui_containerizer::{
-    ContainerConfig, Error, Exit, LaunchError, Launched, Limits, Recovered, RunningContainer,
-    Termination,
+    Class, Command, ContainerConfig, Error, Exit, LaunchError, Launched, Limits, Listed, Recovered,
+    RunningContainer, Termination,
 };
 use tepui_core_agent::{Agent, Containers, Settings, StartError, attach_endpoints, resources};
 use tepui_http::authorize::AllowAll;
@@ -139,6 +139,52 @@ impl Containers for Pretend {
             let ended = ended.map_err(|_| Error::Unknown(id.clone()))?;
             Ok(ended.clone().expect("it was waited for"))
         })
+    }
+
+    fn inside(
+        &self,
+        parent: &ContainerId,
+        name: &str,
+        command: Command,
+    ) -> Result<ContainerConfig, Error> {
+        let configs = self.configs.lock().expect("no panic under it");
+        let around = configs.iter().rfind(|config| config.id == *parent);
+        let around = around.ok_or_else(|| Error::Unknown(parent.clone()))?;
+        Ok(ContainerConfig {
+            id: parent.child(name),
+            class: Class::Debug,
+            sandbox: around.sandbox.join("containers").join(name),
+            command: Some(command),
+            ..around.clone()
+        })
+    }
+
+    fn sandbox(&self, id: &ContainerId) -> Result<PathBuf, Error> {
+        let configs = self.configs.lock().expect("no panic under it");
+        let found = configs.iter().rfind(|config| config.id == *id);
+        let found = found.map(|config| config.sandbox.clone());
+        found.ok_or_else(|| Error::Unknown(id.clone()))
+    }
+
+    fn list(&self) -> Vec<Listed> {
+        let all = self.all.lock().expect("no panic under it");
+        let configs = self.configs.lock().expect("no panic under it");
+        let class = |id: &ContainerId| {
+            let config = configs.iter().rfind(|config| config.id == *id);
+            config.map_or(Class::Task, |config| config.class)
+        };
+        let listed = all.iter().map(|(id, end)| Listed {
+            id: id.clone(),
+            class: class(id),
+            over: end.borrow().is_some(),
+        });
+        listed.collect()
+    }
+
+    fn kill(&self, id: &ContainerId, signal: i32) -> Result<(), Error> {
+        self.find(id)?;
+        self.end(id, Exit::Status(signal));
+        Ok(())
     }
 
     fn stop(&self, id: &ContainerId, _grace: Duration) -> Result<(), Error> {

@@ -65,6 +65,15 @@ pub(crate) fn namespaces(pid: u32) -> BTreeMap<u32, String> {
         .collect()
 }
 
+/// Whether a namespace of another process, `/proc/<pid>/ns/<name>`, is this process's too.
+pub(crate) fn is_own_namespace(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    let theirs = fs::read_link(path);
+    let ours = fs::read_link(format!("/proc/self/ns/{name}"));
+    // The name of the link says which it is.
+    matches!((theirs, ours), (Ok(theirs), Ok(ours)) if theirs == ours)
+}
+
 /// The program, sealed.
 #[derive(Debug)]
 pub(crate) struct Image {

@@ -9,6 +9,8 @@ mod linux;
 mod user;
 
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{Found, Image, Supervisor, boot_id, boot_time, find, namespaces};
+pub(crate) use linux::{
+    Found, Image, Supervisor, boot_id, boot_time, find, is_own_namespace, namespaces,
+};
 #[cfg(target_os = "linux")]
 pub(crate) use user::{give_to, switch_to};

@@ -15,7 +15,9 @@ use std::{
 };
 
 use futures::FutureExt;
-use tepui_containerizer::{Called, Command, ContainerConfig, Containerizer, Isolator, Settings};
+use tepui_containerizer::{
+    Called, Class, Command, ContainerConfig, Containerizer, Isolator, Settings,
+};
 use tepui_model::{id::ContainerId, resources::Resources};
 use tepui_module_proto::isolator as messages;
 
@@ -70,16 +72,18 @@ pub fn shell(at: &Path, id: &str, text: &str) -> ContainerConfig {
         id: ContainerId::new(id),
         user: None,
         sandbox: at.join("sandboxes").join(id),
-        command: Command {
+        class: Class::Task,
+        command: Some(Command {
             shell: true,
             value: text.to_owned(),
             arguments: Vec::new(),
-        },
+        }),
         environment: Vec::new(),
         secrets: Vec::new(),
         resources: Resources::cpus_mem(0.1, 32.0),
         limits: BTreeMap::new(),
         container: None,
+        share_cgroups: true,
         is_command_task: true,
         checkpoint: true,
     }

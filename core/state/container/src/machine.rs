@@ -18,6 +18,8 @@ pub struct ContainerState {
     /// Whether a supervisor may run that has not been seen to end.
     supervised: bool,
     gate_recorded: bool,
+    /// Nothing is nested in it any more, and nothing will be.
+    nested_ended: bool,
     exit: Option<Exit>,
     stop: Option<Stop>,
     destroyed: bool,
@@ -35,6 +37,8 @@ enum Phase {
     Isolating(u32),
     Opening,
     Running,
+    /// What is nested in it is ended first.
+    EndingNested,
     /// The supervisor was told to kill everything and has not ended yet.
     Killing,
     Cleaning(u32),
@@ -62,6 +66,7 @@ impl ContainerState {
             pid: None,
             supervised: false,
             gate_recorded: false,
+            nested_ended: false,
             exit: None,
             stop: None,
             destroyed: false,
@@ -124,6 +129,12 @@ impl ContainerState {
             Event::Stop { grace } => self.stop(now.mono + grace, effects),
             Event::Destroy => self.destroy(effects),
             Event::Limited(limitation) => self.limited(limitation, effects),
+            Event::NestedEnded => {
+                if self.phase == Phase::EndingNested {
+                    self.nested_ended = true;
+                    self.end(effects);
+                }
+            }
             Event::Exited(exit) => self.exited(exit, effects),
             Event::Cleaned {
                 isolator,
@@ -167,6 +178,9 @@ impl ContainerState {
         }
         if matches!(self.phase, Phase::Cleaning(_)) && self.supervised {
             return Err("cleans up under a supervisor that may run".to_owned());
+        }
+        if matches!(self.phase, Phase::Killing | Phase::Cleaning(_)) && !self.nested_ended {
+            return Err("ends before what is nested in it".to_owned());
         }
         if self.phase == Phase::Running && (self.destroyed || self.limitation.is_some()) {
             return Err("runs on although it is to end".to_owned());
@@ -230,6 +244,7 @@ impl ContainerState {
             Phase::New
             | Phase::Opening
             | Phase::Running
+            | Phase::EndingNested
             | Phase::Killing
             | Phase::Cleaning(_)
             | Phase::Ended => {}
@@ -280,8 +295,10 @@ impl ContainerState {
             Some(Mark::Stopping { .. }) if self.phase == Phase::Running => {
                 effects.push(Effect::Signal { signal: SIGTERM });
             }
-            Some(Mark::Destroying | Mark::Limited(_)) if self.phase == Phase::Killing => {
-                effects.push(Effect::Kill)
+            Some(Mark::Destroying | Mark::Limited(_))
+                if matches!(self.phase, Phase::EndingNested | Phase::Killing) =>
+            {
+                self.kill(effects);
             }
             Some(Mark::LaunchFailed { .. }) => self.end(effects),
             Some(Mark::Terminated(termination)) => effects.push(Effect::Terminated(termination)),
@@ -359,6 +376,8 @@ impl ContainerState {
             // The isolator's call is still under way; its answer goes on from here.
             Phase::Isolating(_) | Phase::Starting => {}
             Phase::Opening | Phase::Running | Phase::Killing => self.end(effects),
+            // Goes on once what is nested in it has ended.
+            Phase::EndingNested => {}
             Phase::New
             | Phase::Preparing(_)
             | Phase::PreparingLogs
@@ -367,15 +386,20 @@ impl ContainerState {
         }
     }
 
-    /// Kills everything and waits for the supervisor's end.
+    /// Kills everything, from the inside out, and waits for the supervisor's end.
     fn kill(&mut self, effects: &mut Vec<Effect>) {
-        self.phase = Phase::Killing;
-        effects.push(Effect::Kill);
+        if self.nested_ended {
+            self.phase = Phase::Killing;
+            effects.push(Effect::Kill);
+        } else {
+            self.phase = Phase::EndingNested;
+            effects.push(Effect::EndNested);
+        }
     }
 
     /// Goes on with ending, from wherever the launch or the run was left.
     fn end(&mut self, effects: &mut Vec<Effect>) {
-        if self.supervised {
+        if self.supervised || !self.nested_ended {
             self.kill(effects);
             return;
         }

@@ -68,6 +68,8 @@ pub enum Event {
     Destroy,
     /// An isolator says that the container is beyond a limit.
     Limited(Limitation),
+    /// No container is nested in this one any more, and none will be.
+    NestedEnded,
     /// The supervisor is gone.
     Exited(Exit),
     /// An isolator has cleaned up.
@@ -116,6 +118,8 @@ pub enum Effect {
         /// Its number.
         signal: i32,
     },
+    /// End all containers that are nested in this one, and let none begin; answered by [`Event::NestedEnded`].
+    EndNested,
     /// Kill everything in the container; answered by [`Event::Exited`].
     Kill,
     /// Call an isolator's cleanup.

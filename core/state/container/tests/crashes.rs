@@ -139,7 +139,7 @@ impl World {
                 assert_eq!(self.process, Process::Absent, "a second supervisor");
                 self.begin(effect);
             }
-            Effect::PrepareLogs | Effect::Isolate { .. } => self.begin(effect),
+            Effect::PrepareLogs | Effect::Isolate { .. } | Effect::EndNested => self.begin(effect),
             Effect::Open => {
                 assert!(
                     self.marks.contains(&Mark::GateOpened),
@@ -221,6 +221,7 @@ impl World {
             Effect::Prepare { isolator } => Event::Prepared { isolator },
             Effect::Isolate { isolator } => Event::Isolated { isolator },
             Effect::PrepareLogs => Event::LogsPrepared,
+            Effect::EndNested => Event::NestedEnded,
             Effect::Start => {
                 self.process = Process::Held;
                 Event::Started { pid: 77 }
@@ -404,7 +405,7 @@ fn a_stop_outlives_the_agent() {
     world.crash();
     assert!(world.effects.is_empty());
     world.choose(&Choice::Sleep(50));
-    assert_eq!(world.effects.front(), Some(&Effect::Kill));
+    assert_eq!(world.effects.front(), Some(&Effect::EndNested));
     world.finish();
     let termination = world.terminations.last().unwrap();
     assert!(termination.stopped);
