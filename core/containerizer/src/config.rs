@@ -26,6 +26,8 @@ pub struct Settings {
     /// Resource limits that every container begins with, before those of its isolators: an agent
     /// that raised its own says what they were.
     pub rlimits: Vec<isolator::Rlimit>,
+    /// Where a container with a root file system of its own finds its sandbox.
+    pub sandbox_directory: PathBuf,
     /// Fail to recover when a record cannot be read; otherwise its container is ended, and the record kept in
     /// `damaged/` beside the others.
     pub strict: bool,
@@ -49,6 +51,7 @@ impl Settings {
             init: init.into(),
             switch_user: nix::unistd::geteuid().is_root(),
             rlimits: Vec::new(),
+            sandbox_directory: "/mnt/mesos/sandbox".into(),
             strict: true,
             start_timeout: Duration::from_secs(60),
             crash_at_effect: None,

@@ -293,6 +293,7 @@ impl Driver {
                     return Some(Event::StepFailed { message });
                 }
                 self.plan.merge(*plan);
+                self.tell_of_root();
                 Event::Prepared { isolator }
             }
             Done::Started(Ok((supervisor, pid))) => {
@@ -302,6 +303,16 @@ impl Driver {
             }
             Done::Started(Err(message)) => Event::StepFailed { message },
         })
+    }
+
+    /// Those who prepare next see where the container's root is, and its sandbox in it.
+    fn tell_of_root(&mut self) {
+        if let Some(rootfs) = &self.plan.rootfs {
+            let config = &mut self.launch.config;
+            config.rootfs = Some(rootfs.clone());
+            let inside = &self.context.settings.sandbox_directory;
+            config.sandbox_inside = inside.to_string_lossy().into_owned();
+        }
     }
 
     fn obey(&mut self, command: Command) -> Option<Event> {
@@ -493,7 +504,8 @@ impl Driver {
             .map_err(|error| error.to_string())?;
         let (context, plan) = (self.context.clone(), self.plan.clone());
         let directory = self.directory.clone();
-        Ok(start(context, config, plan, directory)
+        let inside = PathBuf::from(&self.launch.config.sandbox_inside);
+        Ok(start(context, config, plan, inside, directory)
             .map(Done::Started)
             .boxed())
     }
@@ -561,6 +573,7 @@ async fn start(
     context: Arc<Context>,
     config: ContainerConfig,
     plan: LaunchPlan,
+    sandbox_inside: PathBuf,
     directory: PathBuf,
 ) -> Result<(Box<Supervisor>, u32), String> {
     let patience = context.settings.start_timeout;
@@ -573,7 +586,8 @@ async fn start(
         sandbox::prepare(&config.sandbox, user.as_ref()).map_err(|error| error.to_string())?;
         std::fs::create_dir_all(&at)
             .map_err(|error| format!("failed to create '{}': {error}", at.display()))?;
-        let spec = launch_spec(&config, &plan, user, &at, &context.settings.rlimits)?;
+        let rlimits = &context.settings.rlimits;
+        let spec = launch_spec(&config, &plan, user, &at, rlimits, &sandbox_inside)?;
         let started = context.image.start(spec);
         started.map_err(|error| format!("failed to start a supervisor: {error}"))
     })

@@ -9,7 +9,7 @@ use tepui_module_proto::isolator::{
     CleanupReply, ContainerConfig, IsolateRequest, LaunchPlan, LimitedReply, PrepareRequest,
     RecoverRequest, StatusReply, UpdateRequest, UsageReply,
 };
-use tepui_proto::v1::{LinuxInfo, linux_info::IpcMode};
+use tepui_proto::v1::{LinuxInfo, linux_info::IpcMode, volume::source::Type as Source};
 
 /// What a call of an isolator comes to; an error is text for people.
 pub type Called<'a, T> = BoxFuture<'a, Result<T, String>>;
@@ -118,8 +118,13 @@ fn text<'a, T: 'a>(call: impl Future<Output = Result<T, CallError>> + Send + 'a)
     call.map_err(|error| error.to_string()).boxed()
 }
 
+/// Name of the step that pulls images and makes root file systems of them.
+pub(crate) const PROVISIONER: &str = "provisioner";
+
 /// Mesos' order of preparation; what is not named here comes after, in configured order.
 const ORDER: &[&str] = &[
+    // What gives a container its root file system.
+    PROVISIONER,
     "filesystem/posix",
     "filesystem/windows",
     "filesystem/linux",
@@ -266,6 +271,31 @@ pub(crate) fn unmet(
             "namespaces/ipc",
         ),
         (
+            asks_for_volume(config, |source| source == Source::HostPath),
+            "a volume of the host",
+            "volume/host_path",
+        ),
+        (
+            asks_for_volume(config, |source| source == Source::SandboxPath),
+            "a volume of a sandbox",
+            "volume/sandbox_path",
+        ),
+        (
+            asks_for_volume(config, |source| source == Source::Secret),
+            "a secret as a file",
+            "volume/secret",
+        ),
+        (
+            asks_for_volume(config, |source| source == Source::DockerVolume),
+            "a volume of a Docker volume driver",
+            "docker/volume",
+        ),
+        (
+            asks_for_volume(config, |source| source == Source::CsiVolume),
+            "a CSI volume",
+            "volume/csi",
+        ),
+        (
             asks(|linux| linux.shm_size.is_some()),
             "ContainerInfo.linux_info.shm_size",
             "namespaces/ipc",
@@ -280,6 +310,18 @@ pub(crate) fn unmet(
     ))
 }
 
+/// Whether a volume comes from there. One of the older form, with nothing but a path of the host, does from the host.
+fn asks_for_volume(config: &crate::ContainerConfig, wanted: impl Fn(Source) -> bool) -> bool {
+    let volumes = config.container.iter().flat_map(|info| &info.volumes);
+    let mut sources = volumes
+        .filter(|volume| volume.image.is_none())
+        .map(|volume| match &volume.source {
+            Some(source) => source.r#type(),
+            None => Source::HostPath,
+        });
+    sources.any(wanted)
+}
+
 #[expect(deprecated, reason = "frameworks still send it")]
 fn asks_in_the_older_form(linux: &LinuxInfo) -> bool {
     linux.capability_info.is_some()
@@ -288,13 +330,8 @@ fn asks_in_the_older_form(linux: &LinuxInfo) -> bool {
 /// The first part of a plan that this containerizer cannot perform yet; none when it can do all of it.
 pub(crate) fn beyond_us(plan: &LaunchPlan) -> Option<&'static str> {
     let parts = [
-        (!plan.files.is_empty(), "files"),
-        (!plan.devices.is_empty(), "devices"),
-        (!plan.masked_paths.is_empty(), "masked_paths"),
-        (!plan.read_only_paths.is_empty(), "read_only_paths"),
         (!plan.pre_exec.is_empty(), "pre_exec"),
         (plan.hostname.is_some(), "hostname"),
-        (plan.rootfs.is_some(), "rootfs"),
         (plan.user.is_some(), "user"),
         (
             !plan.supplementary_groups.is_empty(),
@@ -303,14 +340,6 @@ pub(crate) fn beyond_us(plan: &LaunchPlan) -> Option<&'static str> {
         (plan.umask.is_some(), "umask"),
         (!plan.sysctls.is_empty(), "sysctls"),
         (plan.tty.is_some(), "tty"),
-        (
-            plan.mounts.iter().any(|mount| mount.create != 0),
-            "mounts.create",
-        ),
-        (
-            plan.mounts.iter().any(|mount| mount.optional),
-            "mounts.optional",
-        ),
     ];
     parts
         .into_iter()

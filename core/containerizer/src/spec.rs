@@ -1,22 +1,25 @@
 //! What a supervisor is told to start.
 
-use std::{collections::BTreeMap, ffi::OsString, path::Path};
+use std::{collections::BTreeMap, ffi::OsString, os::unix::ffi::OsStringExt, path::Path};
 
-use tepui_init::{Capabilities, CloneFlags, Join, LaunchSpec, Mount, Rlimit, User};
-use tepui_module_proto::isolator::{self, LaunchPlan, Namespace};
+use tepui_init::{
+    Capabilities, CloneFlags, Create, Device, File, FileKind, Join, LaunchSpec, Mount, Rlimit, User,
+};
+use tepui_module_proto::isolator::{self, LaunchPlan, Namespace, file, mount};
 
 use crate::ContainerConfig;
 
 /// The host's PATH in Mesos' words, for a command that is given none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Joins what is asked for with what the isolators planned.
+/// Joins what is asked for with what the isolators planned. The container finds its sandbox at `sandbox_inside`.
 pub(crate) fn launch_spec(
     config: &ContainerConfig,
     plan: &LaunchPlan,
     user: Option<User>,
     directory: &Path,
     rlimits: &[isolator::Rlimit],
+    sandbox_inside: &Path,
 ) -> Result<LaunchSpec, String> {
     let (program, arguments) = command(config, plan);
     Ok(LaunchSpec {
@@ -37,15 +40,20 @@ pub(crate) fn launch_spec(
             })
             .collect(),
         mounts: plan.mounts.iter().flat_map(mounts).collect(),
+        files: plan.files.iter().map(new_file).collect(),
+        devices: plan.devices.iter().map(device).collect::<Result<_, _>>()?,
+        masked_paths: plan.masked_paths.iter().map(Into::into).collect(),
+        read_only_paths: plan.read_only_paths.iter().map(Into::into).collect(),
+        rootfs: plan.rootfs.as_ref().map(Into::into),
         stdout: config.sandbox.join("stdout"),
         stderr: config.sandbox.join("stderr"),
         working_directory: plan
             .working_directory
             .as_ref()
-            .map_or_else(|| config.sandbox.clone(), Into::into),
+            .map_or_else(|| sandbox_inside.to_owned(), Into::into),
         program,
         arguments,
-        environment: environment(config, plan),
+        environment: environment(config, plan, sandbox_inside),
         user,
         oom_score_adj: plan.oom_score_adj,
         // The later of two wins.
@@ -97,7 +105,7 @@ fn command(config: &ContainerConfig, plan: &LaunchPlan) -> (OsString, Vec<OsStri
 }
 
 /// The later of two entries with one name wins; the command's own are later than the isolators'.
-fn environment(config: &ContainerConfig, plan: &LaunchPlan) -> Vec<OsString> {
+fn environment(config: &ContainerConfig, plan: &LaunchPlan, sandbox: &Path) -> Vec<OsString> {
     let planned = plan
         .environment
         .iter()
@@ -106,6 +114,11 @@ fn environment(config: &ContainerConfig, plan: &LaunchPlan) -> Vec<OsString> {
     for (name, value) in planned.chain(config.environment.iter().map(|(name, value)| (name, value)))
     {
         variables.insert(name, value);
+    }
+    // Where the container sees it, which only the containerizer knows.
+    let inside = sandbox.to_string_lossy();
+    if let Some(told) = variables.get_mut("MESOS_SANDBOX") {
+        *told = &inside;
     }
     variables
         .into_iter()
@@ -140,23 +153,67 @@ fn kind(namespace: i32) -> Result<CloneFlags, String> {
     Ok(CloneFlags(u64::from(flag.unsigned_abs())))
 }
 
-/// A mount, and the change of propagation that follows it.
+/// A mount, and the change of propagation that follows it; a bind mount that is shared with the host is one from the
+/// start.
 fn mounts(mount: &isolator::Mount) -> Vec<Mount> {
+    let is_bind = mount.flags & libc::MS_BIND != 0;
+    let shared = is_bind && mount.propagation & libc::MS_SHARED != 0;
     let mut mounts = vec![Mount {
         source: (&mount.source).into(),
+        source_root: (&mount.source_root).into(),
         target: (&mount.target).into(),
+        outside: mount.outside,
         fstype: (&mount.fstype).into(),
         flags: mount.flags,
         data: (&mount.options).into(),
+        directory: (&mount.directory).into(),
+        create: match mount.create() {
+            mount::Create::Nothing => Create::Nothing,
+            mount::Create::Directory => Create::Directory,
+            mount::Create::File => Create::File,
+        },
+        shared,
+        optional: mount.optional,
     }];
-    if mount.propagation != 0 {
+    if mount.propagation != 0 && !shared {
         mounts.push(Mount {
             target: (&mount.target).into(),
+            outside: mount.outside,
             flags: mount.propagation,
+            optional: mount.optional,
             ..Mount::default()
         });
     }
     mounts
+}
+
+fn new_file(planned: &isolator::File) -> File {
+    File {
+        path: (&planned.path).into(),
+        kind: match planned.r#type() {
+            file::Type::Regular => FileKind::Regular(planned.content.clone()),
+            file::Type::Directory => FileKind::Directory,
+            file::Type::Symlink => FileKind::Symlink(OsString::from_vec(planned.content.clone())),
+        },
+        mode: planned.mode,
+        uid: planned.uid,
+        gid: planned.gid,
+    }
+}
+
+fn device(planned: &isolator::Device) -> Result<Device, String> {
+    let is_block = match planned.r#type.as_str() {
+        "b" => true,
+        "c" => false,
+        unknown => return Err(format!("'{unknown}' is no type of a device: b or c")),
+    };
+    Ok(Device {
+        path: (&planned.path).into(),
+        is_block,
+        major: planned.major,
+        minor: planned.minor,
+        mode: planned.mode,
+    })
 }
 
 fn rlimit(limit: &isolator::Rlimit) -> Result<Rlimit, String> {
@@ -202,6 +259,7 @@ mod tests {
             environment: vec![
                 ("A".to_owned(), "1".to_owned()),
                 ("A".to_owned(), "2".to_owned()),
+                ("MESOS_SANDBOX".to_owned(), "/s".to_owned()),
             ],
             secrets: Vec::new(),
             resources: Resources::default(),
@@ -221,7 +279,7 @@ mod tests {
             arguments: vec!["x".to_owned()],
         });
         let plan = LaunchPlan::none().env("A", "planned").env("B", "planned");
-        let spec = launch_spec(&shell, &plan, None, Path::new("/r"), &[]).unwrap();
+        let spec = launch_spec(&shell, &plan, None, Path::new("/r"), &[], Path::new("/s")).unwrap();
         assert_eq!(
             (spec.program, spec.arguments),
             (
@@ -234,6 +292,7 @@ mod tests {
             [
                 "A=2".into(),
                 "B=planned".into(),
+                "MESOS_SANDBOX=/s".into(),
                 OsString::from(format!("PATH={DEFAULT_PATH}"))
             ]
         );
@@ -242,11 +301,23 @@ mod tests {
             value: "/bin/x".to_owned(),
             arguments: vec!["zero".to_owned(), String::new(), "*".to_owned()],
         });
-        let spec = launch_spec(&direct, &LaunchPlan::none(), None, Path::new("/r"), &[]).unwrap();
+        let spec = launch_spec(
+            &direct,
+            &LaunchPlan::none(),
+            None,
+            Path::new("/r"),
+            &[],
+            Path::new("/in"),
+        )
+        .unwrap();
         assert_eq!(
             spec.arguments,
             ["zero".into(), "".into(), OsString::from("*")]
         );
         assert_eq!(spec.program, "/bin/x");
+        let spec =
+            launch_spec(&direct, &plan, None, Path::new("/r"), &[], Path::new("/in")).unwrap();
+        assert!(spec.environment.contains(&"MESOS_SANDBOX=/in".into()));
+        assert_eq!(spec.working_directory, Path::new("/in"));
     }
 }

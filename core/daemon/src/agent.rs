@@ -156,6 +156,8 @@ async fn containerizer(
         init(settings)?,
     );
     own.switch_user = settings.switch_user;
+    own.sandbox_directory
+        .clone_from(&settings.sandbox_directory);
     let (soft, hard) = start::allow_open_files().context("cannot raise the limit of open files")?;
     // Programs that use select(2) break with more than they expect.
     own.rlimits = vec![Rlimit {

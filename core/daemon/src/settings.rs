@@ -15,7 +15,7 @@ use tepui_host::HostSettings;
 use tepui_host::config::ModuleConfig;
 
 use crate::flags::{Daemon, FlagError, Source, Values};
-use isolation::{cgroup_v1, cgroups, isolation_of, isolators};
+use isolation::{cgroup_v1, cgroups, isolation_of, isolators, sandbox_directory};
 
 /// What both daemons have.
 #[derive(Debug, Clone)]
@@ -136,6 +136,8 @@ pub struct AgentSettings {
     /// Whether isolation is what the site asked for, or our choice for this user.
     pub isolation_given: bool,
     pub switch_user: bool,
+    /// Where containers with a root file system of their own find their sandbox.
+    pub sandbox_directory: PathBuf,
     /// As written; parsed by the agent, which adds what is missing from the machine.
     pub resources: Option<String>,
     pub default_role: String,
@@ -395,6 +397,7 @@ impl AgentSettings {
             isolation: isolation_of(&values)?,
             isolation_given,
             switch_user: values.is("switch_user"),
+            sandbox_directory: sandbox_directory(&values)?,
             resources: values.text("resources").map(String::from),
             default_role: text(&values, "default_role"),
             attributes: values.text("attributes").map(String::from),

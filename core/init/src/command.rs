@@ -17,8 +17,9 @@ use tepui_init::{LaunchSpec, Rlimit};
 use crate::{privileges, sys};
 
 /// Becomes the command. What fails is written to its standard error; the status is 1 then, as in Mesos.
-pub(crate) fn run(spec: &LaunchSpec, stdout: &File, stderr: &File) -> ! {
-    let error = match prepare(spec, stdout, stderr) {
+pub(crate) fn run(spec: &LaunchSpec, stdio: [&File; 3]) -> ! {
+    let [_, _, mut stderr] = stdio;
+    let error = match prepare(spec, stdio) {
         Ok(()) => format!(
             "Failed to execute '{}': {}",
             spec.program.display(),
@@ -26,22 +27,20 @@ pub(crate) fn run(spec: &LaunchSpec, stdout: &File, stderr: &File) -> ! {
         ),
         Err((what, error)) => format!("Failed to {what}: {error}"),
     };
-    let _ = writeln!(&mut &*stderr, "{error}");
+    let _ = writeln!(stderr, "{error}");
     sys::exit_now(1)
 }
 
 fn prepare(
     spec: &LaunchSpec,
-    stdout: &File,
-    stderr: &File,
+    [stdin, stdout, stderr]: [&File; 3],
 ) -> Result<(), (&'static str, io::Error)> {
     // Its own session, so that a terminal or a group signal of the first process does not reach it.
     let _ = setsid();
     sys::reset_signals();
     // The agent does without huge pages, which would go on into its tasks.
     let _ = prctl::set_thp_disable(false);
-    let null = File::open("/dev/null").map_err(|error| ("open /dev/null", error))?;
-    sys::place(&null, 0).map_err(|error| ("set standard input", error))?;
+    sys::place(stdin, 0).map_err(|error| ("set standard input", error))?;
     sys::place(stdout, 1).map_err(|error| ("set standard output", error))?;
     sys::place(stderr, 2).map_err(|error| ("set standard error", error))?;
     for limit in &spec.rlimits {

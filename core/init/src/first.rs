@@ -19,15 +19,14 @@ use std::{
 
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
-    mount::{MsFlags, mount},
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sched::unshare,
     sys::signalfd::{SfdFlags, SignalFd},
     unistd::{Pid, setsid},
 };
-use tepui_init::{CloneFlags, LaunchSpec, Mount};
+use tepui_init::{CloneFlags, LaunchSpec};
 
-use crate::{command, sys};
+use crate::{command, sys, tree};
 
 /// From the supervisor: one byte and a signal's number.
 pub(crate) enum ToFirst {
@@ -127,6 +126,7 @@ pub(crate) fn run(supervisor: &UnixStream, spec: LaunchSpec) -> ! {
 
 struct Prepared {
     signals: SignalFd,
+    stdin: File,
     stdout: File,
     stderr: File,
     own_pids: bool,
@@ -154,25 +154,22 @@ fn prepare(spec: &LaunchSpec) -> Result<Prepared, String> {
         sys::write_word(Path::new("/proc/self/oom_score_adj"), &score.to_string())
             .map_err(|error| format!("failed to set the OOM score: {error}"))?;
     }
+    // Also for a container whose own /dev has none.
+    let stdin =
+        File::open("/dev/null").map_err(|error| format!("failed to open /dev/null: {error}"))?;
     sys::enter(&spec.joins, |kind| kind != CloneFlags::PID)?;
     if spec.copies_joined_mounts() {
         unshare(nix::sched::CloneFlags::CLONE_NEWNS)
             .map_err(|error| format!("failed to copy the mount namespace: {error}"))?;
     }
-    if spec.clone_flags.0 & libc::CLONE_NEWNS.unsigned_abs() as u64 != 0 {
-        // What is mounted here stays here; what the host unmounts goes here as well.
-        mount(
-            None::<&Path>,
-            "/",
-            None::<&Path>,
-            MsFlags::MS_REC | MsFlags::MS_SLAVE,
-            None::<&Path>,
-        )
-        .map_err(|error| format!("failed to make mounts private: {error}"))?;
-    }
-    for entry in &spec.mounts {
-        make_mount(entry)
-            .map_err(|error| format!("failed to mount '{}': {error}", entry.target.display()))?;
+    if spec.clone_flags.has(CloneFlags::MOUNT) {
+        tree::build(spec)?;
+    } else if let Some(entry) = spec.mounts.first() {
+        // It would be seen by others.
+        return Err(format!(
+            "mounting '{}' needs a mount namespace of the container's own",
+            entry.target.display()
+        ));
     }
     std::env::set_current_dir(&spec.working_directory).map_err(|error| {
         format!(
@@ -182,22 +179,11 @@ fn prepare(spec: &LaunchSpec) -> Result<Prepared, String> {
     })?;
     Ok(Prepared {
         signals,
+        stdin,
         stdout,
         stderr,
         own_pids,
     })
-}
-
-fn make_mount(entry: &Mount) -> io::Result<()> {
-    let given = |text: &std::ffi::OsString| (!text.is_empty()).then(|| text.clone());
-    mount(
-        given(&entry.source).as_deref(),
-        entry.target.as_path(),
-        given(&entry.fstype).as_deref(),
-        MsFlags::from_bits_retain(entry.flags as libc::c_ulong),
-        given(&entry.data).as_deref(),
-    )
-    .map_err(Into::into)
 }
 
 /// The sandbox is the user's, who may have put anything at this name: no link is followed, and nothing but a file
@@ -228,12 +214,13 @@ fn open_log(path: &Path, spec: &LaunchSpec) -> Result<File, String> {
 fn serve(supervisor: &UnixStream, spec: LaunchSpec, prepared: Prepared) {
     let Prepared {
         signals,
+        stdin,
         stdout,
         stderr,
         own_pids,
     } = prepared;
     if spec.program.is_empty() {
-        drop((spec, stdout, stderr));
+        drop((spec, stdin, stdout, stderr));
         let _ = FromFirst::Opened.send(supervisor);
         if let Some(status) = hold(supervisor, &signals) {
             let _ = FromFirst::Ended(status).send(supervisor);
@@ -242,7 +229,7 @@ fn serve(supervisor: &UnixStream, spec: LaunchSpec, prepared: Prepared) {
     }
     let command = match sys::fork_into(0) {
         Ok(Some(pid)) => pid,
-        Ok(None) => command::run(&spec, &stdout, &stderr),
+        Ok(None) => command::run(&spec, [&stdin, &stdout, &stderr]),
         Err(error) => {
             let _ = writeln!(&mut &stderr, "Failed to start a process: {error}");
             let _ = FromFirst::Opened.send(supervisor);
@@ -250,7 +237,7 @@ fn serve(supervisor: &UnixStream, spec: LaunchSpec, prepared: Prepared) {
             return;
         }
     };
-    drop((spec, stdout, stderr));
+    drop((spec, stdin, stdout, stderr));
     let _ = FromFirst::Opened.send(supervisor);
     let status = watch(supervisor, &signals, command, own_pids);
     if let Some(status) = status {

@@ -33,10 +33,12 @@ mod spec;
 
 pub use exit::Exit;
 pub use frame::{Answer, Decoder, FrameError, MAX_FRAME, Request};
-pub use spec::{Capabilities, CloneFlags, Join, LaunchSpec, Mount, Rlimit, User};
+pub use spec::{
+    Capabilities, CloneFlags, Create, Device, File, FileKind, Join, LaunchSpec, Mount, Rlimit, User,
+};
 
 /// The version of the protocol that this release speaks.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// Name of the lock file in the supervisor's directory.
 pub const LOCK_FILE: &str = "lock";

@@ -20,6 +20,8 @@ mod privileges;
 mod supervisor;
 #[cfg(target_os = "linux")]
 mod sys;
+#[cfg(target_os = "linux")]
+mod tree;
 
 use std::process::ExitCode;
 

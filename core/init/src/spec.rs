@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     os::unix::ffi::{OsStrExt, OsStringExt},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use crate::PROTOCOL;
@@ -25,6 +25,16 @@ pub struct LaunchSpec {
     pub cgroups: Vec<PathBuf>,
     /// Mounts made in the container's mount namespace, in this order.
     pub mounts: Vec<Mount>,
+    /// Files made after the mounts, as the container sees their paths.
+    pub files: Vec<File>,
+    /// Device nodes made after the files.
+    pub devices: Vec<Device>,
+    /// Paths of the container that show nothing; those that are missing are left out.
+    pub masked_paths: Vec<PathBuf>,
+    /// Paths of the container that cannot be changed; those that are missing are left out.
+    pub read_only_paths: Vec<PathBuf>,
+    /// The directory, a mount point by then, that becomes the container's root; none leaves the host's.
+    pub rootfs: Option<PathBuf>,
     /// Where standard output goes: appended to; made, as the user's own, when it is missing.
     pub stdout: PathBuf,
     /// Where standard error goes, in the same way.
@@ -108,14 +118,86 @@ pub struct Join {
 pub struct Mount {
     /// Source, may be empty.
     pub source: OsString,
-    /// Target.
+    /// A directory that the source cannot lead out of, whatever links are in it; empty for none. A source below one
+    /// is made, as a directory of the container's user, when it is missing.
+    pub source_root: PathBuf,
+    /// Target: in the container's tree, where no link leads out of its root.
     pub target: PathBuf,
+    /// The target is a path of the host instead.
+    pub outside: bool,
     /// Type, may be empty.
     pub fstype: OsString,
     /// The kernel's `MS_*` bits.
     pub flags: u64,
     /// Options, may be empty.
     pub data: OsString,
+    /// Where relative paths in the options begin; may be empty.
+    pub directory: PathBuf,
+    /// What is made of a target that is missing.
+    pub create: Create,
+    /// What the container mounts below a bind mount shows on the host as well.
+    pub shared: bool,
+    /// The container does without it when it fails.
+    pub optional: bool,
+}
+
+/// What is made of a path that is missing, its parents included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Create {
+    /// Nothing: it has to be there.
+    #[default]
+    Nothing,
+    /// A directory.
+    Directory,
+    /// An empty file.
+    File,
+}
+
+/// A file to make. One that is there already is an error.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct File {
+    /// Its path in the container.
+    pub path: PathBuf,
+    /// What it is.
+    pub kind: FileKind,
+    /// Permissions, of files and directories.
+    pub mode: u32,
+    /// Owner; none is root.
+    pub uid: Option<u32>,
+    /// Group; none is root's.
+    pub gid: Option<u32>,
+}
+
+/// Kinds of files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// A file with this content.
+    Regular(Vec<u8>),
+    /// A directory.
+    Directory,
+    /// A link to this path.
+    Symlink(OsString),
+}
+
+impl Default for FileKind {
+    fn default() -> Self {
+        Self::Regular(Vec::new())
+    }
+}
+
+/// A device node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Device {
+    /// Its path in the container.
+    pub path: PathBuf,
+    /// A block device, not a character device.
+    pub is_block: bool,
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+    /// Permissions.
+    pub mode: u32,
 }
 
 /// A POSIX limit; `u64::MAX` means none.
@@ -158,13 +240,19 @@ impl LaunchSpec {
         put_list(out, &self.cgroups, |out, path| {
             put_bytes(out, path.as_os_str().as_bytes())
         });
-        put_list(out, &self.mounts, |out, mount| {
-            put_bytes(out, mount.source.as_bytes());
-            put_bytes(out, mount.target.as_os_str().as_bytes());
-            put_bytes(out, mount.fstype.as_bytes());
-            put_u64(out, mount.flags);
-            put_bytes(out, mount.data.as_bytes());
+        put_list(out, &self.mounts, put_mount);
+        put_list(out, &self.files, put_file);
+        put_list(out, &self.devices, |out, device| {
+            put_path(out, &device.path);
+            out.push(u8::from(device.is_block));
+            put_u32(out, device.major);
+            put_u32(out, device.minor);
+            put_u32(out, device.mode);
         });
+        for paths in [&self.masked_paths, &self.read_only_paths] {
+            put_list(out, paths, |out, path| put_path(out, path));
+        }
+        put_list(out, self.rootfs.as_slice(), |out, path| put_path(out, path));
         for path in [&self.stdout, &self.stderr, &self.working_directory] {
             put_bytes(out, path.as_os_str().as_bytes());
         }
@@ -221,15 +309,20 @@ impl LaunchSpec {
                 })
             })?,
             cgroups: reader.list(Reader::path)?,
-            mounts: reader.list(|reader| {
-                Some(Mount {
-                    source: reader.os_string()?,
-                    target: reader.path()?,
-                    fstype: reader.os_string()?,
-                    flags: reader.u64()?,
-                    data: reader.os_string()?,
+            mounts: reader.list(Reader::mount)?,
+            files: reader.list(Reader::file)?,
+            devices: reader.list(|reader| {
+                Some(Device {
+                    path: reader.path()?,
+                    is_block: reader.u8()? != 0,
+                    major: reader.u32()?,
+                    minor: reader.u32()?,
+                    mode: reader.u32()?,
                 })
             })?,
+            masked_paths: reader.list(Reader::path)?,
+            read_only_paths: reader.list(Reader::path)?,
+            rootfs: reader.list(Reader::path)?.pop(),
             stdout: reader.path()?,
             stderr: reader.path()?,
             working_directory: reader.path()?,
@@ -289,6 +382,43 @@ pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
+fn put_path(out: &mut Vec<u8>, path: &Path) {
+    put_bytes(out, path.as_os_str().as_bytes());
+}
+
+fn put_mount(out: &mut Vec<u8>, mount: &Mount) {
+    for text in [&mount.source, &mount.fstype, &mount.data] {
+        put_bytes(out, text.as_bytes());
+    }
+    for path in [&mount.source_root, &mount.target, &mount.directory] {
+        put_path(out, path);
+    }
+    put_u64(out, mount.flags);
+    for flag in [mount.outside, mount.shared, mount.optional] {
+        out.push(u8::from(flag));
+    }
+    out.push(match mount.create {
+        Create::Nothing => 0,
+        Create::Directory => 1,
+        Create::File => 2,
+    });
+}
+
+fn put_file(out: &mut Vec<u8>, file: &File) {
+    put_path(out, &file.path);
+    let (kind, content): (u8, &[u8]) = match &file.kind {
+        FileKind::Regular(content) => (0, content),
+        FileKind::Directory => (1, &[]),
+        FileKind::Symlink(target) => (2, target.as_bytes()),
+    };
+    out.push(kind);
+    put_bytes(out, content);
+    put_u32(out, file.mode);
+    for id in [file.uid, file.gid] {
+        put_list(out, id.as_slice(), |out, id| put_u32(out, *id));
+    }
+}
+
 fn put_list<T>(out: &mut Vec<u8>, items: &[T], put: impl Fn(&mut Vec<u8>, &T)) {
     put_u32(
         out,
@@ -340,6 +470,45 @@ impl Reader<'_> {
         self.os_string().map(PathBuf::from)
     }
 
+    fn mount(&mut self) -> Option<Mount> {
+        Some(Mount {
+            source: self.os_string()?,
+            fstype: self.os_string()?,
+            data: self.os_string()?,
+            source_root: self.path()?,
+            target: self.path()?,
+            directory: self.path()?,
+            flags: self.u64()?,
+            outside: self.u8()? != 0,
+            shared: self.u8()? != 0,
+            optional: self.u8()? != 0,
+            create: match self.u8()? {
+                0 => Create::Nothing,
+                1 => Create::Directory,
+                2 => Create::File,
+                _ => return None,
+            },
+        })
+    }
+
+    fn file(&mut self) -> Option<File> {
+        let path = self.path()?;
+        let kind = self.u8()?;
+        let content = self.bytes()?;
+        Some(File {
+            path,
+            kind: match kind {
+                0 => FileKind::Regular(content),
+                1 => FileKind::Directory,
+                2 => FileKind::Symlink(OsString::from_vec(content)),
+                _ => return None,
+            },
+            mode: self.u32()?,
+            uid: self.list(Self::u32)?.pop(),
+            gid: self.list(Self::u32)?.pop(),
+        })
+    }
+
     fn list<T>(&mut self, item: impl Fn(&mut Self) -> Option<T>) -> Option<Vec<T>> {
         let count = self.u32()?;
         (0..count).map(|_| item(self)).collect()
@@ -368,7 +537,38 @@ mod tests {
                 fstype: "proc".into(),
                 flags: 14,
                 data: "x".into(),
+                source_root: "/s".into(),
+                outside: true,
+                directory: "/d".into(),
+                create: Create::File,
+                shared: true,
+                optional: true,
             }],
+            files: vec![
+                File {
+                    path: "/dev/fd".into(),
+                    kind: FileKind::Symlink("/proc/self/fd".into()),
+                    mode: 0o777,
+                    ..File::default()
+                },
+                File {
+                    path: "/etc/x".into(),
+                    kind: FileKind::Regular(vec![1]),
+                    mode: 0o600,
+                    uid: Some(3),
+                    gid: Some(4),
+                },
+            ],
+            devices: vec![Device {
+                path: "/dev/null".into(),
+                is_block: false,
+                major: 1,
+                minor: 3,
+                mode: 0o666,
+            }],
+            masked_paths: vec!["/proc/kcore".into()],
+            read_only_paths: vec!["/proc/sys".into()],
+            rootfs: Some("/r".into()),
             stdout: "/s/stdout".into(),
             stderr: "/s/stderr".into(),
             working_directory: "/s".into(),

@@ -1,13 +1,18 @@
 //! The few system calls that need `unsafe`, and what is made of /proc.
 
 use std::{
+    ffi::CString,
     fs,
     io::{self, Write},
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::{
+        fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
     path::Path,
 };
 
 use nix::{
+    mount::MsFlags,
     sched::{CloneFlags as CloneFlag, setns},
     sys::{
         signal::{SigSet, SigmaskHow, Signal, sigprocmask},
@@ -216,6 +221,73 @@ pub(crate) fn install_filter(bytes: &[u8]) -> io::Result<()> {
     let mode = libc::c_ulong::from(libc::SECCOMP_MODE_FILTER);
     // SAFETY: the program and its instructions outlive the call; the kernel copies and checks them.
     if unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// A copy of a tree of mounts that is not mounted anywhere yet, and in the peer groups of the original.
+pub(crate) fn clone_tree(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let flags =
+        libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_RECURSIVE as libc::c_uint;
+    // SAFETY: the path outlives the call; the result is checked.
+    let fd = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just opened it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).expect("a descriptor")) })
+}
+
+/// Mounts a tree that [`clone_tree`] has made.
+pub(crate) fn attach_tree(tree: &OwnedFd, target: &Path) -> io::Result<()> {
+    let target = CString::new(target.as_os_str().as_bytes())?;
+    let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_SYMLINKS;
+    // SAFETY: the paths outlive the call, the descriptor is open.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_FDCWD,
+            target.as_ptr(),
+            flags,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Adds restrictions (read-only, nosuid, nodev, noexec) to a mount and all below it; those it has stay.
+pub(crate) fn restrict_tree(mounted: &OwnedFd, flags: MsFlags) -> io::Result<()> {
+    let bits = [
+        (MsFlags::MS_RDONLY, libc::MOUNT_ATTR_RDONLY),
+        (MsFlags::MS_NOSUID, libc::MOUNT_ATTR_NOSUID),
+        (MsFlags::MS_NODEV, libc::MOUNT_ATTR_NODEV),
+        (MsFlags::MS_NOEXEC, libc::MOUNT_ATTR_NOEXEC),
+    ];
+    let wanted = bits.iter().filter(|(flag, _)| flags.contains(*flag));
+    let attributes = libc::mount_attr {
+        attr_set: wanted.map(|(_, bit)| *bit).sum(),
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    // SAFETY: both pointers outlive the call, the size is the structure's, the descriptor is open.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mounted.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if result < 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(())

@@ -159,7 +159,7 @@ fn own_pids(spec: &mut LaunchSpec) {
         target: "/proc".into(),
         fstype: "proc".into(),
         flags: 14,
-        data: "".into(),
+        ..Mount::default()
     }];
 }
 

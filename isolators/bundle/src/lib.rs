@@ -2,6 +2,7 @@
 
 tepui_module_sdk::export!(
     isolator: tepui_isolator_cgroups::Cgroups,
+    isolator: tepui_isolator_filesystem::LinuxFilesystem,
     isolator: tepui_isolator_namespaces::IpcNamespaces,
     isolator: tepui_isolator_namespaces::PidNamespaces,
     isolator: tepui_isolator_posix::Cpu,
@@ -11,4 +12,6 @@ tepui_module_sdk::export!(
     isolator: tepui_isolator_privileges::NoNewPrivileges,
     isolator: tepui_isolator_seccomp::Seccomp,
     isolator: tepui_isolator_secrets::EnvironmentSecrets,
+    isolator: tepui_isolator_volumes::HostPathVolumes,
+    isolator: tepui_isolator_volumes::SandboxPathVolumes,
 );

@@ -110,6 +110,7 @@ fn kernel_isolators() {
         ("cgroups/cpu", json!({"cgroups_root": own})),
         ("cgroups/mem", json!({"cgroups_root": own})),
         ("cgroups/all", json!({"cgroups_root": own})),
+        ("filesystem/linux", json!({})),
         ("namespaces/ipc", json!({})),
         ("namespaces/pid", json!({})),
         ("posix/cpu", json!({})),
@@ -120,6 +121,8 @@ fn kernel_isolators() {
             json!({"bounding_capabilities": {"capabilities": ["KILL"]}}),
         ),
         ("environment_secret", json!({})),
+        ("volume/host_path", json!({})),
+        ("volume/sandbox_path", json!({})),
         ("linux/nnp", json!({})),
         (
             "linux/seccomp",

@@ -78,6 +78,16 @@ pub fn load_at(
     settings: serde_json::Value,
     runtime_dir: Option<&Path>,
 ) -> Result<Vec<Arc<dyn Isolator>>, LoadError> {
+    load_in(names, settings, runtime_dir, None)
+}
+
+/// The same, for isolators that look below the agent's work directory.
+pub fn load_in(
+    names: &[&str],
+    settings: serde_json::Value,
+    runtime_dir: Option<&Path>,
+    work_dir: Option<&Path>,
+) -> Result<Vec<Arc<dyn Isolator>>, LoadError> {
     let mut config = ModuleConfig::default();
     for (module, table) in settings.as_object().into_iter().flatten() {
         let table = table.as_object().cloned().unwrap_or_default();
@@ -85,10 +95,12 @@ pub fn load_at(
     }
     let host = ModuleHost::new(HostSettings {
         runtime_dir: runtime_dir.map(Path::to_path_buf),
+        work_dir: work_dir.map(Path::to_path_buf),
         ..HostSettings::new("agent", config)
     });
     host.link(tepui_module_sdk::linked!(
         isolator: tepui_isolator_cgroups::Cgroups,
+        isolator: tepui_isolator_filesystem::LinuxFilesystem,
         isolator: tepui_isolator_namespaces::IpcNamespaces,
         isolator: tepui_isolator_namespaces::PidNamespaces,
         isolator: tepui_isolator_posix::Cpu,
@@ -97,6 +109,8 @@ pub fn load_at(
         isolator: tepui_isolator_privileges::Capabilities,
         isolator: tepui_isolator_privileges::NoNewPrivileges,
         isolator: tepui_isolator_seccomp::Seccomp,
+        isolator: tepui_isolator_volumes::HostPathVolumes,
+        isolator: tepui_isolator_volumes::SandboxPathVolumes,
     ));
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let instances = host.load_all("isolator", &names)?;

@@ -111,6 +111,8 @@ pub struct Notes {
     pub calls: Arc<Mutex<Vec<String>>>,
     /// The method that fails.
     pub fails: Option<&'static str>,
+    /// What prepare answers.
+    pub plan: messages::LaunchPlan,
     /// What has to be there as well.
     pub needs: &'static [&'static str],
     /// What cleanup tells.
@@ -156,7 +158,7 @@ impl Isolator for Notes {
         self.call("recover", ())
     }
     fn prepare(&self, _: messages::PrepareRequest) -> Called<'_, messages::LaunchPlan> {
-        self.call("prepare", messages::LaunchPlan::none())
+        self.call("prepare", self.plan.clone())
     }
     fn isolate(&self, request: messages::IsolateRequest) -> Called<'_, ()> {
         assert!(request.pid > 0 && Path::new(&request.namespaces[&2]).exists());

@@ -1,5 +1,7 @@
 //! Which isolators an agent has, and the flags that are settings of theirs.
 
+use std::path::{Component, PathBuf};
+
 use serde_json::Value as Json;
 use tepui_host::value::parse_bytes;
 
@@ -21,6 +23,14 @@ pub(super) fn isolation_of(values: &Values) -> Result<Vec<String>, FlagError> {
             names[twice]
         )));
     }
+    if names.iter().any(|name| name == "filesystem/linux") {
+        // As in Mesos.
+        for volume in ["volume/host_path", "volume/sandbox_path"] {
+            if !names.iter().any(|name| name == volume) {
+                names.push(volume.to_owned());
+            }
+        }
+    }
     let secrets = "environment_secret".to_owned();
     if !names.is_empty() && !names.contains(&secrets) {
         // As in Mesos, where it is always there; an agent that is to have no isolator needs no library of them.
@@ -31,18 +41,19 @@ pub(super) fn isolation_of(values: &Values) -> Result<Vec<String>, FlagError> {
 
 /// Flags of Mesos that are settings of an isolator, under the same name. Without that isolator they would protect
 /// nothing.
-const OF_ISOLATORS: [(&str, &str); 7] = [
+const OF_ISOLATORS: [(&str, &str); 8] = [
     ("effective_capabilities", "linux/capabilities"),
     ("bounding_capabilities", "linux/capabilities"),
     ("seccomp_config_dir", "linux/seccomp"),
     ("seccomp_profile_name", "linux/seccomp"),
+    ("host_path_volume_force_creation", "volume/host_path"),
     ("default_container_shm_size", "namespaces/ipc"),
     ("disallow_sharing_agent_ipc_namespace", "namespaces/ipc"),
     ("disallow_sharing_agent_pid_namespace", "namespaces/pid"),
 ];
 
 pub(super) fn isolators(values: &mut Values) -> Result<(), FlagError> {
-    let configured = values.list("isolation");
+    let configured = isolation_of(values)?;
     for (flag, isolator) in OF_ISOLATORS {
         let Some(text) = values.text(flag).filter(|_| values.given(flag)) else {
             continue;
@@ -101,4 +112,18 @@ pub(super) fn cgroups(values: &mut Values) {
             devices,
         );
     }
+}
+
+/// A path that images cannot lead elsewhere.
+pub(super) fn sandbox_directory(values: &Values) -> Result<PathBuf, FlagError> {
+    let path = values.path("sandbox_directory").expect("has a default");
+    let mut parts = path.components();
+    let is_root = parts.next() == Some(Component::RootDir);
+    let names = parts.all(|part| matches!(part, Component::Normal(_)));
+    if !is_root || !names || path.parent().is_none() {
+        return Err(together(
+            "'sandbox_directory' must be an absolute path without '..' below the root",
+        ));
+    }
+    Ok(path)
 }

@@ -126,12 +126,6 @@ fn what_is_not_there_yet_is_named() {
             &format!(r#"{command},"container":{{"type":"DOCKER","docker":{{"image":"x"}}}}"#),
             "container.docker",
         ),
-        (
-            &format!(
-                r#"{command},"container":{{"type":"MESOS","volumes":[{{"mode":"RW","container_path":"x"}}]}}"#
-            ),
-            "container.volumes",
-        ),
     ] {
         let task = task(more);
         assert_eq!(validate::task(&task, "a"), Ok(()), "{field}");

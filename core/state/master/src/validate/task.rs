@@ -237,7 +237,6 @@ fn in_container(container: &ContainerInfo) -> Option<&'static str> {
     let fields = [
         (docker, "container.docker"),
         (image, "container.mesos.image"),
-        (!container.volumes.is_empty(), "container.volumes"),
         (container.hostname.is_some(), "container.hostname"),
         (
             !container.network_infos.is_empty(),
