@@ -7,7 +7,7 @@ use tepui_e2e::replay::recorded::{AGENTS, Recorded};
 use tepui_e2e::replay::{listed_differences, load, recordings, run, session, verdict};
 
 /// The groups of the run; the others are replayed on clusters of their own.
-const GROUPS: [&str; 11] = [
+const GROUPS: [&str; 12] = [
     "http-busy/",
     "operator-master-busy/",
     "operator-agent-busy/",
@@ -16,6 +16,7 @@ const GROUPS: [&str; 11] = [
     "http-legacy/",
     "http-done/",
     "commands/",
+    "events/",
     "scheduler/session-commands",
     "scheduler/session-life",
     "scheduler/session-operations",

@@ -441,11 +441,15 @@ impl MasterState {
             .iter()
             .map(|role| Role::from(role.as_str()))
             .collect();
+        let changed = framework.info != info;
         self.change_framework(key, info, suppressed, call.offer_constraints);
         self.rescind_foreign_roles(key, now, effects);
         self.tell_framework(key, false);
-        self.framework_changed_on_agents(key, effects);
-        self.operators_framework(key, false, effects);
+        // Neither agents nor operators are told of suppressed roles and offer constraints.
+        if changed {
+            self.framework_changed_on_agents(key, effects);
+            self.operators_framework(key, false, effects);
+        }
         Reply::Ok
     }
 

@@ -231,7 +231,7 @@ fn framework_message(framework: &Framework) -> get_frameworks::Framework {
         registered_time: Some(framework.registered.into()),
         reregistered_time: Some(framework.reregistered.unwrap_or_default().into()),
         unregistered_time: Some(framework.unregistered.unwrap_or_default().into()),
-        offer_constraints: framework.constraints.clone(),
+        // GET_FRAMEWORKS has the offer constraints, events are without, as in Mesos.
         ..Default::default()
     }
 }

@@ -142,6 +142,8 @@ impl MasterState {
         }
         keep_status(row, status);
         let uuid = status.uuid.as_deref().and_then(Uuid::from_slice);
+        let head = row.update.as_ref().map(|head| head.uuid);
+        let again = uuid.is_some() && uuid == head;
         if let Some(uuid) = uuid {
             row.update = Some(UpdateHead {
                 state: status.state(),
@@ -157,8 +159,11 @@ impl MasterState {
             self.give_back(framework, agent, &resources);
             self.release(framework, agent, &resources, Back::Returned, now);
         }
-        // Mesos tells its subscribers of each status, also when the state is the same.
-        effects.extend(self.operators_task_updated(framework, class, state, status));
+        // Mesos tells its subscribers of each status, also when the state is the same; not of one that the agent
+        // sends again for want of an acknowledgement.
+        if !again {
+            effects.extend(self.operators_task_updated(framework, class, state, status));
+        }
     }
 
     /// Moves a task's row to the history.

@@ -18,6 +18,7 @@ pub mod recorded;
 pub mod run;
 pub mod session;
 mod stream;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -30,6 +31,7 @@ pub use ids::Ids;
 pub use play::Play;
 pub use raw::{ReplayError, ask, open};
 pub use stream::{Next, Record, Stream};
+pub use watch::Watch;
 
 /// The folder of the recordings that come with the tests.
 pub fn recordings() -> PathBuf {

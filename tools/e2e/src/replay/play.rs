@@ -25,7 +25,7 @@ use super::stream::{Next, Stream};
 use super::{Exchange, Outcome, Request, Target, ask};
 
 /// An event that has not come by then does not come.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long an event is waited for that is listed to differ.
 const LISTED: Duration = Duration::from_millis(1500);
@@ -446,7 +446,7 @@ fn amounts(offer: &str) -> BTreeMap<String, i64> {
     amounts
 }
 
-fn text_at<'a>(value: &'a Value, pointer: &str) -> &'a str {
+pub(super) fn text_at<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value
         .pointer(pointer)
         .and_then(Value::as_str)

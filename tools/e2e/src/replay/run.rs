@@ -8,6 +8,7 @@
 //!   compared without amounts.
 //! - `without TASK`: lists are compared without this task and its executor, which wait for something
 //!   that is not there yet.
+//! - `watch FRAMEWORK...`: an operator watches from here on, and what these frameworks did is compared at the end.
 //! - `ask GROUP/NAME` or `ask GROUP/`: one recorded exchange, or a group of them in the order of their names.
 //! - `post PATH BODY`: a step that the recording lacks, or that Mesos was given otherwise; recorded ids
 //!   are replaced in it. It has to succeed.
@@ -16,7 +17,7 @@ use std::collections::BTreeMap;
 
 use super::mask::Figures;
 use super::session::Session;
-use super::{Exchange, Outcome, Play, Request, Target, ask, replay_one};
+use super::{Exchange, Outcome, Play, Request, Target, Watch, ask, replay_one};
 
 /// Runs a script against a cluster.
 ///
@@ -35,6 +36,7 @@ pub fn run(
         listed,
         loose: Vec::new(),
         plays: BTreeMap::new(),
+        watch: None,
         outcome: Outcome::new(),
     };
     for line in script.lines().map(str::trim) {
@@ -42,6 +44,9 @@ pub fn run(
             run.line(line, target)
                 .map_err(|problem| format!("{line}: {problem}"))?;
         }
+    }
+    if let Some(watch) = run.watch.take() {
+        run.outcome.extend(watch.finish(target));
     }
     match run.plays.keys().next() {
         Some(name) => Err(format!("{name} is not played to its end")),
@@ -55,6 +60,7 @@ struct Run<'a> {
     listed: &'a BTreeMap<String, String>,
     loose: Vec<String>,
     plays: BTreeMap<String, Play<'a>>,
+    watch: Option<Watch>,
     outcome: Outcome,
 }
 
@@ -81,6 +87,10 @@ impl<'a> Run<'a> {
             }
             "clear" => self.play(rest)?.clear(target),
             "without" => target.without.push(rest.to_owned()),
+            "watch" => {
+                let frameworks: Vec<&str> = rest.split(' ').collect();
+                self.watch = Some(Watch::open(&frameworks, target)?);
+            }
             "ask" => self.ask(rest, target)?,
             "post" => post(rest, target)?,
             _ => return Err("unknown word".to_owned()),

@@ -112,7 +112,7 @@ fn read(path: &Path, name: String) -> anyhow::Result<Session> {
     Ok(session)
 }
 
-fn records(stream: &[u8]) -> anyhow::Result<Vec<String>> {
+pub(super) fn records(stream: &[u8]) -> anyhow::Result<Vec<String>> {
     let mut decoder = Decoder::new(stream.len());
     decoder.push(stream);
     let mut records = Vec::new();
