@@ -62,17 +62,14 @@ async fn main() -> Result<()> {
     let per_connection = cli.per_connection as usize;
     allow_files(cli.agents.div_ceil(per_connection) + SPARE_FILES)?;
 
-    let mut agents: Vec<FakeAgent> = (0..cli.agents)
-        .map(|n| {
-            // Address and host name tell agents apart; nothing listens there.
-            let port = u16::try_from(n % 60_000 + 5_000).expect("below 65,536");
-            FakeAgent::new(format!("fake-{n}"), port, resources.clone())
-        })
-        .collect();
+    let mut agents = (0..cli.agents).map(|n| {
+        // Address and host name tell agents apart; nothing listens there.
+        let port = u16::try_from(n % 60_000 + 5_000).expect("below 65,536");
+        FakeAgent::new(format!("fake-{n}"), port, resources.clone())
+    });
     let registered = Arc::new(Registered::default());
-    while !agents.is_empty() {
-        let rest = agents.split_off(agents.len().min(per_connection));
-        let own = std::mem::replace(&mut agents, rest);
+    for _ in 0..cli.agents.div_ceil(per_connection) {
+        let own = agents.by_ref().take(per_connection).collect();
         let client = Client::new(&cli.master)?;
         tokio::spawn(serve(client, own, registered.clone()));
     }

@@ -1,7 +1,8 @@
 //! Cost of the master's state alone: `cargo bench -p tepui-state-master`.
 //!
 //! `tasks` is what one owner thread can do of P5 (ACCEPT -> RUNNING -> FINISHED, each acknowledged) with
-//! nothing else on it; `publish` is what a reader costs the owner at 400,000 tasks.
+//! nothing else on it; `publish` is what a reader costs the owner at 400,000 tasks; `growth` is P10, what
+//! an event costs in a small and in a large cluster.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -204,8 +205,60 @@ fn sync() {
     );
 }
 
+/// Events of the same kind with few agents and with many.
+fn growth() {
+    for agents in [1_000, 10_000, 50_000] {
+        let per = |time: Duration, count: u64| time.as_secs_f64() * 1e6 / count as f64;
+        let started = cpu();
+        let (mut world, scheduler, _) = cluster(agents);
+        let registered = cpu() - started;
+        let offers = world.take_offers(&scheduler);
+        let started = cpu();
+        let mut tasks = Vec::new();
+        for offer in offers {
+            let agent = offer.agent_id.value;
+            let id = format!("task-{}", number(&agent));
+            let info = task(&id, &agent, "cpus:0.1;mem:32");
+            world.accept(&scheduler, &[&offer.id.value], vec![info]);
+            tasks.push((agent, id));
+        }
+        let accepted = cpu() - started;
+        world.frames.clear();
+        world.replies.clear();
+        world.take(&scheduler);
+        let started = cpu();
+        for (agent, id) in &tasks {
+            let session = number(agent) + 1;
+            world.update(session, &scheduler, agent, id, TaskState::TaskRunning, 1);
+            world.acknowledge(&scheduler, agent, id, 1);
+        }
+        let updated = cpu() - started;
+        const IDLE: u64 = 600;
+        let started = cpu();
+        world.wait(Duration::from_secs(IDLE));
+        let idle = cpu() - started;
+        println!(
+            "growth: {agents} agents: {:.1} us to register one, {:.1} us an ACCEPT, {:.1} us an update with its \
+             acknowledgement; idle {:.3} us a second and agent",
+            per(registered, agents),
+            per(accepted, agents),
+            per(updated, agents),
+            per(idle, agents) / IDLE as f64,
+        );
+    }
+}
+
 fn main() {
-    tasks();
-    publish();
-    sync();
+    let only = std::env::args().nth(1).filter(|arg| !arg.starts_with('-'));
+    let benches: [(&str, fn()); 4] = [
+        ("tasks", tasks),
+        ("publish", publish),
+        ("sync", sync),
+        ("growth", growth),
+    ];
+    for (name, bench) in benches {
+        if only.as_deref().is_none_or(|only| only == name) {
+            bench();
+        }
+    }
 }

@@ -228,14 +228,30 @@ impl MasterState {
     }
 
     fn broken_agent_at(&self, address: &str) -> Option<AgentId> {
-        self.agent_runs
-            .values()
-            .find(|agent| {
-                agent.session.is_none()
-                    && agent.address == address
-                    && !self.transitioning.contains(&agent.id)
-            })
+        let there = self.agents_at.get(address)?.iter();
+        there
+            .map(|key| &self.agent_runs[key])
+            .find(|agent| agent.session.is_none() && !self.transitioning.contains(&agent.id))
             .map(|agent| agent.id.clone())
+    }
+
+    /// Notes where an agent can be reached.
+    fn set_address(&mut self, key: AgentKey, address: &str) {
+        let run = self.agent_runs.get_mut(&key).expect("known agent");
+        let old = std::mem::replace(&mut run.address, address.to_owned());
+        self.leave_address(key, &old);
+        let there = self.agents_at.entry(address.to_owned()).or_default();
+        there.insert(key);
+    }
+
+    /// The agent is not at this address any more.
+    pub(crate) fn leave_address(&mut self, key: AgentKey, address: &str) {
+        if let Some(there) = self.agents_at.get_mut(address) {
+            there.remove(&key);
+            if there.is_empty() {
+                self.agents_at.swap_remove(address);
+            }
+        }
     }
 
     /// The agent's record is in the registry: its session becomes the agent's only one.
@@ -363,8 +379,8 @@ impl MasterState {
         row.resource_version = hello.resource_version.clone();
         let run = self.agent_runs.get_mut(&key).expect("known agent");
         run.info = info;
-        run.address = hello.address.clone();
         run.capabilities = hello.capabilities.clone();
+        self.set_address(key, &hello.address);
     }
 
     /// The agent that a session of the link belongs to, once it is welcomed.

@@ -1,6 +1,6 @@
 //! The invariants, checked in tests and after every simulated event.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tepui_model::allocation::{AgentKey, FrameworkKey};
 use tepui_model::id::{Role, TaskId};
@@ -144,6 +144,14 @@ impl MasterState {
         for (key, run) in &self.agent_runs {
             let row = self.agents.get(key);
             let row = row.ok_or_else(|| format!("agent {} has no row", run.id))?;
+            ensure!(
+                self.agents_at
+                    .get(&run.address)
+                    .is_some_and(|there| there.contains(key)),
+                "agent {} is not found at {}",
+                run.id,
+                run.address
+            );
             let used = used.get(key).unwrap_or(&none);
             let offered = offered.get(key).unwrap_or(&none);
             ensure!(
@@ -195,6 +203,11 @@ impl MasterState {
                 );
             }
         }
+        let there: usize = self.agents_at.values().map(BTreeSet::len).sum();
+        ensure!(
+            there == self.agent_runs.len(),
+            "{there} agents are at addresses"
+        );
         reserved.retain(|_, sum| !sum.is_empty());
         ensure!(
             reserved == self.reserved,

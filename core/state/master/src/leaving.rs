@@ -127,6 +127,7 @@ impl MasterState {
         self.set_total(key, Resources::new());
         self.agents.remove(&key);
         self.agent_ids.swap_remove(&run.id);
+        self.leave_address(key, &run.address);
         self.allocation.forget_agent(key);
         self.allocation.tell(Fact::AgentRemoved(key));
         for framework in self.frameworks.values() {

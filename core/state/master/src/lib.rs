@@ -95,6 +95,8 @@ pub struct MasterState {
     agents: Table<AgentKey, AgentRow>,
     agent_runs: BTreeMap<AgentKey, Agent>,
     agent_ids: Map<AgentId, AgentKey>,
+    /// Agents by the address that they said last.
+    agents_at: Map<String, BTreeSet<AgentKey>>,
     sessions: BTreeMap<SessionKey, Session>,
     recovered: BTreeMap<AgentId, registry::Recovered>,
     unreachable: BTreeMap<AgentId, Wall>,
@@ -172,6 +174,7 @@ impl MasterState {
             agents: Table::new(seed),
             agent_runs: BTreeMap::new(),
             agent_ids: Map::with_hasher(seed),
+            agents_at: Map::with_hasher(seed),
             sessions: BTreeMap::new(),
             recovered: BTreeMap::new(),
             unreachable: BTreeMap::new(),

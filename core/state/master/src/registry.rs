@@ -140,8 +140,9 @@ impl MasterState {
             None => {}
             Some(Pending::Admit { session, id, hello }) => {
                 self.transitioning.remove(&id);
-                self.unreachable.remove(&id);
-                self.globals_version += 1;
+                if self.unreachable.remove(&id).is_some() {
+                    self.globals_version += 1;
+                }
                 if self.sessions.contains_key(&session) {
                     self.admit(session, id.clone(), *hello, now, effects);
                     // Its machine may have gone down while it was written.
@@ -150,6 +151,7 @@ impl MasterState {
                     // Its session broke meanwhile: admitted, not back yet.
                     let info = bytes_of(&hello.info.unwrap_or_default());
                     self.recovered.insert(id, Recovered { info });
+                    self.globals_version += 1;
                     self.timers.set(
                         now.mono + self.settings.agent_reregister_timeout,
                         Timer::RecoveryEnds,

@@ -282,7 +282,9 @@ impl World {
     fn keep(&mut self, puts: Vec<Entry>, deletes: &[String]) {
         let puts = puts.into_iter().map(|entry| (entry.key, entry.value));
         self.registry.extend(puts);
-        self.registry.retain(|key, _| !deletes.contains(key));
+        for key in deletes {
+            self.registry.remove(key);
+        }
     }
 
     /// The next leader: it knows what is in the registry, and nothing else.
