@@ -453,6 +453,14 @@ impl Cluster {
             .iter()
             .filter_map(|role| self.role_key(role))
             .collect();
+        if let (Some(framework), Some(agent), false) =
+            (scope.framework, scope.agent, scope.roles.is_empty())
+        {
+            for role in roles {
+                self.filters.remove(&(Client { framework, role }, agent));
+            }
+            return;
+        }
         self.filters.retain(|(client, agent), _| {
             let matches = scope
                 .framework

@@ -7,8 +7,8 @@
 //! ended: the allocator is not asked, so an idle cluster costs nothing.
 //!
 //! Turnaround: what a framework returns is open to others at once. To the same framework it is open at
-//! once only while its tokens last, and otherwise at the interval, so that a framework that declines
-//! everything does not spin both sides.
+//! once only while its tokens last, and otherwise at the interval or when another one has had it, so
+//! that a framework that declines everything does not spin both sides.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -57,8 +57,8 @@ pub(crate) struct Allocation {
     batch_at: Option<Mono>,
     filters: BTreeMap<Place, Vec<Filter>>,
     ends: BTreeSet<(Mono, Place)>,
-    /// Places closed until the next batch because tokens ran out.
-    held: BTreeSet<Place>,
+    /// Who may not have which agent until the next batch, because tokens ran out.
+    held: BTreeMap<AgentKey, BTreeSet<(FrameworkKey, Role)>>,
     /// Until when each framework has spent its tokens.
     spent: BTreeMap<FrameworkKey, Mono>,
 }
@@ -108,30 +108,66 @@ impl Allocation {
         let hit = |place: &Place| roles.is_empty() || roles.contains(&place.1);
         let places: Vec<Place> = self
             .filters
-            .range(first.clone()..after.clone())
+            .range(first..after)
             .map(|(place, _)| place.clone())
             .filter(hit)
             .collect();
-        let held: Vec<Place> = self
-            .held
-            .range(first..after)
-            .filter(|place| hit(place))
-            .cloned()
-            .collect();
-        if places.is_empty() && held.is_empty() {
+        let mut lifted = false;
+        self.held.retain(|_, who| {
+            let before = who.len();
+            who.retain(|(owner, role)| {
+                *owner != framework || !(roles.is_empty() || roles.contains(role))
+            });
+            lifted |= who.len() != before;
+            !who.is_empty()
+        });
+        if places.is_empty() && !lifted {
             return;
         }
         for place in places {
             self.drop_filters(&place);
-        }
-        for place in held {
-            self.held.remove(&place);
         }
         self.tell(Fact::FiltersCleared(FilterScope {
             framework: Some(framework),
             roles: roles.to_vec(),
             agent: None,
         }));
+    }
+
+    /// Opens an agent to those from whom it was held, but for the framework that has just returned it.
+    fn lift_holds(&mut self, agent: AgentKey, returning: FrameworkKey) {
+        let Some(held) = self.held.get_mut(&agent) else {
+            return;
+        };
+        let (kept, lifted) = std::mem::take(held)
+            .into_iter()
+            .partition(|(framework, _)| *framework == returning);
+        *held = kept;
+        if held.is_empty() {
+            self.held.remove(&agent);
+        }
+        for (framework, role) in lifted {
+            self.tell(Fact::FiltersCleared(FilterScope {
+                framework: Some(framework),
+                roles: vec![role.clone()],
+                agent: Some(agent),
+            }));
+            // Those that the framework has set itself stay.
+            for filter in self
+                .filters
+                .get(&(framework, role.clone(), agent))
+                .into_iter()
+                .flatten()
+            {
+                let holding = Holding {
+                    framework,
+                    role: role.clone(),
+                    agent,
+                    resources: filter.resources.clone(),
+                };
+                self.facts.push(Fact::Filter(holding, filter.until));
+            }
+        }
     }
 
     fn drop_filters(&mut self, place: &Place) {
@@ -155,7 +191,7 @@ impl Allocation {
         for place in places {
             self.drop_filters(&place);
         }
-        self.held.retain(|place| place.2 != agent);
+        self.held.remove(&agent);
         self.wanted.remove(&agent);
     }
 
@@ -353,15 +389,19 @@ impl MasterState {
                 Back::Returned => self.hold_unless_tokens(holding, now),
                 Back::Withdrawn => {}
             }
+            if back != Back::Withdrawn {
+                self.allocation.lift_holds(agent, framework);
+            }
             self.allocation.want(agent);
         }
     }
 
     fn hold_unless_tokens(&mut self, holding: Holding, now: Now) {
         let per_second = self.settings.returns_per_second;
-        let place = (holding.framework, holding.role.clone(), holding.agent);
+        let who = (holding.framework, holding.role.clone());
         let allocation = &mut self.allocation;
-        if allocation.held.contains(&place)
+        let held = allocation.held.get(&holding.agent);
+        if held.is_some_and(|held| held.contains(&who))
             || allocation.spend(holding.framework, now.mono, per_second)
         {
             return;
@@ -372,7 +412,11 @@ impl MasterState {
         let batch = *allocation
             .batch_at
             .get_or_insert_with(|| multiple_after(now.mono, self.settings.allocation_interval));
-        allocation.held.insert(place);
+        allocation
+            .held
+            .entry(holding.agent)
+            .or_default()
+            .insert(who);
         allocation.tell(Fact::Filter(
             Holding {
                 resources: row.total.clone(),

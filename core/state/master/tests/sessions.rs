@@ -314,6 +314,33 @@ fn turnaround_of_offers() {
     assert!(world.take_offers(&scheduler).is_empty());
 }
 
+/// What one framework returns is open to another one at once, also when that had it before and has no
+/// token left; filters that it set itself hold all the same.
+#[test]
+fn frameworks_that_pass_an_agent_to_and_fro_do_not_wait() {
+    let mut world = World::with(tepui_state_master::Settings {
+        returns_per_second: 1,
+        ..Default::default()
+    });
+    world.agent(1, AGENT);
+    let mut holder = world.subscribe(framework("one", "one"));
+    let mut offer = world.take_offers(&holder).pop().expect("the first offer");
+    let mut other = world.subscribe(framework("two", "two"));
+    // Spends the token: what it returns comes back to the first at once.
+    world.decline(&holder, &offer.id.value, Some(0.0));
+    offer = world.take_offers(&holder).pop().expect("by its token");
+    for cycle in 0..20 {
+        world.decline(&holder, &offer.id.value, Some(0.0));
+        std::mem::swap(&mut holder, &mut other);
+        let passed = world.take_offers(&holder).pop();
+        offer = passed.unwrap_or_else(|| panic!("cycle {cycle}: the other one is offered nothing"));
+    }
+    world.decline(&holder, &offer.id.value, Some(60.0));
+    offer = world.take_offers(&other).pop().expect("open to the other");
+    world.decline(&other, &offer.id.value, Some(0.0));
+    assert!(world.take_offers(&holder).is_empty(), "it has a filter");
+}
+
 #[test]
 fn what_is_wrong_with_a_task_is_said() {
     let mut world = World::new();
