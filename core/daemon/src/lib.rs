@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod flags;
+mod log;
 pub mod master;
 pub mod settings;
 pub mod start;

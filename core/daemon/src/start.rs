@@ -21,6 +21,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, fmt, reload};
 
 use crate::flags::{self, Daemon, FlagError, Values};
+use crate::log::Writers;
 use crate::settings::{CommonSettings, LogSettings};
 
 /// Loads exporter modules, and has them serve metrics.
@@ -46,11 +47,8 @@ pub fn modules(host: ModuleHost) -> Modules {
 pub const EXIT_WITH_PARENT: &str = "TEPUI_EXIT_WITH_PARENT";
 
 /// Starts the log: on standard error unless it is to be quiet, and in `log_dir` if there is one.
-/// `RUST_LOG` refines what the flags say.
-///
-/// # Errors
-/// If the file in `log_dir` cannot be written.
-pub fn log(settings: &LogSettings, program: &str) -> anyhow::Result<LogLevel> {
+/// `RUST_LOG` refines what the flags say. Lines are written until the writers are dropped.
+fn log(settings: &LogSettings, program: &str) -> anyhow::Result<(LogLevel, Writers)> {
     let level = match settings.level.as_str() {
         "ERROR" => LevelFilter::ERROR,
         "WARNING" => LevelFilter::WARN,
@@ -69,12 +67,16 @@ pub fn log(settings: &LogSettings, program: &str) -> anyhow::Result<LogLevel> {
         };
         (layer, set)
     };
-    let stderr = (!settings.quiet).then(|| {
-        fmt::layer()
-            .with_writer(std::io::stderr)
-            .with_ansi(std::io::stderr().is_terminal())
-            .with_target(false)
-    });
+    let mut writers = Writers::default();
+    let stderr = match settings.quiet {
+        true => None,
+        false => Some(
+            fmt::layer()
+                .with_writer(writers.add(std::io::stderr())?)
+                .with_ansi(std::io::stderr().is_terminal())
+                .with_target(false),
+        ),
+    };
     let file = match &settings.dir {
         Some(dir) => {
             let path = dir.join(format!("{program}.log"));
@@ -86,7 +88,7 @@ pub fn log(settings: &LogSettings, program: &str) -> anyhow::Result<LogLevel> {
                 open().with_context(|| format!("--log_dir: cannot write {}", path.display()))?;
             Some(
                 fmt::layer()
-                    .with_writer(Arc::new(file))
+                    .with_writer(writers.add(file)?)
                     .with_ansi(false)
                     .with_target(false),
             )
@@ -98,10 +100,11 @@ pub fn log(settings: &LogSettings, program: &str) -> anyhow::Result<LogLevel> {
         .with(stderr)
         .with(file)
         .init();
-    Ok(LogLevel {
+    let level = LogLevel {
         configured: level,
         set: Arc::new(handle),
-    })
+    };
+    Ok((level, writers))
 }
 
 /// The level of the log, which may be raised while the daemon runs.
@@ -181,7 +184,7 @@ fn serve<S, F: Future<Output = anyhow::Result<()>>>(
     run: impl FnOnce(S, LogLevel) -> F,
 ) -> anyhow::Result<()> {
     let common = common(&settings);
-    let level = log(&common.log, program)?;
+    let (level, _writers) = log(&common.log, program)?;
     for notice in &common.notices {
         tracing::warn!("{notice}");
     }
