@@ -3,10 +3,15 @@
 //! An answer that turns out short is sent whole, with its length, as Mesos sends every answer. A long
 //! one is sent in chunks: its first byte leaves long before its last is written, and no more of it
 //! than a few pieces is ever in memory.
+//!
+//! Large answers must not keep the processors from everything else, however many are asked for at once:
+//! few are written at a time, in turns of a piece, and none is sent for long without a pause in which
+//! other connections are served.
 
 use std::collections::VecDeque;
 use std::io::Write;
 use std::pin::Pin;
+use std::sync::{Condvar, LazyLock, Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -23,12 +28,63 @@ const LONG: usize = 256 * 1024;
 /// Pieces that are written ahead of the client.
 const AHEAD: usize = 16;
 
+/// Pieces that are sent before other connections have their turn.
+const IN_A_ROW: u32 = 4;
+
+/// Who may write: half of the processors, so that the other half is left for those who answer calls.
+static TURNS: LazyLock<Turns> = LazyLock::new(|| {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    Turns::new((processors / 2).max(1))
+});
+
+/// A number of turns, each had by one writer at a time.
+struct Turns {
+    free: Mutex<usize>,
+    returned: Condvar,
+}
+
+impl Turns {
+    fn new(free: usize) -> Self {
+        Self {
+            free: Mutex::new(free),
+            returned: Condvar::new(),
+        }
+    }
+
+    fn free(&self) -> MutexGuard<'_, usize> {
+        self.free.lock().expect("no panic happens under this lock")
+    }
+
+    /// Waits for a turn.
+    fn take(&self) -> Turn<'_> {
+        let free = self.returned.wait_while(self.free(), |free| *free == 0);
+        *free.expect("no panic happens under this lock") -= 1;
+        Turn(self)
+    }
+}
+
+/// The right to write, until it is dropped.
+struct Turn<'a>(&'a Turns);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *self.0.free() += 1;
+        self.0.returned.notify_one();
+    }
+}
+
 /// Runs `encode`, which gives the pieces of a body in order to its argument.
 pub(crate) async fn body(encode: impl FnOnce(&mut dyn FnMut(Bytes)) + Send + 'static) -> Body {
     let (sender, mut pieces) = mpsc::channel(AHEAD);
     let writer = tokio::task::spawn_blocking(move || {
-        // An error means that the client has gone; what else is written goes nowhere.
-        encode(&mut |piece| drop(sender.blocking_send(piece)));
+        let mut turn = Some(TURNS.take());
+        encode(&mut |piece| {
+            // A client that does not read holds nobody else up.
+            turn.take();
+            // An error means that the client has gone; what else is written goes nowhere.
+            let _ = sender.blocking_send(piece);
+            turn = Some(TURNS.take());
+        });
     });
     let (mut begun, mut length) = (VecDeque::new(), 0);
     while let Some(piece) = pieces.recv().await {
@@ -41,6 +97,7 @@ pub(crate) async fn body(encode: impl FnOnce(&mut dyn FnMut(Bytes)) + Send + 'st
                 writer,
                 gzip: None,
                 ended: false,
+                in_a_row: 0,
             });
         }
     }
@@ -56,6 +113,8 @@ pub struct Written {
     writer: JoinHandle<()>,
     gzip: Option<GzEncoder<Vec<u8>>>,
     ended: bool,
+    /// Pieces sent since the last pause.
+    in_a_row: u32,
 }
 
 impl Written {
@@ -67,6 +126,12 @@ impl Written {
     /// The next piece; none at the end. A body that breaks off panics, which ends the connection: the
     /// client must not take it for a whole one.
     pub(crate) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if self.in_a_row == IN_A_ROW {
+            self.in_a_row = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.in_a_row += 1;
         while !self.ended {
             let piece = match self.begun.pop_front() {
                 Some(piece) => Some(piece),
