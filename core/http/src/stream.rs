@@ -1,8 +1,10 @@
 //! Streamed bodies that are bounded in bytes.
 //!
-//! A sender never waits: what the client has not read yet is counted, and a client that is further
-//! behind than the limit is cut off together with its connection, since a stream with a hole in it
-//! would be worse than none.
+//! A sender never waits: what the client has not read yet is counted. A burst (the first offers of a
+//! large cluster) may put any client far behind for a while, so being behind is no fault by itself: a
+//! client is cut off when more than the limit waits for it and the oldest of that has waited too long,
+//! or when [`BURST`] times the limit waits. Its connection ends with it, since a stream with a hole in
+//! it would be worse than none.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -12,10 +14,18 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http_body::{Body, Frame};
+use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-/// Bytes that a client may be behind before it is cut off.
+/// Bytes that a client may be behind for long.
 pub const STREAM_LIMIT: usize = 8 * 1024 * 1024;
+
+/// How long a piece may wait while more than the limit does. A client that takes the limit in this
+/// time is never cut off for being slow.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// More than this many times the limit is never kept.
+const BURST: usize = 32;
 
 /// Why a piece could not be queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -33,7 +43,7 @@ pub fn stream() -> (StreamSender, StreamBody) {
     bounded(STREAM_LIMIT)
 }
 
-/// A stream whose client may be `limit` bytes behind. A single piece may be larger than that.
+/// A stream whose client may be `limit` bytes behind for long. A single piece may be larger than that.
 pub fn bounded(limit: usize) -> (StreamSender, StreamBody) {
     let shared = Arc::new(Shared {
         state: Mutex::default(),
@@ -58,12 +68,24 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    queue: VecDeque<Bytes>,
+    /// Pieces, and since when they wait.
+    queue: VecDeque<(Instant, Bytes)>,
     bytes: usize,
     ended: bool,
     waker: Option<Waker>,
     /// Closes the connection at once.
     connection: Option<CancellationToken>,
+}
+
+impl State {
+    /// Whether a client for which a piece of `more` bytes waits as well is too far behind.
+    fn is_too_slow(&self, more: usize, limit: usize) -> bool {
+        let behind = self.bytes + more;
+        let Some((since, _)) = self.queue.front() else {
+            return false;
+        };
+        behind > limit && (behind > limit * BURST || since.elapsed() > PATIENCE)
+    }
 }
 
 impl Shared {
@@ -85,7 +107,7 @@ impl StreamSender {
         if state.ended || self.shared.gone.is_cancelled() {
             return Err(StreamError::Closed);
         }
-        if state.bytes > 0 && state.bytes + piece.len() > self.shared.limit {
+        if state.is_too_slow(piece.len(), self.shared.limit) {
             state.ended = true;
             state.queue.clear();
             if let Some(connection) = state.connection.take() {
@@ -95,7 +117,7 @@ impl StreamSender {
             return Err(StreamError::Slow);
         }
         state.bytes += piece.len();
-        state.queue.push_back(piece);
+        state.queue.push_back((Instant::now(), piece));
         if let Some(waker) = state.waker.take() {
             waker.wake();
         }
@@ -153,7 +175,7 @@ impl Body for StreamBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let mut state = self.shared.state();
-        if let Some(piece) = state.queue.pop_front() {
+        if let Some((_, piece)) = state.queue.pop_front() {
             state.bytes -= piece.len();
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
@@ -191,14 +213,23 @@ mod tests {
         assert_eq!(got, b"onetwo");
     }
 
-    #[tokio::test]
-    async fn a_slow_reader_is_cut_off() {
-        let (sender, body) = bounded(8);
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_goes_on_is_not_cut_off_and_one_that_stops_is() {
+        let (sender, mut body) = bounded(8);
         let connection = CancellationToken::new();
         body.on_connection(connection.clone());
-        sender.send(Bytes::from_static(b"123456")).unwrap();
+        // A burst far above the limit, read slowly.
+        for _ in 0..BURST {
+            sender.send(Bytes::from_static(b"12345678")).unwrap();
+        }
+        for _ in 1..BURST {
+            body.frame().await.unwrap().unwrap();
+        }
+        tokio::time::advance(2 * PATIENCE).await;
+        assert_eq!(sender.backlog(), 8, "no more than the limit may wait long");
+        sender.send(Bytes::new()).unwrap();
         assert_eq!(
-            sender.send(Bytes::from_static(b"789")),
+            sender.send(Bytes::from_static(b"9")),
             Err(StreamError::Slow)
         );
         assert_eq!(
@@ -207,6 +238,18 @@ mod tests {
         );
         assert!(connection.is_cancelled());
         sender.gone().cancelled().await;
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_bounded_however_quickly_it_came() {
+        let (sender, _body) = bounded(8);
+        for _ in 0..BURST {
+            sender.send(Bytes::from_static(b"12345678")).unwrap();
+        }
+        assert_eq!(
+            sender.send(Bytes::from_static(b"1")),
+            Err(StreamError::Slow)
+        );
     }
 
     #[tokio::test]

@@ -355,6 +355,7 @@ async fn lead(site: &Arc<Site>, candidate: Candidate) -> Result<Apis, String> {
             owner: owner.clone(),
             authorizer: Arc::clone(&authorizer),
             shared: site.shared.clone(),
+            stream_limit: settings.stream_limit,
         },
         v0: V0 {
             owner: owner.clone(),

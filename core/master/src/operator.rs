@@ -35,6 +35,8 @@ pub(crate) struct OperatorApi {
     pub(crate) owner: Owner,
     pub(crate) authorizer: Arc<dyn Authorizer>,
     pub(crate) shared: Shared,
+    /// Bytes that a subscriber may be behind for long.
+    pub(crate) stream_limit: usize,
 }
 
 /// One of the large answers.

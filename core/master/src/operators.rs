@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tepui_http::stream::{STREAM_LIMIT, StreamSender};
+use tepui_http::stream::StreamSender;
 use tepui_http::{Media, Response, StreamError, stream};
 use tepui_model::authorization::{ClassKey, Subject};
 use tepui_proto::v1;
@@ -41,7 +41,7 @@ pub(crate) async fn subscribe(
         .await
         .expect("encoders do not panic");
     // Reading the state of a large cluster does not count as being behind.
-    let (sender, body) = stream::bounded(STREAM_LIMIT + first.len());
+    let (sender, body) = stream::bounded(api.stream_limit + first.len());
     let subscriber = Subscriber {
         owner: api.owner.clone(),
         authorizer: Arc::clone(&api.authorizer),

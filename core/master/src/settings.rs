@@ -45,7 +45,7 @@ pub struct Settings {
     pub per_framework_metrics: bool,
     /// Calls of one framework that may wait; more are refused with 429.
     pub lane_limit: usize,
-    /// Bytes that the reader of an event stream may be behind.
+    /// Bytes that the reader of an event stream may be behind for long.
     pub stream_limit: usize,
 }
 

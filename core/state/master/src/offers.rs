@@ -16,6 +16,9 @@ use crate::effect::bytes_of;
 use crate::timers::Timer;
 use crate::{Effect, MasterState};
 
+/// Offers in one event, so that a record stays below a megabyte or two: clients read them whole.
+const EVENT_OFFERS: usize = 1000;
+
 impl MasterState {
     /// Turns an acceptable proposal into an open offer; it is sent with its siblings.
     pub(crate) fn make_offer(&mut self, proposal: Proposal, now: Now) -> u64 {
@@ -93,7 +96,7 @@ impl MasterState {
         }
     }
 
-    /// One OFFERS event with all offers that a round made for a framework.
+    /// OFFERS with all offers that a round made for a framework: one event unless they are very many.
     pub(crate) fn send_offers(
         &mut self,
         framework: FrameworkKey,
@@ -102,17 +105,19 @@ impl MasterState {
     ) {
         let counts = &self.frameworks[&framework].counts;
         counts.offers(Offers::Sent, offers.len());
-        let offers = offers
-            .iter()
-            .filter_map(|number| self.offers.get(number))
-            .map(|row| v1::Offer::decode(row.bytes.clone()).expect("encoded here"))
-            .collect();
-        let event = scheduler::Event {
-            r#type: Some(scheduler::event::Type::Offers as i32),
-            offers: Some(scheduler::event::Offers { offers }),
-            ..Default::default()
-        };
-        self.frameworks[&framework].send(event, effects);
+        for part in offers.chunks(EVENT_OFFERS) {
+            let offers = part
+                .iter()
+                .filter_map(|number| self.offers.get(number))
+                .map(|row| v1::Offer::decode(row.bytes.clone()).expect("encoded here"))
+                .collect();
+            let event = scheduler::Event {
+                r#type: Some(scheduler::event::Type::Offers as i32),
+                offers: Some(scheduler::event::Offers { offers }),
+                ..Default::default()
+            };
+            self.frameworks[&framework].send(event, effects);
+        }
     }
 
     /// Number of an offer of this master, from its id.
