@@ -105,6 +105,20 @@ impl Master {
             .unwrap_or_default())
     }
 
+    /// The task with this id: a running one before one that has ended.
+    pub(crate) async fn task(&self, id: &str) -> Result<v1::Task> {
+        let tasks = self.tasks().await?;
+        let mut all = tasks
+            .tasks
+            .into_iter()
+            .chain(tasks.unreachable_tasks)
+            .chain(tasks.completed_tasks);
+        match all.find(|task| task.task_id.value == id) {
+            Some(task) => Ok(task),
+            None => bail!("no task {id:?} at this master: `tepui tasks --all` lists them"),
+        }
+    }
+
     /// A client of the agent with this id.
     pub(crate) async fn agent(&self, id: &v1::AgentId) -> Result<Agent> {
         let agents = self.agents().await?;

@@ -4,10 +4,10 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use tepui_proto::v1;
 
-use crate::client::{Agent, Master, MasterArg, Sandbox};
+use crate::client::{Agent, MasterArg, Sandbox};
 use crate::show::is_terminal;
 
 /// How often the end of a file is looked at.
@@ -32,7 +32,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     crate::block_on(async {
         let master = args.master.client()?;
-        let task = find(&master, &args.task).await?;
+        let task = master.task(&args.task).await?;
         let sandbox = sandbox_of(&task);
         let agent = master.agent(&task.agent_id).await?;
         let mut tail = Tail::new(
@@ -42,7 +42,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         );
         let mut out = std::io::stdout();
         loop {
-            let ended = !args.follow || is_terminal(find(&master, &args.task).await?.state());
+            let ended = !args.follow || is_terminal(master.task(&args.task).await?.state());
             // What was written before the state was asked for is read after it.
             tail.copy(&mut out).await?;
             if ended {
@@ -51,19 +51,6 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
             tokio::time::sleep(POLL).await;
         }
     })
-}
-
-async fn find(master: &Master, id: &str) -> Result<v1::Task> {
-    let tasks = master.tasks().await?;
-    let mut all = tasks
-        .tasks
-        .into_iter()
-        .chain(tasks.unreachable_tasks)
-        .chain(tasks.completed_tasks);
-    match all.find(|task| task.task_id.value == id) {
-        Some(task) => Ok(task),
-        None => bail!("no task {id:?} at this master: `tepui tasks --all` lists them"),
-    }
 }
 
 fn sandbox_of(task: &v1::Task) -> Sandbox {

@@ -46,6 +46,8 @@ enum Command {
     Run(run::Args),
     /// List tasks
     Tasks(show::TasksArgs),
+    /// Print all that is known of a task, as JSON
+    Inspect(show::InspectArgs),
     /// List agents
     Agents(show::ListArgs),
     /// List frameworks
@@ -75,6 +77,7 @@ fn main() -> ExitCode {
         Command::Local(args) => local::run(args),
         Command::Run(args) => run::run(args),
         Command::Tasks(args) => show::tasks(args),
+        Command::Inspect(args) => show::inspect(args),
         Command::Agents(args) => show::agents(args),
         Command::Frameworks(args) => show::frameworks(args),
         Command::Logs(args) => logs::run(args),

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
+use tepui_proto::json;
 use tepui_proto::v1::{self, master};
 
 use crate::client::{Master, MasterArg};
@@ -26,6 +27,15 @@ pub(crate) struct TasksArgs {
     /// Ended tasks, too
     #[arg(long, short)]
     all: bool,
+}
+
+/// `tepui inspect`
+#[derive(clap::Args)]
+pub(crate) struct InspectArgs {
+    #[command(flatten)]
+    master: MasterArg,
+    /// Id of the task
+    task: String,
 }
 
 /// `tepui teardown`
@@ -63,6 +73,15 @@ pub(crate) fn tasks(args: TasksArgs) -> Result<ExitCode> {
             ]);
         }
         print(table.to_string())
+    })
+}
+
+/// Prints all that the master knows of a task, as JSON.
+pub(crate) fn inspect(args: InspectArgs) -> Result<ExitCode> {
+    crate::block_on(async {
+        let task = args.master.client()?.task(&args.task).await?;
+        let task: serde_json::Value = serde_json::from_slice(&json::from_message(&task))?;
+        print(serde_json::to_string_pretty(&task)?)
     })
 }
 

@@ -352,6 +352,11 @@ impl Cluster {
         self.scratch.path()
     }
 
+    /// Where its master listens.
+    pub fn address(&self) -> SocketAddr {
+        self.local.address
+    }
+
     /// Runs `tepui` against its master.
     pub fn tepui(&self, args: &[&str]) -> Output {
         tepui(self.local.address, args)

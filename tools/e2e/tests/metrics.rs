@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tepui_e2e::scheduler::framework;
 use tepui_e2e::{Daemon, Scheduler, Scratch, python, wait_for};
 
@@ -80,6 +80,38 @@ fn prometheus_reads_both_daemons() {
 
     let families = parse(&agent.get_text("/metrics"));
     assert_eq!(value(&families, "mesos_slave_registered"), 1.0);
+}
+
+/// Manifests in the form of Mesos, read in the order of their names.
+#[test]
+fn modules_are_configured_by_a_directory_of_manifests() {
+    let scratch = Scratch::new();
+    let manifests = scratch.path().join("manifests");
+    std::fs::create_dir(&manifests).expect("the scratch folder");
+    let manifest = |path: &str| {
+        let module =
+            json!({ "name": "prometheus", "parameters": [{ "key": "path", "value": path }] });
+        json!({ "libraries": [{ "modules": [module] }] }).to_string()
+    };
+    std::fs::write(manifests.join("10-metrics"), manifest("/numbers")).expect("the scratch folder");
+    let flag = format!("--modules_dir={}", manifests.display());
+    let flags = ["--exporters=prometheus", &flag];
+    let master = Daemon::master(scratch.path(), &flags);
+    assert!(master.get_text("/numbers").contains("# TYPE mesos_"));
+    assert_eq!(master.get_text("/metrics"), "404 Not Found.");
+    drop(master);
+
+    std::fs::write(manifests.join("20-again"), manifest("/again")).expect("the scratch folder");
+    let refused = Daemon::master_command(scratch.path(), &flags)
+        .output()
+        .expect("it starts");
+    assert!(!refused.status.success());
+    let told = String::from_utf8_lossy(&refused.stderr);
+    let first = told.find("10-metrics").expect("the first file's name");
+    assert!(
+        told[first..].contains("20-again") && told.contains("prometheus"),
+        "{told}"
+    );
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::process::Output;
 
-use tepui_e2e::Cluster;
+use tepui_e2e::scheduler::{framework, task};
+use tepui_e2e::{Cluster, Scheduler};
+use tepui_proto::v1::TaskState;
 
 #[track_caller]
 fn code(output: &Output) -> i32 {
@@ -43,6 +45,48 @@ fn a_task_runs_and_its_output_arrives() {
     );
     let logs = cluster.tepui(&["logs", "tepui-run"]);
     assert_eq!(String::from_utf8_lossy(&logs.stdout), "out\n");
+}
+
+#[test]
+fn what_runs_is_listed() {
+    let cluster = Cluster::start(&[]);
+    let lists = |args: &[&str]| {
+        let output = cluster.tepui(args);
+        assert_eq!(code(&output), 0);
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let json =
+        |args: &[&str]| -> serde_json::Value { serde_json::from_str(&lists(args)).expect("JSON") };
+    let mut scheduler = Scheduler::subscribe(cluster.address(), framework("someone's", false));
+    scheduler.launch(vec![task("sleeper", "sleep 1000", 0.5, 64.0)]);
+    scheduler.wait_state("sleeper", TaskState::TaskRunning);
+
+    let row = |list: &str, of: &str| -> Vec<String> {
+        let row = list.lines().find(|line| line.contains(of));
+        let row = row.unwrap_or_else(|| panic!("{of} is not in {list}"));
+        row.split_whitespace().map(str::to_owned).collect()
+    };
+    let tasks = lists(&["tasks"]);
+    assert_eq!(row(&tasks, "sleeper")[2..5], ["TASK_RUNNING", "0.5", "64"]);
+    let agents = lists(&["agents"]);
+    assert_eq!(row(&agents, "-S0")[3], "yes");
+    assert!(row(&agents, "-S0")[4].starts_with("0.5/"), "{agents}");
+    assert_eq!(
+        row(&lists(&["frameworks"]), "someone's").last().unwrap(),
+        "active"
+    );
+
+    let tasks = json(&["tasks", "--json"]);
+    let listed = &tasks["get_tasks"]["tasks"][0];
+    assert_eq!(&json(&["inspect", "sleeper"]), listed);
+    assert_eq!(listed["statuses"][0]["state"], "TASK_STARTING");
+    let agents = json(&["agents", "--json"]);
+    assert_eq!(agents["get_agents"]["agents"][0]["active"], true);
+
+    let unknown = cluster.tepui(&["inspect", "nothing"]);
+    assert_eq!(code(&unknown), 1);
+    let told = String::from_utf8_lossy(&unknown.stderr);
+    assert!(told.contains("`tepui tasks --all` lists them"), "{told}");
 }
 
 #[test]

@@ -14,6 +14,25 @@ use tepui_state_master::{Event, OperatorCall, Reply, SessionKey};
 const AGENT: &str = "cpus:4;mem:4096;disk:10240;ports:[31000-32000]";
 
 #[test]
+fn heartbeats_come_each_15_seconds_of_the_connection() {
+    let mut world = World::new();
+    let first = world.subscribe(framework("one", "peer"));
+    world.wait(Duration::from_secs(7));
+    let second = world.subscribe(framework("two", "peer"));
+    for scheduler in [&first, &second] {
+        assert_eq!(names(&world.take(scheduler)), ["SUBSCRIBED", "HEARTBEAT"]);
+    }
+    let mut beats = |seconds: u64| {
+        world.wait(Duration::from_secs(seconds));
+        [&first, &second].map(|scheduler| names(&world.take(scheduler)).len())
+    };
+    assert_eq!(beats(7), [0, 0]);
+    assert_eq!(beats(1), [1, 0]);
+    assert_eq!(beats(7), [0, 1]);
+    assert_eq!(beats(45), [3, 3]);
+}
+
+#[test]
 fn a_frameworks_life() {
     let mut world = World::new();
     let agent = world.agent(1, AGENT);

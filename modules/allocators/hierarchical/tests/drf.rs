@@ -107,6 +107,21 @@ fn roles_share_by_weight_and_frameworks_alike() {
 }
 
 #[test]
+fn a_framework_is_offered_to_in_each_of_its_roles() {
+    let several = Fact::FrameworkAdded(Framework {
+        roles: ["a", "b/c"].map(Role::from).to_vec(),
+        ..match framework(1, "a") {
+            Fact::FrameworkAdded(framework) => framework,
+            _ => unreachable!("made there"),
+        }
+    });
+    let mut test = Test::new(vec![agent(1, 1.0, 100.0), agent(2, 1.0, 100.0), several]);
+    let mut roles: Vec<Role> = test.round().into_iter().map(|offer| offer.role).collect();
+    roles.sort();
+    assert_eq!(roles, ["a", "b/c"].map(Role::from));
+}
+
+#[test]
 fn offers_are_cut_to_the_limits_of_a_role() {
     let quota = |cpus: i64| {
         let limits = vec![("cpus".into(), Scalar::units(cpus))];
