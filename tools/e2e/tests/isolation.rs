@@ -103,6 +103,15 @@ fn tasks_have_the_limits_capabilities_filters_and_secrets_they_ask_for() {
     scheduler.wait_state("secretive", TaskState::TaskFinished);
     assert_eq!(report(&scratch, "secretive"), "seen:pass word\n");
     assert!(!agent.log().contains("pass word") && !master.log().contains("pass word"));
+    for daemon in [&agent, &master] {
+        let seen = daemon
+            .call(&serde_json::json!({ "type": "GET_STATE" }))
+            .to_string();
+        assert!(
+            seen.contains("secretive") && !seen.contains("cGFzcyB3b3Jk"),
+            "{seen}"
+        );
+    }
     scheduler.wait_state("confined", TaskState::TaskFinished);
     let kill = format!("{:016x}", 1 << 5);
     let most = format!("{:016x}", 1 << 5 | 1);

@@ -289,7 +289,7 @@ impl AgentState {
                 shell: Some(false),
                 value: Some(self.settings.executor_command.clone()),
                 arguments: self.settings.executor_arguments.clone(),
-                environment: command.environment,
+                environment: command.environment.map(without_secrets),
                 user: command.user,
                 ..CommandInfo::default()
             }),
@@ -303,6 +303,15 @@ impl AgentState {
             ..ExecutorInfo::default()
         }
     }
+}
+
+/// The generated executor is shown to whoever may see executors; the task's own command has the secrets.
+fn without_secrets(mut environment: v1::Environment) -> v1::Environment {
+    let secrets = environment.variables.iter_mut();
+    for secret in secrets.filter_map(|variable| variable.secret.as_mut()) {
+        secret.value = None;
+    }
+    environment
 }
 
 fn user(framework: &v1::FrameworkInfo, command: Option<&CommandInfo>) -> Option<String> {
