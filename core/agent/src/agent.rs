@@ -89,13 +89,13 @@ impl Agent {
         let settings = Arc::new(settings);
         let paths = Paths::new(settings.work_dir.clone());
         let mut store = Store::open(paths.clone())?;
-        if store.rebooted(&machine::boot_id())? {
-            tracing::warn!("the machine was started anew: no task has survived");
-        }
         // Who cleans up wants nothing of what it cannot read.
         let strict = settings.strict && !settings.cleanup;
         let agent = store.agent(strict)?;
-        let recorded = store.load(strict)?;
+        let mut recorded = store.load(strict)?;
+        if store.rebooted(&machine::boot_id(), &mut recorded)? {
+            tracing::warn!("the machine was started anew: no task has survived");
+        }
         if settings.cleanup {
             containers.recover(BTreeSet::new()).await?;
             store.forget_agent()?;

@@ -124,15 +124,29 @@ impl Store {
         })
     }
 
-    /// Notes the boot of the machine; true if it is another than before.
-    pub(crate) fn rebooted(&self, boot_id: &str) -> Result<bool, StoreError> {
+    /// Notes the boot of the machine; true if it is another than before. Then nothing of what is recorded runs any more,
+    /// and the newest records may be lost with the machine's memory: executors are retired, as in Mesos, and the master
+    /// tells of their tasks.
+    pub(crate) fn rebooted(
+        &mut self,
+        boot_id: &str,
+        recorded: &mut [Recorded],
+    ) -> Result<bool, StoreError> {
         let path = self.paths.boot_id();
         let before = read(&path)?.unwrap_or_default();
         if before == boot_id.as_bytes() {
             return Ok(false);
         }
+        let rebooted = !before.is_empty();
+        if rebooted {
+            for one in recorded.iter_mut().filter(|one| !one.retired) {
+                self.record(&one.container, &RecordBody::Retired)?;
+                one.records.push(RecordBody::Retired);
+                one.retired = true;
+            }
+        }
         write_synced(&path, boot_id.as_bytes())?;
-        Ok(!before.is_empty())
+        Ok(rebooted)
     }
 
     /// Who the agent is; nobody yet if that was never written. If it cannot be read, that is an error
@@ -510,8 +524,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let mut store = open(dir.path()).expect("a store");
         assert!(matches!(open(dir.path()), Err(StoreError::Locked { .. })));
-        assert!(!store.rebooted("one").expect("space"));
-        assert!(!store.rebooted("one").expect("space"));
+        assert!(!store.rebooted("one", &mut []).expect("space"));
         let agent = AgentRecord {
             agent_id: "S1".into(),
             epoch: 3,
@@ -539,15 +552,25 @@ mod tests {
                 store.record(&container, body).expect("space");
             }
         }
+        let running = ContainerId::new("c");
+        store.record(&running, &bodies[0]).expect("space");
         drop(store);
 
         let mut store = open(dir.path()).expect("a store");
-        assert!(store.rebooted("two").expect("space"));
+        let mut found = store.load(true).expect("a store");
+        assert!(!store.rebooted("one", &mut found).expect("space"));
+        assert!(!found[2].retired);
+        assert!(store.rebooted("two", &mut found).expect("space"));
+        assert!(found[2].retired, "nothing runs after a reboot");
+        drop(store);
+
+        let mut store = open(dir.path()).expect("a store");
         assert_eq!(store.agent(true).expect("it was written").agent_id, "S1");
         let found = store.load(true).expect("a store");
         let names: Vec<&str> = found.iter().map(|one| &*one.container.value).collect();
-        assert_eq!(names, ["b", "a"]);
+        assert_eq!(names, ["b", "a", "c"]);
         assert_eq!(found[0].records, bodies);
+        assert!(found[2].retired);
         drop(store);
         std::fs::write(dir.path().join("meta/version"), "9").expect("space");
         let error = open(dir.path()).expect_err("a later version").to_string();

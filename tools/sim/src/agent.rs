@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tepui_executor::{CommandExecutor, Identity, Input, Output};
 use tepui_model::id::{ContainerId, FrameworkId};
+use tepui_model::time::Mono;
 use tepui_proto::{Wire, v1};
 use tepui_state_agent::{
     AgentSettings, AgentState, ContainerEnd, Effect, Event, ExecutorKind, Found, RecordBody,
@@ -56,7 +57,11 @@ pub(crate) struct Agent {
     pub(crate) session: Option<u64>,
     pub(crate) resources: Vec<v1::Resource>,
     pub(crate) hellos: u64,
-    pub(crate) tick_at: Option<tepui_model::time::Mono>,
+    pub(crate) tick_at: Option<Mono>,
+    /// Until when it cannot reach the master.
+    pub(crate) away_until: Mono,
+    /// Until when nothing can be recorded.
+    pub(crate) disk_full_until: Mono,
 }
 
 impl Agent {
@@ -72,6 +77,8 @@ impl Agent {
             resources,
             hellos: 0,
             tick_at: None,
+            away_until: Mono(0),
+            disk_full_until: Mono(0),
         }
     }
 
@@ -148,7 +155,11 @@ impl Simulation {
         let node = Node::Agent(index as u32, agent.run);
         let recovered = agent.recovered();
         self.record(|| Entry::Agent(node, Box::new(settings)));
+        let runs = self.agents[index].run;
         self.agent_event(index, Event::Recovered(recovered))?;
+        if self.agents[index].run == runs {
+            self.all_taken_over(index)?;
+        }
         let wait = self.delay(1, 500);
         self.after(
             wait,
@@ -158,6 +169,33 @@ impl Simulation {
             },
         );
         Ok(())
+    }
+
+    /// What an earlier process left running has a watcher again.
+    fn all_taken_over(&mut self, index: usize) -> Result<(), String> {
+        let agent = &self.agents[index];
+        for (id, container) in &agent.containers {
+            if container.state == Run::Running && !agent.watched.contains(id) {
+                return Err(format!(
+                    "R5: agent {index} does not know its container {id}"
+                ));
+            }
+        }
+        self.tried.recoveries += u64::from(!agent.containers.is_empty());
+        Ok(())
+    }
+
+    /// The machine starts anew: nothing runs any more, and the agent that comes knows that by the boot's id.
+    pub(crate) fn reboot_agent(&mut self, index: usize) {
+        if self.agents[index].state.is_some() {
+            self.crash_agent(index);
+        }
+        let agent = &mut self.agents[index];
+        agent.containers.clear();
+        agent.disk.executors.clear();
+        for records in agent.disk.records.values_mut() {
+            records.push(RecordBody::Retired);
+        }
     }
 
     /// The agent process is killed. What is not on the disk is gone; containers that are not tied live on.
@@ -194,15 +232,34 @@ impl Simulation {
         state
             .check()
             .map_err(|error| format!("agent {index}: {error}"))?;
+        self.tried.events += 1;
         self.hash.add(&effects);
         let hash = self.hash.value();
         if let Some(event) = copy {
             self.record(|| Entry::AgentEvent(node, now, event, hash));
         }
+        let mut unrecorded = false;
         for effect in effects {
-            if self.strikes(self.faults.agent_crash) {
+            if self.strikes("agents killed", self.chances.agent_crash) {
                 self.crash_agent(index);
                 return Ok(());
+            }
+            if unrecorded && matches!(effect, Effect::Launch(_) | Effect::ToMaster { .. }) {
+                continue;
+            }
+            if let Effect::Checkpoint(record) = &effect
+                && self.disk_is_full(index)
+            {
+                unrecorded = true;
+                let run = self.agents[index].run;
+                let container = record.container.clone();
+                let failed = Step::NotRecorded {
+                    agent: index,
+                    run,
+                    container,
+                };
+                self.after(Duration::ZERO, failed);
+                continue;
             }
             self.perform_agent(index, effect)?;
             if self.agents[index].state.is_none() {
@@ -251,6 +308,7 @@ impl Simulation {
     }
 
     fn perform_agent(&mut self, index: usize, effect: Effect) -> Result<(), String> {
+        let full = self.disk_is_full(index);
         let agent = &mut self.agents[index];
         match effect {
             Effect::Checkpoint(record) => {
@@ -263,6 +321,8 @@ impl Simulation {
                     .or_default()
                     .push(record.body);
             }
+            // An agent that cannot write down who it is ends.
+            Effect::CheckpointAgent { .. } if full => self.crash_agent(index),
             Effect::CheckpointAgent {
                 agent_id,
                 cluster_id,
@@ -407,7 +467,7 @@ impl Simulation {
 
     /// The command starts, or cannot.
     pub(crate) fn gate_opens(&mut self, index: usize, id: ContainerId) -> Result<(), String> {
-        let fails = self.strikes(self.faults.launch_failure);
+        let fails = self.strikes("launches failed", self.chances.launch_failure);
         let lasts = self.delay(10, 40_000);
         let agent = &mut self.agents[index];
         let Some(container) = agent.containers.get_mut(&id) else {
@@ -547,6 +607,7 @@ impl Simulation {
                         call: Box::new(call),
                     },
                 ),
+                Output::Record(_) if self.disk_is_full(index) => {}
                 Output::Record(record) => {
                     self.agents[index].disk.executors.insert(id.clone(), record);
                 }

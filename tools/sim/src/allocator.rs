@@ -1,12 +1,14 @@
 //! The real allocator modules, linked into the simulator.
 
+use serde::{Deserialize, Serialize};
 use tepui_allocator_hierarchical::Hierarchical;
 use tepui_allocator_round_robin::RoundRobin;
 use tepui_model::allocation::{Fact, Proposal, Round};
 use tepui_module_sdk::{Allocator as Module, Cluster, Proposals};
 
 /// Which allocator a run uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// Weighted dominant resource fairness.
     Hierarchical,

@@ -1,16 +1,20 @@
 //! Simulates a cluster of the real state machines under one virtual clock and one seed.
 //!
 //! A run has the real master state with a real allocator module, real agent states with the real command
-//! executor, and pretended frameworks, custom executors, links, registry, disks and containers. Links are cut, processes
-//! die between any two effects, messages are late. After every event the states check their invariants
-//! (R1), and an oracle watches from outside that no launch runs twice (R3) and that every task's end is
-//! told (R2). Equal seeds give equal effects: [`Outcome::hash`] is a hash over all of them. A run can be
-//! recorded and its events played again.
+//! executor, and pretended frameworks, custom executors, links, registry, disks and containers. Links are cut or fall
+//! silent, calls are lost, repeated and held up, machines are on the other side of a partition or start anew, processes
+//! die between any two effects, disks are slow or full, and the wall clock jumps. After every event the states check
+//! their invariants (R1), and an oracle watches from outside that no launch runs twice (R3), that every task's end is
+//! told (R2), that every leader knows what operators were told is so (R4), and that a new agent process takes over all
+//! that runs (R5). Equal seeds give equal effects: [`Outcome::hash`] is a hash over all of them. A run can be recorded
+//! and its events played again; a failing one is tried with fewer and fewer faults ([`Case::minimized`]) and kept.
 //!
 //! What it does not simulate: HTTP, authorization, operations on resources.
 
 mod agent;
 mod allocator;
+mod case;
+mod fault;
 mod link;
 mod master;
 mod operator;
@@ -21,5 +25,6 @@ mod scheduler;
 mod simulation;
 
 pub use allocator::Kind as AllocatorKind;
+pub use case::Case;
 pub use record::{EffectHash, Entry, Node, Recording};
-pub use simulation::{Failure, Options, Outcome, run};
+pub use simulation::{Failure, Options, Outcome, Tried, run};

@@ -38,6 +38,9 @@ impl Simulation {
             return;
         }
         self.after(retry, Step::Hello { agent: index, run });
+        if self.is_away(self.agents[index].away_until) {
+            return;
+        }
         let Some(master) = &self.master else { return };
         let master_run = master.run;
         let old: Vec<u64> = self
@@ -78,7 +81,7 @@ impl Simulation {
     }
 
     fn send_up(&mut self, session: u64, message: Up) {
-        let latency = self.delay(0, 20);
+        let latency = self.delay(0, 20) + self.held_up();
         let Some(link) = self.links.get_mut(&session).filter(|link| link.up) else {
             return;
         };
@@ -88,7 +91,7 @@ impl Simulation {
     }
 
     pub(crate) fn send_down(&mut self, session: u64, frame: LinkFrame) {
-        let latency = self.delay(0, 20);
+        let latency = self.delay(0, 20) + self.held_up();
         let Some(link) = self.links.get_mut(&session).filter(|link| link.up) else {
             return;
         };

@@ -29,6 +29,18 @@ pub(crate) struct Master {
 pub(crate) struct Registry {
     pub(crate) epoch: u64,
     pub(crate) entries: BTreeMap<String, Bytes>,
+    /// When the newest batch is written.
+    written_at: Mono,
+    careless: bool,
+}
+
+impl Registry {
+    pub(crate) fn new(careless: bool) -> Self {
+        Self {
+            careless,
+            ..Self::default()
+        }
+    }
 }
 
 impl Simulation {
@@ -38,6 +50,7 @@ impl Simulation {
         self.master_runs += 1;
         let settings = Settings {
             seed: self.rng.next_u64(),
+            agent_reregister_timeout: Duration::from_secs(60 + self.rng.below(540)),
             returns_per_second: 5,
             ..Settings::default()
         };
@@ -60,12 +73,17 @@ impl Simulation {
             epoch: self.registry.epoch,
             entries: entries.collect(),
         };
-        self.master_event(event)
+        self.master_event(event)?;
+        if let Some(master) = self.master.as_mut().filter(|master| master.run == run) {
+            self.decisions.check(&master.state.view())?;
+        }
+        Ok(())
     }
 
     /// The leader dies with everything in its memory.
     pub(crate) fn crash_master(&mut self) {
         self.master = None;
+        self.decisions.unanswered();
         let sessions: Vec<u64> = self.links.keys().copied().collect();
         for session in sessions {
             self.break_link(session);
@@ -91,14 +109,14 @@ impl Simulation {
             .state
             .check()
             .map_err(|error| format!("R1: {error}"))?;
-        self.events += 1;
+        self.tried.events += 1;
         self.hash.add(&effects);
         let hash = self.hash.value();
         if let Some(event) = copy {
             self.record(|| Entry::MasterEvent(node, now, event, hash));
         }
         for effect in effects {
-            if self.strikes(self.faults.master_crash) {
+            if self.strikes("masters killed", self.chances.master_crash) {
                 self.crash_master();
                 return Ok(());
             }
@@ -152,6 +170,8 @@ impl Simulation {
             Effect::Reply { call, reply } => {
                 if let Some(scheduler) = master.calls.remove(&call) {
                     self.after(wait, Step::Reply { scheduler, reply });
+                } else {
+                    self.decisions.answer(call, &reply);
                 }
             }
             Effect::OpenStream {
@@ -183,8 +203,13 @@ impl Simulation {
                 );
             }
             Effect::Store { id, puts, deletes } => {
-                self.after(
-                    wait,
+                let slow = self.strikes("slow writes", self.chances.slow_disk);
+                let wait = if slow { self.delay(100, 5_000) } else { wait };
+                // Batches are written in order.
+                let at = self.registry.written_at.max(self.now.mono + wait);
+                self.registry.written_at = at;
+                self.at(
+                    at,
                     Step::Written {
                         run,
                         id,
@@ -208,6 +233,13 @@ impl Simulation {
     ) -> Result<(), String> {
         if self.master_runs != run {
             return Ok(());
+        }
+        if self.strikes("full disks", self.chances.full_disk) {
+            let message = "No space left on device".into();
+            return self.master_event(Event::StoreFailed { id, message });
+        }
+        if self.registry.careless {
+            return self.master_event(Event::Stored { id });
         }
         for key in deletes {
             self.registry.entries.remove(&key);

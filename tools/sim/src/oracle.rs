@@ -1,6 +1,7 @@
 //! What must be true whatever fails: the promises R2 and R3, seen from outside the states.
 //!
-//! R1 (nothing is offered or used twice) is checked by the states themselves after every event.
+//! R1 (nothing is offered or used twice) is checked by the states themselves after every event; R4 is watched by
+//! the operator, R5 where an agent starts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -59,7 +60,10 @@ impl Oracle {
         }
         match status.state() {
             TaskState::TaskDropped => launch.dropped = true,
-            TaskState::TaskLost | TaskState::TaskGone | TaskState::TaskUnreachable => {}
+            TaskState::TaskLost
+            | TaskState::TaskGone
+            | TaskState::TaskGoneByOperator
+            | TaskState::TaskUnreachable => {}
             _ => return Ok(()),
         }
         launch.master_ends += 1;
@@ -95,6 +99,14 @@ impl Oracle {
             ));
         }
         Ok(())
+    }
+
+    /// Launches of which an end was acknowledged.
+    pub(crate) fn ends(&self) -> u64 {
+        let launches = self.launches.values();
+        launches
+            .filter(|launch| !launch.acknowledged.is_empty())
+            .count() as u64
     }
 
     pub(crate) fn starts(&self) -> u32 {

@@ -264,7 +264,7 @@ impl Simulation {
     ) -> Result<(), String> {
         let task = info.task_id.value.clone();
         self.oracle.started(&task)?;
-        self.in_processes += 1;
+        self.tried.in_processes += 1;
         if let Some(process) = self.process(agent, container) {
             process.tasks.insert(task.clone(), info);
             process.running.insert(task.clone());
@@ -307,14 +307,18 @@ impl Simulation {
         }
         let mut call = process.call(call::Type::Update);
         call.update = Some(call::Update { status });
-        self.after(
-            Duration::ZERO,
-            Step::ExecutorCall {
-                agent,
-                run,
-                container: container.clone(),
-                call: Box::new(Wire(call)),
-            },
-        );
+        // An answer that was lost makes it call again.
+        let again = self.strikes("calls repeated", self.chances.duplicate);
+        for _ in 0..1 + u32::from(again) {
+            self.after(
+                Duration::ZERO,
+                Step::ExecutorCall {
+                    agent,
+                    run,
+                    container: container.clone(),
+                    call: Box::new(Wire(call.clone())),
+                },
+            );
+        }
     }
 }

@@ -33,6 +33,8 @@ pub(crate) struct Scheduler {
     call_at: Mono,
     /// Torn down, or given up by the master: nothing is promised about its tasks any more.
     pub(crate) over: bool,
+    /// Until when it cannot reach the master.
+    pub(crate) away_until: Mono,
     /// It asks for its end until it has it.
     leaving: bool,
 }
@@ -65,6 +67,7 @@ impl Scheduler {
             launched: 0,
             call_at: Mono(0),
             over: false,
+            away_until: Mono(0),
             leaving: false,
         }
     }
@@ -85,7 +88,9 @@ impl Scheduler {
 
     /// Whether it knows the end of everything it launched.
     pub(crate) fn is_settled(&self) -> bool {
-        self.over || (self.stream.is_some() && self.living().next().is_none())
+        // Where nobody knows the task any more, there is nothing else to wait for.
+        let open = |known: &Known| known.state != TaskState::TaskUnknown;
+        self.over || (self.stream.is_some() && !self.living().any(|(_, known)| open(known)))
     }
 
     /// Tasks whose end it does not know.
@@ -116,6 +121,11 @@ fn executor(id: &str) -> v1::ExecutorInfo {
 impl Simulation {
     /// SUBSCRIBE, if it is not connected.
     pub(crate) fn subscribe(&mut self, index: usize) -> Result<(), String> {
+        if self.is_away(self.schedulers[index].away_until) {
+            let again = self.delay(1_000, 5_000);
+            self.after(again, Step::Subscribe { scheduler: index });
+            return Ok(());
+        }
         let scheduler = &mut self.schedulers[index];
         if scheduler.over || scheduler.stream.is_some() {
             return Ok(());
@@ -442,8 +452,14 @@ impl Simulation {
 
     /// Calls of one framework arrive in order.
     fn send_call(&mut self, index: usize, mut call: scheduler::Call) {
-        let latency = self.delay(0, 20);
+        let latency = self.delay(0, 20) + self.held_up();
         let now = self.now.mono;
+        if self.strikes("calls lost", self.chances.loss) {
+            return;
+        }
+        // Another ACCEPT of the same offers would be an error of the scheduler, as with Mesos.
+        let once = matches!(call.r#type(), Type::Accept | Type::Teardown);
+        let again = !once && self.strikes("calls repeated", self.chances.duplicate);
         let scheduler = &mut self.schedulers[index];
         let Some(stream) = &scheduler.stream else {
             return;
@@ -451,12 +467,14 @@ impl Simulation {
         call.framework_id = scheduler.info.id.clone();
         scheduler.call_at = scheduler.call_at.max(now + latency);
         let (at, stream_id) = (scheduler.call_at, stream.id.clone());
-        let step = Step::Call {
-            scheduler: index,
-            stream_id,
-            call: Box::new(call),
-        };
-        self.at(at, step);
+        for _ in 0..1 + u32::from(again) {
+            let step = Step::Call {
+                scheduler: index,
+                stream_id: stream_id.clone(),
+                call: Box::new(call.clone()),
+            };
+            self.at(at, step);
+        }
     }
 
     pub(crate) fn called(
@@ -478,8 +496,8 @@ impl Simulation {
     pub(crate) fn replied(&mut self, index: usize, reply: &Reply) -> Result<(), String> {
         let _ = index;
         match reply {
-            // The stream was replaced meanwhile, or the framework is gone.
-            Reply::Accepted | Reply::Ok | Reply::BadRequest(_) => Ok(()),
+            // The stream was replaced meanwhile, the framework is gone, or a new leader does not know the stream.
+            Reply::Accepted | Reply::Ok | Reply::BadRequest(_) | Reply::Forbidden(_) => Ok(()),
             other => Err(format!("a call was answered with {other:?}")),
         }
     }

@@ -1,10 +1,11 @@
 //! One run: a clock, a queue of what happens next, and everybody in the cluster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use serde::Serialize;
 use tepui_model::Rng;
 use tepui_model::allocation::Proposal;
 use tepui_model::id::ContainerId;
@@ -18,8 +19,10 @@ use tepui_state_master::{Entry as StoreEntry, Reply, StoreId, StreamKey};
 
 use crate::agent::Agent;
 use crate::allocator;
+use crate::fault::{Chances, Fate};
 use crate::link::{Link, Up};
 use crate::master::{Master, Registry};
+use crate::operator::Decisions;
 use crate::oracle::Oracle;
 use crate::process::Act;
 use crate::record::{EffectHash, Entry, Recording};
@@ -34,6 +37,10 @@ pub struct Options {
     pub faulty: Duration,
     /// The allocator.
     pub allocator: allocator::Kind,
+    /// Numbers of the faults that happen; all without.
+    pub only: Option<BTreeSet<u32>>,
+    /// The registry confirms what it does not write. For seeing that a broken promise is found.
+    pub careless: bool,
     /// Keep all events.
     pub record: bool,
 }
@@ -50,7 +57,48 @@ impl Options {
             seed,
             faulty: Duration::from_secs(120),
             allocator,
+            only: None,
+            careless: false,
             record: false,
+        }
+    }
+
+    /// When every run begins.
+    pub(crate) fn began(&self) -> Mono {
+        Mono(1_000_000_000)
+    }
+}
+
+/// How often things happened in a run: a promise that was never tried is not kept.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Tried {
+    /// Events of masters and agents, after each of which the states check themselves.
+    pub events: u64,
+    /// Commands and tasks that were started.
+    pub starts: u64,
+    /// How many of them were tasks of custom executors.
+    pub in_processes: u64,
+    /// Ends that schedulers acknowledged.
+    pub ends: u64,
+    /// Calls of operators that were answered, and what was decided found again by each later leader.
+    pub decisions: u64,
+    /// Agent processes that took over what an earlier one ran.
+    pub recoveries: u64,
+    /// Faults, by kind.
+    pub faults: BTreeMap<String, u64>,
+}
+
+impl Tried {
+    /// Adds up runs.
+    pub fn add(&mut self, other: &Self) {
+        self.events += other.events;
+        self.starts += other.starts;
+        self.in_processes += other.in_processes;
+        self.ends += other.ends;
+        self.decisions += other.decisions;
+        self.recoveries += other.recoveries;
+        for (kind, count) in &other.faults {
+            *self.faults.entry(kind.clone()).or_default() += count;
         }
     }
 }
@@ -60,12 +108,8 @@ impl Options {
 pub struct Outcome {
     /// Hash over all effects.
     pub hash: u64,
-    /// Events of masters.
-    pub events: u64,
-    /// Commands that were started.
-    pub starts: u32,
-    /// How many of them were tasks of custom executors.
-    pub in_processes: u32,
+    /// What was tried.
+    pub tried: Tried,
     /// All events, if asked for.
     pub recording: Option<Recording>,
 }
@@ -79,8 +123,17 @@ pub struct Failure {
     pub at: Mono,
     /// Which promise, and how.
     pub message: String,
+    /// Numbers of the faults that happened before.
+    pub faults: Vec<u32>,
     /// All events up to then, if asked for.
     pub recording: Option<Recording>,
+}
+
+impl Failure {
+    /// Which promise was broken: the first word of the message.
+    pub fn promise(&self) -> &str {
+        self.message.split(':').next().unwrap_or_default()
+    }
 }
 
 impl fmt::Display for Failure {
@@ -91,14 +144,6 @@ impl fmt::Display for Failure {
             self.seed, self.at, self.message, self.seed
         )
     }
-}
-
-/// Chances in a million, at each opportunity.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Faults {
-    pub(crate) agent_crash: u64,
-    pub(crate) master_crash: u64,
-    pub(crate) launch_failure: u64,
 }
 
 /// What happens at a time.
@@ -169,6 +214,11 @@ pub(crate) enum Step {
         container: ContainerId,
         end: ContainerEnd,
     },
+    NotRecorded {
+        agent: usize,
+        run: u32,
+        container: ContainerId,
+    },
     ExecutorCall {
         agent: usize,
         run: u32,
@@ -220,7 +270,8 @@ pub(crate) struct Simulation {
     queue: BTreeMap<(Mono, u64), Step>,
     queued: u64,
     pub(crate) faulty: bool,
-    pub(crate) faults: Faults,
+    pub(crate) chances: Chances,
+    pub(crate) fate: Fate,
     pub(crate) allocator: allocator::Kind,
     pub(crate) master: Option<Master>,
     pub(crate) master_runs: u32,
@@ -230,12 +281,11 @@ pub(crate) struct Simulation {
     pub(crate) links: BTreeMap<u64, Link>,
     pub(crate) sessions: u64,
     pub(crate) calls: u64,
-    pub(crate) events: u64,
+    pub(crate) decisions: Decisions,
+    pub(crate) tried: Tried,
     pub(crate) hash: EffectHash,
     pub(crate) recording: Option<Recording>,
     pub(crate) oracle: Oracle,
-    /// Tasks that custom executors began.
-    pub(crate) in_processes: u32,
 }
 
 /// Runs a seed to its end. The error says which promise was broken, and when.
@@ -247,15 +297,14 @@ pub fn run(options: &Options) -> Result<Outcome, Box<Failure>> {
     match result {
         Ok(()) => Ok(Outcome {
             hash: simulation.hash.value(),
-            events: simulation.events,
-            starts: simulation.oracle.starts(),
-            in_processes: simulation.in_processes,
+            tried: simulation.tried(),
             recording: simulation.recording,
         }),
         Err(message) => Err(Box::new(Failure {
             seed: options.seed,
             at: simulation.now.mono,
             message,
+            faults: simulation.fate.happened().to_vec(),
             recording: simulation.recording,
         })),
     }
@@ -264,24 +313,14 @@ pub fn run(options: &Options) -> Result<Outcome, Box<Failure>> {
 impl Simulation {
     fn new(options: &Options) -> Self {
         let mut rng = Rng::new(options.seed);
-        let chance = |rng: &mut Rng, most: u64| {
-            if rng.below(3) == 0 {
-                0
-            } else {
-                rng.below(most)
-            }
-        };
-        let faults = Faults {
-            agent_crash: chance(&mut rng, 10_000),
-            master_crash: chance(&mut rng, 1_000),
-            launch_failure: chance(&mut rng, 100_000),
-        };
+        let chances = Chances::of(&mut rng);
         let agents = (0..1 + rng.below(3))
             .map(|_| {
                 let cpus = 2.0 + rng.below(5) as f64;
                 Agent::new(convert::to_proto(&Resources::cpus_mem(cpus, 4096.0)))
             })
             .collect();
+        let busy = (options.faulty.as_secs() / 120).max(1) as u32;
         let schedulers = (0..1 + rng.below(3))
             .map(|index| {
                 let failover = if rng.below(6) == 0 { 5 } else { 7 * 24 * 3600 };
@@ -291,33 +330,47 @@ impl Simulation {
                     rng.below(3) > 0,
                     Duration::from_secs(failover),
                 );
-                Scheduler::new(info, 5 + rng.below(12) as u32)
+                Scheduler::new(info, busy * (5 + rng.below(12) as u32))
             })
             .collect();
         Self {
             rng,
             now: Now {
-                mono: Mono(1_000_000_000),
+                mono: options.began(),
                 wall: Wall(1_800_000_000_000_000_000),
             },
             queue: BTreeMap::new(),
             queued: 0,
             faulty: true,
-            faults,
+            chances,
+            fate: Fate::new(options.seed, options.only.clone()),
             allocator: options.allocator,
             master: None,
             master_runs: 0,
-            registry: Registry::default(),
+            registry: Registry::new(options.careless),
             agents,
             schedulers,
             links: BTreeMap::new(),
             sessions: 0,
             calls: 0,
-            events: 0,
+            decisions: Decisions::default(),
+            tried: Tried::default(),
             hash: EffectHash::default(),
             recording: options.record.then(|| Recording::new(options.seed)),
             oracle: Oracle::default(),
-            in_processes: 0,
+        }
+    }
+
+    fn tried(&self) -> Tried {
+        let faults = self.fate.counts().iter();
+        Tried {
+            starts: u64::from(self.oracle.starts()),
+            ends: self.oracle.ends(),
+            decisions: self.decisions.answered(),
+            faults: faults
+                .map(|(kind, count)| ((*kind).to_owned(), *count))
+                .collect(),
+            ..self.tried.clone()
         }
     }
 
@@ -419,6 +472,17 @@ impl Simulation {
                 agent,
                 tepui_state_agent::Event::ContainerEnded { container, end },
             ),
+            Step::NotRecorded {
+                agent,
+                run,
+                container,
+            } if self.runs(agent, run) => {
+                let message = "No space left on device".into();
+                self.agent_event(
+                    agent,
+                    tepui_state_agent::Event::CheckpointFailed { container, message },
+                )
+            }
             Step::ExecutorCall {
                 agent,
                 run,
@@ -466,36 +530,13 @@ impl Simulation {
             | Step::GateOpens { .. }
             | Step::Reaped { .. }
             | Step::Ended { .. }
+            | Step::NotRecorded { .. }
             | Step::ExecutorCall { .. } => Ok(()),
         }
     }
 
     fn runs(&self, agent: usize, run: u32) -> bool {
         self.agents[agent].run == run && self.agents[agent].state.is_some()
-    }
-
-    /// Something breaks.
-    fn fault(&mut self) -> Result<(), String> {
-        if !self.faulty {
-            return Ok(());
-        }
-        let wait = self.delay(500, 10_000);
-        self.after(wait, Step::Fault);
-        let agent = self.rng.below(self.agents.len() as u64) as usize;
-        let session = self.agents[agent].session;
-        match (self.rng.below(24), session) {
-            (0..=8, Some(session)) => self.break_link(session),
-            (9, Some(session)) => self.hang_link(session),
-            (10..=13, _) => {
-                let scheduler = self.rng.below(self.schedulers.len() as u64) as usize;
-                self.lose_stream(scheduler);
-            }
-            (14..=16, _) if self.agents[agent].state.is_some() => self.crash_agent(agent),
-            (17, _) if self.master.is_some() && self.faults.master_crash > 0 => self.crash_master(),
-            (20.., _) => return self.operator_acts(),
-            _ => {}
-        }
-        Ok(())
     }
 
     /// Everybody knows how everything ended.
@@ -555,11 +596,6 @@ impl Simulation {
     /// A random time in milliseconds.
     pub(crate) fn delay(&mut self, from: u64, to: u64) -> Duration {
         Duration::from_micros(from * 1000 + self.rng.below((to - from) * 1000))
-    }
-
-    /// Whether misfortune happens now.
-    pub(crate) fn strikes(&mut self, per_million: u64) -> bool {
-        self.faulty && per_million > 0 && self.rng.below(1_000_000) < per_million
     }
 
     pub(crate) fn record(&mut self, entry: impl FnOnce() -> Entry) {

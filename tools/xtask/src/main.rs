@@ -7,6 +7,8 @@ mod demo;
 mod fuzz;
 mod layers;
 mod licenses;
+mod reliability;
+mod sim;
 mod test;
 
 use std::path::{Path, PathBuf};
@@ -36,11 +38,13 @@ enum Task {
     Build,
     /// Fuzz what decodes bytes from a socket, ten minutes each or as asked
     Fuzz(fuzz::Args),
+    /// Simulate clusters that fail, as many seeds as asked
+    Sim(sim::Args),
     /// Check who depends on whom
     Layers,
     /// Check the licences and duplicate versions of all dependencies
     Licenses,
-    /// Check docs/COMPATIBILITY.md and docs/CONFORMANCE.md, or write them anew from their lists
+    /// Check docs/COMPATIBILITY.md, CONFORMANCE.md and RELIABILITY.md, or write them anew from their lists
     Compat {
         /// Write the page instead of comparing it
         #[arg(long)]
@@ -54,9 +58,12 @@ fn main() -> ExitCode {
         Task::Test(args) => test::test(&args),
         Task::Build => build::dev().map(drop),
         Task::Fuzz(args) => fuzz::fuzz(&args),
+        Task::Sim(args) => sim::sim(&args),
         Task::Layers => layers::check(),
         Task::Licenses => licenses::check(),
-        Task::Compat { write } => compat::run(write).and_then(|()| conformance::run(write)),
+        Task::Compat { write } => compat::run(write)
+            .and_then(|()| conformance::run(write))
+            .and_then(|()| reliability::run(write)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use crate::{build, cargo, compat, conformance, fuzz, layers, licenses, root, run, target_dir};
+use crate::{
+    build, cargo, compat, conformance, fuzz, layers, licenses, reliability, root, run, target_dir,
+};
 
 /// What `cargo xtask test` takes.
 #[derive(clap::Args)]
@@ -49,6 +51,7 @@ pub(crate) fn test(args: &Args) -> Result<()> {
         step("licenses", licenses::check)?;
         step("compatibility table", || compat::run(false))?;
         step("list of differences", || conformance::run(false))?;
+        step("reliability page", || reliability::run(false))?;
     }
     step("build", || build::dev().map(drop))?;
     step("tests", || tests(&args.filter))?;
