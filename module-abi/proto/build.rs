@@ -11,6 +11,8 @@ const FILES: &[&str] = &[
     "isolator",
     "leader",
     "exporter",
+    "fetcher",
+    "logger",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tepui_containerizer::{
-    Command, ContainerConfig, Containerizer, Error, LaunchError, Launched, Limits, Listed,
-    Recovered, Termination,
+    Command, ContainerConfig, Containerizer, Error, FetchCounts, LaunchError, Launched, Limits,
+    Listed, Recovered, Termination,
 };
 use tepui_model::Resources;
 use tepui_model::id::ContainerId;
@@ -66,6 +66,9 @@ pub trait Containers: Send + Sync + 'static {
         &'a self,
         id: &'a ContainerId,
     ) -> BoxFuture<'a, Result<v1::ContainerStatus, Error>>;
+
+    /// What fetching came to.
+    fn fetches(&self) -> FetchCounts;
 
     /// Forgets a container that is over.
     fn forget(&self, id: &ContainerId) -> Result<(), Error>;
@@ -134,6 +137,10 @@ impl Containers for Containerizer {
         id: &'a ContainerId,
     ) -> BoxFuture<'a, Result<v1::ContainerStatus, Error>> {
         Box::pin(Self::status(self, id))
+    }
+
+    fn fetches(&self) -> FetchCounts {
+        Self::fetches(self)
     }
 
     fn forget(&self, id: &ContainerId) -> Result<(), Error> {

@@ -89,6 +89,7 @@ impl Owner {
             class: Class::Task,
             user: launch.user.clone(),
             secrets: secrets(&command),
+            uris: command.uris.clone(),
             environment: environment(&self.settings, agent.as_str(), launch, &sandbox),
             sandbox,
             command: Some(Command {

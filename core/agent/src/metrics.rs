@@ -13,9 +13,7 @@ use crate::http::{Endpoints, read};
 use crate::owner::Snapshot;
 
 /// Counters of what there is nothing of here. They are told because tools ask for them by name.
-const ZERO_COUNTERS: [&str; 11] = [
-    "containerizer/fetcher/task_fetches_failed",
-    "containerizer/fetcher/task_fetches_succeeded",
+const ZERO_COUNTERS: [&str; 9] = [
     "containerizer/mesos/container_destroy_errors",
     "containerizer/mesos/provisioner/bind/remove_rootfs_errors",
     "containerizer/mesos/provisioner/remove_container_errors",
@@ -28,9 +26,7 @@ const ZERO_COUNTERS: [&str; 11] = [
 ];
 
 /// The same of gauges.
-const ZERO_GAUGES: [&str; 5] = [
-    "containerizer/fetcher/cache_size_total_bytes",
-    "containerizer/fetcher/cache_size_used_bytes",
+const ZERO_GAUGES: [&str; 3] = [
     "gc/path_removals_pending",
     "resource_provider_manager/subscribed",
     "slave/executor_directory_max_allowed_age_secs",
@@ -76,6 +72,17 @@ fn samples(endpoints: &Endpoints, snapshot: &Snapshot) -> Vec<Sample> {
         Sample::counter("slave/invalid_framework_messages", counts.invalid_messages),
         Sample::counter("slave/executors_terminated", counts.executors_terminated),
         Sample::counter("slave/container_launch_errors", counts.launch_errors),
+    ]);
+    let fetches = endpoints.containers.fetches();
+    let fetched = |what: &str| format!("containerizer/fetcher/{what}");
+    samples.extend([
+        Sample::counter(fetched("task_fetches_succeeded"), fetches.succeeded),
+        Sample::counter(fetched("task_fetches_failed"), fetches.failed),
+        Sample::gauge(
+            fetched("cache_size_total_bytes"),
+            fetches.cache_total as f64,
+        ),
+        Sample::gauge(fetched("cache_size_used_bytes"), fetches.cache_used as f64),
     ]);
     let uptime = clock::now().wall.0 - endpoints.started.0;
     let registered = f64::from(u8::from(snapshot.master.is_some()));

@@ -1,6 +1,6 @@
 //! What a container is made of.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use tepui_model::{
     id::ContainerId,
@@ -9,7 +9,7 @@ use tepui_model::{
 use tepui_module_proto::isolator;
 use tepui_proto::v1;
 
-use crate::Termination;
+use crate::{Fetcher, Logger, Termination};
 
 /// Settings of a [`crate::Containerizer`].
 #[derive(Clone, Debug)]
@@ -33,6 +33,10 @@ pub struct Settings {
     pub strict: bool,
     /// How long a supervisor may take to hold its container at the gate, and to open it.
     pub start_timeout: Duration,
+    /// Brings what commands ask for. Without one, a command that asks for something is not started.
+    pub fetcher: Option<Arc<dyn Fetcher>>,
+    /// Says where output goes; without one it goes to files of the sandbox.
+    pub logger: Option<Arc<dyn Logger>>,
     /// For tests of recovery: this process kills itself instead of performing its n-th effect, counted from zero.
     #[doc(hidden)]
     pub crash_at_effect: Option<u64>,
@@ -54,6 +58,8 @@ impl Settings {
             sandbox_directory: "/mnt/mesos/sandbox".into(),
             strict: true,
             start_timeout: Duration::from_secs(60),
+            fetcher: None,
+            logger: None,
             crash_at_effect: None,
         }
     }
@@ -114,6 +120,8 @@ pub struct ContainerConfig {
     pub environment: Vec<(String, String)>,
     /// Variables of the environment whose values are secrets, which an isolator resolves.
     pub secrets: Vec<(String, v1::Secret)>,
+    /// What is to be in the sandbox before the command starts.
+    pub uris: Vec<v1::command_info::Uri>,
     /// What is set aside for it.
     pub resources: Resources,
     /// What it may use beyond that.

@@ -24,12 +24,13 @@ use tepui_proto::{
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
-    Class, ContainerConfig, Error, Isolator, LaunchError, Launched, Limit, Limits, Listed,
-    Recovered, Settings, Termination,
+    Class, ContainerConfig, Error, FetchCounts, Isolator, LaunchError, Launched, Limit, Limits,
+    Listed, Recovered, Settings, Termination,
     driver::{Command, Context, Driver, Parts, View},
     isolation, nested,
     os::{self, Image},
     records::{LaunchRecord, Records},
+    services::Fetches,
     usage,
 };
 
@@ -101,6 +102,7 @@ impl Containerizer {
             image,
             boot_id,
             effects: AtomicU64::new(0),
+            fetches: Fetches::default(),
         });
         let inner = Arc::new(Inner {
             context,
@@ -364,6 +366,14 @@ impl Containerizer {
         status.container_id = Some(id.into());
         status.executor_pid = container.view.borrow().pid;
         Ok(status)
+    }
+
+    /// What fetching came to.
+    pub fn fetches(&self) -> FetchCounts {
+        let context = &self.inner.context;
+        let fetcher = context.settings.fetcher.as_ref();
+        let cache = fetcher.map(|fetcher| fetcher.cache());
+        context.fetches.counts(cache.unwrap_or_default())
     }
 
     /// The containers that have not been forgotten.

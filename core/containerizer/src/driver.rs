@@ -3,6 +3,8 @@
 //! One step is under way at a time (an isolator's call, the start of the supervisor); signals, limits and the
 //! supervisor's end come in beside it. The machine's clock is the one that goes on when the agent restarts.
 
+mod ground;
+
 use std::{
     fs::File,
     path::PathBuf,
@@ -17,7 +19,7 @@ use futures::{FutureExt, future::BoxFuture};
 use tepui_init::{Answer, Request};
 use tepui_model::id::ContainerId;
 use tepui_model::time::{Now, Wall};
-use tepui_module_proto::isolator::{IsolateRequest, LaunchPlan, PrepareRequest, UpdateRequest};
+use tepui_module_proto::isolator::{IsolateRequest, LaunchPlan, UpdateRequest};
 use tepui_proto::Wire;
 use tepui_state_container::{ContainerState, Effect, Event, Exit, Limitation, Mark, Termination};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -29,9 +31,10 @@ use crate::{
     nested,
     os::{self, Image, Supervisor},
     records::{Entry, LaunchRecord, Records},
-    sandbox,
-    spec::launch_spec,
+    services::Fetches,
 };
+pub(crate) use ground::Ground;
+use ground::start;
 
 /// What the front asks of a container.
 #[derive(Debug)]
@@ -58,6 +61,7 @@ pub(crate) struct Context {
     pub(crate) image: Image,
     pub(crate) boot_id: String,
     pub(crate) effects: AtomicU64,
+    pub(crate) fetches: Fetches,
 }
 
 impl Context {
@@ -76,6 +80,7 @@ impl Context {
 enum Done {
     Event(Event),
     Planned(u32, Box<LaunchPlan>),
+    Grounded(Ground),
     Started(Result<(Box<Supervisor>, u32), String>),
 }
 
@@ -87,6 +92,8 @@ pub(crate) struct Driver {
     config: Option<ContainerConfig>,
     isolators: Vec<Arc<dyn Isolator>>,
     plan: LaunchPlan,
+    /// Known once the output is prepared.
+    ground: Ground,
     records: Records,
     /// The supervisor's directory.
     directory: PathBuf,
@@ -134,6 +141,7 @@ impl Driver {
             config: None,
             isolators: parts.isolators,
             plan: LaunchPlan::none(),
+            ground: Ground::default(),
             records: parts.records,
             directory: parts.directory,
             supervisor: None,
@@ -296,6 +304,10 @@ impl Driver {
                 self.tell_of_root();
                 Event::Prepared { isolator }
             }
+            Done::Grounded(ground) => {
+                self.ground = ground;
+                Event::LogsPrepared
+            }
             Done::Started(Ok((supervisor, pid))) => {
                 self.supervisor = Some(supervisor);
                 self.view.send_modify(|view| view.pid = Some(pid));
@@ -405,14 +417,13 @@ impl Driver {
                 });
             }
             Effect::Prepare { isolator } => self.step = Some(self.prepare(isolator)),
-            Effect::PrepareLogs => {
-                self.step = Some(std::future::ready(Done::Event(Event::LogsPrepared)).boxed())
-            }
+            Effect::PrepareLogs => self.step = Some(self.prepare_logs()),
             Effect::Start => match self.start() {
                 Ok(step) => self.step = Some(step),
                 Err(message) => return Some(Event::StepFailed { message }),
             },
             Effect::Isolate { isolator } => self.step = Some(self.isolate(isolator)),
+            Effect::Fetch => self.step = Some(self.fetch()),
             Effect::Open => {
                 let wait = self.context.settings.start_timeout;
                 self.send(&Request::Open).await;
@@ -428,12 +439,15 @@ impl Driver {
             Effect::Signal { signal } => self.send(&Request::Signal(signal)).await,
             Effect::EndNested => self.step = Some(self.end_nested()),
             Effect::Kill => {
+                // The only step that can be under way is a fetch, or the opening of the gate.
+                self.step = None;
                 if self.supervisor.is_none() {
                     return Some(Event::Exited(Exit::Vanished));
                 }
                 self.send(&Request::Kill).await;
             }
             Effect::Cleanup { isolator } => self.step = Some(self.cleanup(isolator)),
+            Effect::CleanupLogs => self.step = Some(self.cleanup_logs()),
             Effect::Launched { pid } => self.view.send_modify(|view| {
                 view.pid = Some(pid);
                 view.launched = true;
@@ -454,7 +468,7 @@ impl Driver {
 
     fn prepare(&self, number: u32) -> BoxFuture<'static, Done> {
         let isolator = self.isolators[number as usize].clone();
-        let request = PrepareRequest {
+        let request = tepui_module_proto::isolator::PrepareRequest {
             config: Some(self.launch.config.clone()),
             plan: Some(self.plan.clone()),
         };
@@ -478,11 +492,10 @@ impl Driver {
     }
 
     fn start(&mut self) -> Result<BoxFuture<'static, Done>, String> {
-        let mut config = self
+        let config = self
             .config
             .clone()
             .ok_or("a recovered container is not started")?;
-        config.user.clone_from(&self.launch.config.user);
         let class = config.class;
         if let Some(parent) = &self.parent {
             let pid = parent
@@ -503,9 +516,9 @@ impl Driver {
             .append(&Entry::Plan(&self.plan))
             .map_err(|error| error.to_string())?;
         let (context, plan) = (self.context.clone(), self.plan.clone());
-        let directory = self.directory.clone();
+        let (ground, directory) = (self.ground.clone(), self.directory.clone());
         let inside = PathBuf::from(&self.launch.config.sandbox_inside);
-        Ok(start(context, config, plan, inside, directory)
+        Ok(start(context, config, plan, ground, inside, directory)
             .map(Done::Started)
             .boxed())
     }
@@ -566,45 +579,6 @@ impl Driver {
 enum Heard {
     Answer(std::io::Result<Option<Answer>>),
     Gone(std::io::Result<Option<tepui_init::Exit>>),
-}
-
-/// Starts a supervisor and waits until it holds the container at the gate.
-async fn start(
-    context: Arc<Context>,
-    config: ContainerConfig,
-    plan: LaunchPlan,
-    sandbox_inside: PathBuf,
-    directory: PathBuf,
-) -> Result<(Box<Supervisor>, u32), String> {
-    let patience = context.settings.start_timeout;
-    let at = directory.clone();
-    let started = tokio::task::spawn_blocking(move || {
-        let user = match &config.user {
-            Some(name) if context.settings.switch_user => os::switch_to(name)?,
-            _ => None,
-        };
-        sandbox::prepare(&config.sandbox, user.as_ref()).map_err(|error| error.to_string())?;
-        std::fs::create_dir_all(&at)
-            .map_err(|error| format!("failed to create '{}': {error}", at.display()))?;
-        let rlimits = &context.settings.rlimits;
-        let spec = launch_spec(&config, &plan, user, &at, rlimits, &sandbox_inside)?;
-        let started = context.image.start(spec);
-        started.map_err(|error| format!("failed to start a supervisor: {error}"))
-    })
-    .await
-    .map_err(|error| error.to_string())??;
-    let mut supervisor = Supervisor::from_started(started, &directory)
-        .map_err(|error| format!("failed to talk to a supervisor: {error}"))?;
-    let failure = match tokio::time::timeout(patience, supervisor.next()).await {
-        Ok(Ok(Some(Answer::Hello { pid, .. }))) => return Ok((Box::new(supervisor), pid)),
-        Ok(Ok(Some(Answer::Failed(message)))) => message,
-        Ok(Ok(_)) => "the supervisor ended at once".to_owned(),
-        Ok(Err(error)) => format!("the conversation with the supervisor failed: {error}"),
-        Err(_) => "the supervisor did not start in time".to_owned(),
-    };
-    supervisor.kill();
-    let _ = supervisor.ended().await;
-    Err(failure)
 }
 
 fn exit_of(exit: Option<tepui_init::Exit>) -> Exit {

@@ -38,6 +38,9 @@ pub enum Error {
         /// What it said.
         message: String,
     },
+    /// The logger failed or did not answer.
+    #[error("container logger: {0}")]
+    Logger(String),
     /// An isolator refused new resources.
     #[error("failed to update container {id}: {message}")]
     Update {

@@ -18,6 +18,7 @@ mod os;
 mod records;
 mod recovery;
 mod sandbox;
+mod services;
 mod spec;
 mod usage;
 
@@ -28,4 +29,5 @@ pub use config::{
 pub use containerizer::Containerizer;
 pub use error::{Error, LaunchError};
 pub use isolation::{Called, Isolator, loaded};
+pub use services::{FetchCounts, Fetcher, Logger, fetcher, logger};
 pub use tepui_state_container::{Exit, Limitation, Termination};

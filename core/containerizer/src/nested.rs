@@ -51,6 +51,7 @@ impl Containerizer {
             command: Some(command),
             environment,
             secrets,
+            uris: Vec::new(),
             resources: Resources::new(),
             limits: Default::default(),
             container: None,

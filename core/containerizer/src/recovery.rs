@@ -66,6 +66,7 @@ pub(crate) async fn recover(
     }
     let strays = stray_supervisors(containerizer, &left).await?;
     recover_isolators(containerizer, &left, &strays).await?;
+    recover_logger(containerizer, &left).await?;
     containerizer.watch_limits();
     for name in &strays {
         for isolator in containerizer.inner.isolators.iter().rev() {
@@ -193,6 +194,16 @@ async fn stray_supervisors(
         strays.push(name);
     }
     Ok(strays)
+}
+
+async fn recover_logger(containerizer: &Containerizer, left: &[Left]) -> Result<(), Error> {
+    let Some(logger) = &containerizer.inner.context.settings.logger else {
+        return Ok(());
+    };
+    let running = left.iter().filter(|left| left.pid().is_some());
+    let running = running.map(|left| left.launch.container.clone());
+    let recovered = logger.recover(running.collect()).await;
+    recovered.map_err(Error::Logger)
 }
 
 async fn recover_isolators(

@@ -3,11 +3,12 @@
 use std::{collections::BTreeMap, ffi::OsString, os::unix::ffi::OsStringExt, path::Path};
 
 use tepui_init::{
-    Capabilities, CloneFlags, Create, Device, File, FileKind, Join, LaunchSpec, Mount, Rlimit, User,
+    Capabilities, CloneFlags, Create, Device, File, FileKind, Join, LaunchSpec, Mount, Rlimit,
 };
 use tepui_module_proto::isolator::{self, LaunchPlan, Namespace, file, mount};
 
 use crate::ContainerConfig;
+use crate::driver::Ground;
 
 /// The host's PATH in Mesos' words, for a command that is given none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -16,7 +17,7 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 pub(crate) fn launch_spec(
     config: &ContainerConfig,
     plan: &LaunchPlan,
-    user: Option<User>,
+    ground: Ground,
     directory: &Path,
     rlimits: &[isolator::Rlimit],
     sandbox_inside: &Path,
@@ -45,8 +46,8 @@ pub(crate) fn launch_spec(
         masked_paths: plan.masked_paths.iter().map(Into::into).collect(),
         read_only_paths: plan.read_only_paths.iter().map(Into::into).collect(),
         rootfs: plan.rootfs.as_ref().map(Into::into),
-        stdout: config.sandbox.join("stdout"),
-        stderr: config.sandbox.join("stderr"),
+        stdout: ground.stdout,
+        stderr: ground.stderr,
         working_directory: plan
             .working_directory
             .as_ref()
@@ -54,7 +55,7 @@ pub(crate) fn launch_spec(
         program,
         arguments,
         environment: environment(config, plan, sandbox_inside),
-        user,
+        user: ground.user,
         oom_score_adj: plan.oom_score_adj,
         // The later of two wins.
         rlimits: rlimits
@@ -262,6 +263,7 @@ mod tests {
                 ("MESOS_SANDBOX".to_owned(), "/s".to_owned()),
             ],
             secrets: Vec::new(),
+            uris: Vec::new(),
             resources: Resources::default(),
             limits: BTreeMap::new(),
             container: None,
@@ -279,7 +281,16 @@ mod tests {
             arguments: vec!["x".to_owned()],
         });
         let plan = LaunchPlan::none().env("A", "planned").env("B", "planned");
-        let spec = launch_spec(&shell, &plan, None, Path::new("/r"), &[], Path::new("/s")).unwrap();
+        let ground = Ground::default;
+        let spec = launch_spec(
+            &shell,
+            &plan,
+            ground(),
+            Path::new("/r"),
+            &[],
+            Path::new("/s"),
+        )
+        .unwrap();
         assert_eq!(
             (spec.program, spec.arguments),
             (
@@ -304,7 +315,7 @@ mod tests {
         let spec = launch_spec(
             &direct,
             &LaunchPlan::none(),
-            None,
+            ground(),
             Path::new("/r"),
             &[],
             Path::new("/in"),
@@ -315,8 +326,15 @@ mod tests {
             ["zero".into(), "".into(), OsString::from("*")]
         );
         assert_eq!(spec.program, "/bin/x");
-        let spec =
-            launch_spec(&direct, &plan, None, Path::new("/r"), &[], Path::new("/in")).unwrap();
+        let spec = launch_spec(
+            &direct,
+            &plan,
+            ground(),
+            Path::new("/r"),
+            &[],
+            Path::new("/in"),
+        )
+        .unwrap();
         assert!(spec.environment.contains(&"MESOS_SANDBOX=/in".into()));
         assert_eq!(spec.working_directory, Path::new("/in"));
     }

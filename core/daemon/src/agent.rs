@@ -6,14 +6,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
-use tepui_containerizer::Containerizer;
+use tepui_containerizer::{Containerizer, Fetcher};
 use tepui_core_agent::{
     Agent, Configured, Detector, Ended, ModuleDetector, Settings, attach_endpoints, resources,
 };
-use tepui_host::ModuleHost;
 use tepui_host::kinds::authorizer::AuthorizerClient;
+use tepui_host::kinds::fetcher::FetcherClient;
 use tepui_host::kinds::isolator::IsolatorClient;
 use tepui_host::kinds::leader::LeaderClient;
+use tepui_host::{LoadError, ModuleHost};
 use tepui_http::authorize::{AllowAll, Authorizer, ModuleAuthorizer, Object};
 use tepui_http::shared::{Files, Guard, Logging, Metrics, Shared, VersionInfo};
 use tepui_http::{Listener, Router, Server, ServerSettings};
@@ -166,7 +167,31 @@ async fn containerizer(
         hard: Some(hard),
     }];
     own.strict = settings.strict && settings.recover != Recover::Cleanup;
+    own.fetcher = fetcher(settings, host).await?;
     Ok(Arc::new(Containerizer::new(own, isolators)?))
+}
+
+/// The fetcher that is configured; the usual one may be missing, so that an agent runs without any module.
+async fn fetcher(
+    settings: &AgentSettings,
+    host: &ModuleHost,
+) -> anyhow::Result<Option<Arc<dyn Fetcher>>> {
+    let Some(name) = settings.fetcher.clone() else {
+        return Ok(None);
+    };
+    let host = host.clone();
+    let loading = tokio::task::spawn_blocking(move || host.load("fetcher", &name));
+    match loading.await.context("loading the fetcher panicked")? {
+        Ok(instance) => {
+            let client = FetcherClient::new(instance);
+            Ok(Some(tepui_containerizer::fetcher(client)))
+        }
+        Err(error @ LoadError::NotFound { .. }) if !settings.fetcher_given => {
+            tracing::warn!(%error, "commands with URIs will not be started");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// `tepui-init`: what is configured, beside this program, or where it is installed.

@@ -5,6 +5,7 @@
 //! in the file; one of the file does not.
 
 mod isolation;
+mod services;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -138,6 +139,10 @@ pub struct AgentSettings {
     pub switch_user: bool,
     /// Where containers with a root file system of their own find their sandbox.
     pub sandbox_directory: PathBuf,
+    /// The fetcher module.
+    pub fetcher: Option<String>,
+    /// Whether it is what the site asked for: without the usual one an agent starts all the same.
+    pub fetcher_given: bool,
     /// As written; parsed by the agent, which adds what is missing from the machine.
     pub resources: Option<String>,
     pub default_role: String,
@@ -331,6 +336,7 @@ impl AgentSettings {
         self.isolation
             .iter()
             .map(|name| ("isolator", name.clone()))
+            .chain(self.fetcher.iter().map(|name| ("fetcher", name.clone())))
             .chain(detector.map(|name| ("leader-detector", name.clone())))
             .chain(authorizer.map(|name| ("authorizer", name.to_owned())))
             .chain(self.common.exporters())
@@ -382,6 +388,7 @@ impl AgentSettings {
         };
         cgroups(&mut values);
         isolators(&mut values)?;
+        services::fetcher(&mut values);
         let authorizer = single(&values, "authorizer")?;
         let environment = values
             .text("executor_environment_variables")
@@ -398,6 +405,8 @@ impl AgentSettings {
             isolation_given,
             switch_user: values.is("switch_user"),
             sandbox_directory: sandbox_directory(&values)?,
+            fetcher: services::service(&values, "fetcher"),
+            fetcher_given: values.given("fetcher"),
             resources: values.text("resources").map(String::from),
             default_role: text(&values, "default_role"),
             attributes: values.text("attributes").map(String::from),

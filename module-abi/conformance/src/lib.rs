@@ -25,15 +25,19 @@ mod allocator;
 mod authorizer;
 mod common;
 mod exporter;
+mod fetcher;
 mod isolator;
 mod leader;
+mod logger;
 mod subject;
 
 pub use allocator::allocator;
 pub use authorizer::authorizer;
 pub use exporter::exporter;
+pub use fetcher::fetcher;
 pub use isolator::isolator;
 pub use leader::leader;
+pub use logger::container_logger;
 pub use subject::Subject;
 
 /// Runs the suites of all kinds of a module that is linked into a test, with the settings that `example`, a
@@ -64,6 +68,12 @@ fn check_all(root: RootV1Ref, name: &str, example: &str) -> Result<()> {
     }
     if has(kind::EXPORTER) {
         exporter(&subject)?;
+    }
+    if has(kind::FETCHER) {
+        fetcher(&subject, None)?;
+    }
+    if has(kind::CONTAINER_LOGGER) {
+        container_logger(&subject)?;
     }
     if has(kind::ISOLATOR) {
         isolator(&subject, &ContainerConfig::default())?;

@@ -6,7 +6,9 @@ use std::env;
 use std::path::PathBuf;
 
 use serde_json::json;
-use tepui_module_conformance::{Subject, allocator, authorizer, exporter, isolator, leader};
+use tepui_module_conformance::{
+    Subject, allocator, authorizer, exporter, fetcher, isolator, leader,
+};
 use tepui_module_proto::isolator::ContainerConfig;
 
 fn library(name: &str) -> PathBuf {
@@ -79,6 +81,15 @@ fn prometheus() {
     let settings = json!({"max_series": 100});
     both("tepui_exporters", "prometheus", settings, |subject| {
         exporter(subject).unwrap()
+    });
+}
+
+#[test]
+fn uri() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let known = file.path().to_str().unwrap();
+    both("tepui_fetchers", "uri", json!({}), |subject| {
+        fetcher(subject, Some(known)).unwrap()
     });
 }
 

@@ -16,7 +16,9 @@ mod launch_plan;
 pub mod note;
 
 pub use generated::tepui::module as common;
-pub use generated::tepui::module::{allocator, authorizer, exporter, isolator, leader};
+pub use generated::tepui::module::{
+    allocator, authorizer, exporter, fetcher, isolator, leader, logger,
+};
 pub use prost::Message;
 
 /// The encoded `FileDescriptorSet` of all payload messages.
@@ -30,6 +32,10 @@ pub mod kind {
     pub const AUTHORIZER: &str = "authorizer";
     /// Writes the daemon's metrics in a form of its own.
     pub const EXPORTER: &str = "exporter";
+    /// Brings what commands ask for into their sandboxes.
+    pub const FETCHER: &str = "fetcher";
+    /// Says where the output of containers goes.
+    pub const CONTAINER_LOGGER: &str = "container-logger";
     /// Prepares, limits and measures containers.
     pub const ISOLATOR: &str = "isolator";
     /// Takes part in the election of a leading master.
@@ -40,7 +46,9 @@ pub mod kind {
     pub const ALL: &[&str] = &[
         ALLOCATOR,
         AUTHORIZER,
+        CONTAINER_LOGGER,
         EXPORTER,
+        FETCHER,
         ISOLATOR,
         LEADER_CONTENDER,
         LEADER_DETECTOR,

@@ -13,14 +13,15 @@ use tepui_module_proto::note::NoteModule;
 use crate::failure::undecodable;
 use crate::instance::{self, Service};
 use crate::kinds::{
-    self, Allocator, Authorizer, Exporter, Isolator, LeaderContender, LeaderDetector,
+    self, Allocator, Authorizer, ContainerLogger, Exporter, Fetcher, Isolator, LeaderContender,
+    LeaderDetector,
 };
 use crate::{Context, Failure, Host, Module, Result, log, macro_support};
 
 /// Makes a library of modules: `export!(authorizer: Mine)`, or several as `export!(isolator: A, isolator: B)`.
 ///
-/// Kinds are `allocator`, `authorizer`, `exporter`, `isolator`, `leader_contender`, `leader_detector`, and `leader` for a type
-/// that is both of the last two. To be used once, in a crate of type `cdylib`.
+/// Kinds are `allocator`, `authorizer`, `container_logger`, `exporter`, `fetcher`, `isolator`, `leader_contender`,
+/// `leader_detector`, and `leader` for a type that is both of the last two. To be used once, in a crate of type `cdylib`.
 #[macro_export]
 macro_rules! export {
     ($($kind:ident : $module:ty),+ $(,)?) => {
@@ -126,7 +127,9 @@ macro_rules! kinds {
 kinds! {
     allocator(Allocator) = "allocator", kinds::AllocatorService::new, || None;
     authorizer(Authorizer) = "authorizer", kinds::AuthorizerService::new, || None;
+    container_logger(ContainerLogger) = "container-logger", kinds::LoggerService::new, || None;
     exporter(Exporter) = "exporter", kinds::ExporterService::new, || None;
+    fetcher(Fetcher) = "fetcher", kinds::FetcherService::new, || None;
     leader_contender(LeaderContender) = "leader-contender", kinds::ContenderService::new, || None;
     leader_detector(LeaderDetector) = "leader-detector", kinds::DetectorService::new, || None;
     leader(LeaderContender, LeaderDetector) =

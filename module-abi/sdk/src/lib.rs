@@ -63,8 +63,9 @@ pub use call::blocking;
 pub use context::{Context, Host};
 pub use failure::{Failure, Result};
 pub use kinds::{
-    Allocator, Approver, Authorizer, Candidacy, Check, Container, ContainerId, Explanation,
-    Exported, Exporter, Isolator, LeaderContender, LeaderDetector, Limitation, Question, Update,
+    Allocator, Approver, Authorizer, CacheUse, Candidacy, Check, Container, ContainerId,
+    ContainerLogger, Explanation, Exported, Exporter, Fetch, Fetcher, Isolator, LeaderContender,
+    LeaderDetector, Limitation, Logged, Output, Question, Update,
 };
 pub use module::{Module, NoConfig, Report};
 pub use tepui_module_proto as proto;
@@ -76,8 +77,9 @@ pub use tracing;
 /// Everything an author usually needs.
 pub mod prelude {
     pub use crate::kinds::{
-        Allocator, Approver, Authorizer, Candidacy, Container, ContainerId, Explanation, Exported,
-        Exporter, Isolator, LeaderContender, LeaderDetector, Limitation, Question, Update,
+        Allocator, Approver, Authorizer, CacheUse, Candidacy, Container, ContainerId,
+        ContainerLogger, Explanation, Exported, Exporter, Fetch, Fetcher, Isolator,
+        LeaderContender, LeaderDetector, Limitation, Logged, Output, Question, Update,
     };
     pub use crate::proto::isolator::{LaunchPlan, Mount, Namespace};
     pub use crate::{
@@ -103,8 +105,8 @@ pub use tepui_model as model;
 #[doc(hidden)]
 pub mod macro_support {
     pub use crate::export::{
-        Entry, allocator, authorizer, create, exporter, isolator, leader, leader_contender,
-        leader_detector, manifest,
+        Entry, allocator, authorizer, container_logger, create, exporter, fetcher, isolator,
+        leader, leader_contender, leader_detector, manifest,
     };
     pub use schemars;
     pub use serde;

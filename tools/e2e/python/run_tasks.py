@@ -1,4 +1,6 @@
-"""Runs command tasks with the unmodified pymesos: run_tasks.py MASTER COUNT COMMAND.
+"""Runs command tasks with the unmodified pymesos: run_tasks.py MASTER COUNT COMMAND [URI].
+
+A URI is fetched with its cache for each task.
 
 Prints one JSON line: how many times each task was seen in each state, and what ended the run.
 """
@@ -15,8 +17,9 @@ CPUS, MEM = 0.1, 32
 
 
 class Tasks(Scheduler):
-    def __init__(self, count, command):
+    def __init__(self, count, command, uris):
         self.command = command
+        self.uris = uris
         self.left = ["task-%03d" % n for n in range(count)]
         self.open = set(self.left)
         self.states = collections.defaultdict(list)
@@ -42,6 +45,7 @@ class Tasks(Scheduler):
         task.agent_id.value = agent_id.value
         task.name = name
         task.command.value = self.command
+        task.command.uris = [dict(value=uri, cache=True) for uri in self.uris]
         task.resources = [
             dict(name="cpus", type="SCALAR", scalar={"value": CPUS}),
             dict(name="mem", type="SCALAR", scalar={"value": MEM}),
@@ -67,7 +71,7 @@ def driver_is_terminal(state):
 
 def main():
     master, count, command = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-    scheduler = Tasks(count, command)
+    scheduler = Tasks(count, command, sys.argv[4:])
     framework = dict(user="root", name="pymesos", checkpoint=True)
     driver = MesosSchedulerDriver(scheduler, framework, master, use_addict=True)
     driver.start()

@@ -4,6 +4,7 @@
 pub mod cluster;
 pub mod replay;
 pub mod scheduler;
+pub mod server;
 pub mod wait;
 
 pub use cluster::{Cluster, Daemon, Scratch, bin, python};

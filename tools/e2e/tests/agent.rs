@@ -393,14 +393,17 @@ fn what_a_task_cannot_have_is_refused_by_name() {
     let bench = Bench::new();
     let agent = bench.agent(&[]);
     let mut scheduler = bench.scheduler(true);
-    let mut fetch = task("fetch", "true", 0.1, 32.0);
-    let uri = v1::command_info::Uri {
-        value: "http://127.0.0.1/x".to_owned(),
+    let mut docker = task("docker", "true", 0.1, 32.0);
+    docker.container = Some(v1::ContainerInfo {
+        r#type: v1::container_info::Type::Docker.into(),
+        docker: Some(v1::container_info::DockerInfo {
+            image: "busybox".to_owned(),
+            ..Default::default()
+        }),
         ..Default::default()
-    };
-    fetch.command.as_mut().expect("set").uris.push(uri);
-    scheduler.launch(vec![fetch]);
-    let error = scheduler.wait_state("fetch", TaskState::TaskError);
-    assert!(error.message().contains("uris"), "{}", error.message());
+    });
+    scheduler.launch(vec![docker]);
+    let error = scheduler.wait_state("docker", TaskState::TaskError);
+    assert!(error.message().contains("docker"), "{}", error.message());
     drop(agent);
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 use serde_json::Value;
+use tepui_e2e::server::{Page, PageServer};
 use tepui_e2e::{Cluster, python};
 
 /// Runs a script against a cluster of its own; what it prints at the end.
@@ -38,6 +39,21 @@ fn fifty_tasks_finish() {
             "{task}\n{stderr}"
         );
     }
+}
+
+#[test]
+fn tasks_share_what_is_fetched_for_them() {
+    let page = Page::Whole("200 OK", b"fetched".into());
+    let server = PageServer::start([("/file", page)]);
+    let command = "test \"$(cat file)\" = fetched";
+    let (result, stderr) = run("run_tasks.py", &["10", command, &server.url("/file")]);
+    let states = result["states"].as_object().expect("an object");
+    assert_eq!(states.len(), 10, "{result}\n{stderr}");
+    for (task, seen) in states {
+        let last = seen.as_array().and_then(|seen| seen.last());
+        assert_eq!(last, Some(&"TASK_FINISHED".into()), "{task}\n{stderr}");
+    }
+    assert_eq!(server.asked("/file"), 1);
 }
 
 #[test]

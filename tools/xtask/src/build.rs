@@ -32,6 +32,7 @@ pub(crate) fn release() -> Result<Built> {
         "tepui-authorizers",
         "tepui-leaders",
         "tepui-exporters",
+        "tepui-fetchers",
         "tepui-isolators",
     ];
     let mut args = vec!["build", "--release", "--locked"];

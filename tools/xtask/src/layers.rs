@@ -104,10 +104,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("allocator-*", &["module-sdk"]),
     ("authorizer-*", &["module-sdk"]),
     ("exporter-*", &["module-sdk"]),
+    ("fetcher-*", &["module-sdk"]),
     ("leader-*", &["module-sdk"]),
     ("allocators", &["module-sdk", "allocator-*"]),
     ("authorizers", &["module-sdk", "authorizer-*"]),
     ("exporters", &["module-sdk", "exporter-*"]),
+    ("fetchers", &["module-sdk", "fetcher-*"]),
     ("leaders", &["module-sdk", "leader-*"]),
     ("isolators", &["module-sdk", "isolator-*"]),
     // Tools may use everything; nothing may use a tool.

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tepui_containerizer::{
-    Class, Command, ContainerConfig, Error, Exit, LaunchError, Launched, Limits, Listed, Recovered,
-    RunningContainer, Termination,
+    Class, Command, ContainerConfig, Error, Exit, FetchCounts, LaunchError, Launched, Limits,
+    Listed, Recovered, RunningContainer, Termination,
 };
 use tepui_core_agent::{Agent, Containers, Settings, StartError, attach_endpoints, resources};
 use tepui_http::authorize::AllowAll;
@@ -185,6 +185,10 @@ impl Containers for Pretend {
         self.find(id)?;
         self.end(id, Exit::Status(signal));
         Ok(())
+    }
+
+    fn fetches(&self) -> FetchCounts {
+        FetchCounts::default()
     }
 
     fn stop(&self, id: &ContainerId, _grace: Duration) -> Result<(), Error> {

@@ -80,6 +80,7 @@ pub fn shell(at: &Path, id: &str, text: &str) -> ContainerConfig {
         }),
         environment: Vec::new(),
         secrets: Vec::new(),
+        uris: Vec::new(),
         resources: Resources::cpus_mem(0.1, 32.0),
         limits: BTreeMap::new(),
         container: None,

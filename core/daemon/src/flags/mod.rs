@@ -108,6 +108,12 @@ const OWN_AGENT: &[Flag] = &[
         "The program that supervises containers (tepui-init).",
     )
     .group(Group::Containers),
+    text(
+        "fetcher",
+        "Fetcher module that brings the URIs of commands into their sandboxes, or `none`.",
+    )
+    .default("uri")
+    .group(Group::Modules),
 ];
 
 /// One flag.

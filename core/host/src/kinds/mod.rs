@@ -3,8 +3,10 @@
 pub mod allocator;
 pub mod authorizer;
 pub mod exporter;
+pub mod fetcher;
 pub mod isolator;
 pub mod leader;
+pub mod logger;
 
 use prost::Message;
 

@@ -377,9 +377,6 @@ fn unsupported_command(command: &CommandInfo) -> Option<&'static str> {
     if command.value.is_none() {
         return Some("CommandInfo without value");
     }
-    if !command.uris.is_empty() {
-        return Some("CommandInfo.uris");
-    }
     let mut variables = command.environment.iter().flat_map(|e| &e.variables);
     let is_named = |secret: &v1::Secret| secret.reference.is_some();
     variables

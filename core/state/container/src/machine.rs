@@ -35,6 +35,7 @@ enum Phase {
     PreparingLogs,
     Starting,
     Isolating(u32),
+    Fetching,
     Opening,
     Running,
     /// What is nested in it is ended first.
@@ -42,6 +43,7 @@ enum Phase {
     /// The supervisor was told to kill everything and has not ended yet.
     Killing,
     Cleaning(u32),
+    CleaningLogs,
     Ended,
 }
 
@@ -118,6 +120,7 @@ impl ContainerState {
                 self.step_done(Phase::Starting, effects);
             }
             Event::Isolated { isolator } => self.step_done(Phase::Isolating(isolator), effects),
+            Event::Fetched => self.step_done(Phase::Fetching, effects),
             Event::Opened => self.step_done(Phase::Opening, effects),
             Event::StepFailed { message } => self.step_failed(message, effects),
             Event::RecordFailed { mark, message } => self.record_failed(mark, message, effects),
@@ -153,6 +156,12 @@ impl ContainerState {
                     self.clean_next(isolator, effects);
                 }
             }
+            Event::LogsCleaned { failure } => {
+                if self.phase == Phase::CleaningLogs {
+                    self.cleanup_failures.extend(failure);
+                    self.over(effects);
+                }
+            }
             Event::Tick => {
                 if self
                     .next_deadline()
@@ -176,7 +185,7 @@ impl ContainerState {
         if self.phase == Phase::Ended && self.supervised {
             return Err("ended with a supervisor that may run".to_owned());
         }
-        if matches!(self.phase, Phase::Cleaning(_)) && self.supervised {
+        if self.is_cleaning() && self.supervised {
             return Err("cleans up under a supervisor that may run".to_owned());
         }
         if matches!(self.phase, Phase::Killing | Phase::Cleaning(_)) && !self.nested_ended {
@@ -213,10 +222,8 @@ impl ContainerState {
             self.phase = Phase::Isolating(isolator);
             effects.push(Effect::Isolate { isolator });
         } else {
-            self.phase = Phase::Opening;
-            self.gate_recorded = true;
-            effects.push(Effect::Record(Mark::GateOpened));
-            effects.push(Effect::Open);
+            self.phase = Phase::Fetching;
+            effects.push(Effect::Fetch);
         }
     }
 
@@ -241,12 +248,19 @@ impl ContainerState {
             }
             Phase::Starting => self.isolate_from(0, effects),
             Phase::Isolating(isolator) => self.isolate_from(isolator + 1, effects),
+            Phase::Fetching => {
+                self.phase = Phase::Opening;
+                self.gate_recorded = true;
+                effects.push(Effect::Record(Mark::GateOpened));
+                effects.push(Effect::Open);
+            }
             Phase::New
             | Phase::Opening
             | Phase::Running
             | Phase::EndingNested
             | Phase::Killing
             | Phase::Cleaning(_)
+            | Phase::CleaningLogs
             | Phase::Ended => {}
         }
     }
@@ -322,6 +336,11 @@ impl ContainerState {
                 self.stop = Some(Stop { deadline });
                 effects.push(Effect::Record(Mark::Stopping { deadline }));
             }
+            // Nothing runs yet, and a fetch can take hours.
+            Phase::Fetching if earlier => {
+                self.stop = Some(Stop { deadline });
+                self.end(effects);
+            }
             // Nothing runs yet: the launch ends at its next step.
             Phase::Preparing(_) | Phase::PreparingLogs | Phase::Starting | Phase::Isolating(_)
                 if earlier =>
@@ -333,7 +352,7 @@ impl ContainerState {
     }
 
     fn destroy(&mut self, effects: &mut Vec<Effect>) {
-        if self.destroyed || matches!(self.phase, Phase::Cleaning(_) | Phase::Ended) {
+        if self.destroyed || self.is_cleaning() || self.phase == Phase::Ended {
             return;
         }
         self.destroyed = true;
@@ -345,6 +364,10 @@ impl ContainerState {
             Phase::Running => {
                 effects.push(Effect::Record(Mark::Destroying));
                 self.kill(effects);
+            }
+            Phase::Fetching => {
+                effects.push(Effect::Record(Mark::Destroying));
+                self.end(effects);
             }
             _ => effects.push(Effect::Record(Mark::Destroying)),
         }
@@ -359,14 +382,17 @@ impl ContainerState {
         }
         self.limitation = Some(limitation.clone());
         effects.push(Effect::Record(Mark::Limited(limitation)));
-        if self.phase == Phase::Running {
-            self.kill(effects);
+        match self.phase {
+            Phase::Running => self.kill(effects),
+            Phase::Fetching => self.end(effects),
+            _ => {}
         }
     }
 
     fn exited(&mut self, exit: Exit, effects: &mut Vec<Effect>) {
         if self.exit.is_some()
-            || matches!(self.phase, Phase::New | Phase::Cleaning(_) | Phase::Ended)
+            || self.is_cleaning()
+            || matches!(self.phase, Phase::New | Phase::Ended)
         {
             return;
         }
@@ -375,13 +401,16 @@ impl ContainerState {
         match self.phase {
             // The isolator's call is still under way; its answer goes on from here.
             Phase::Isolating(_) | Phase::Starting => {}
-            Phase::Opening | Phase::Running | Phase::Killing => self.end(effects),
+            Phase::Fetching | Phase::Opening | Phase::Running | Phase::Killing => {
+                self.end(effects);
+            }
             // Goes on once what is nested in it has ended.
             Phase::EndingNested => {}
             Phase::New
             | Phase::Preparing(_)
             | Phase::PreparingLogs
             | Phase::Cleaning(_)
+            | Phase::CleaningLogs
             | Phase::Ended => {}
         }
     }
@@ -413,13 +442,18 @@ impl ContainerState {
         self.clean_next(self.prepared, effects);
     }
 
-    /// Cleans up the isolator below `above`, or ends when there is none.
+    /// Cleans up the isolator below `above`, or the logs when there is none.
     fn clean_next(&mut self, above: u32, effects: &mut Vec<Effect>) {
         if let Some(isolator) = above.checked_sub(1) {
             self.phase = Phase::Cleaning(isolator);
             effects.push(Effect::Cleanup { isolator });
             return;
         }
+        self.phase = Phase::CleaningLogs;
+        effects.push(Effect::CleanupLogs);
+    }
+
+    fn over(&mut self, effects: &mut Vec<Effect>) {
         self.phase = Phase::Ended;
         let termination = self.termination();
         effects.push(Effect::Record(Mark::Terminated(termination.clone())));
@@ -437,6 +471,10 @@ impl ContainerState {
         }
     }
 
+    fn is_cleaning(&self) -> bool {
+        matches!(self.phase, Phase::Cleaning(_) | Phase::CleaningLogs)
+    }
+
     fn is_launching(&self) -> bool {
         matches!(
             self.phase,
@@ -444,6 +482,7 @@ impl ContainerState {
                 | Phase::PreparingLogs
                 | Phase::Starting
                 | Phase::Isolating(_)
+                | Phase::Fetching
                 | Phase::Opening
         )
     }

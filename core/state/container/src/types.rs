@@ -40,6 +40,8 @@ pub enum Event {
         /// Its number.
         isolator: u32,
     },
+    /// What the command needs is in the sandbox.
+    Fetched,
     /// The supervisor has opened the gate.
     Opened,
     /// The step that was under way failed.
@@ -86,6 +88,11 @@ pub enum Event {
         /// What failed, for people.
         message: String,
     },
+    /// Nothing works on the output any more.
+    LogsCleaned {
+        /// What could not be cleaned up, for people.
+        failure: Option<String>,
+    },
     /// A deadline has passed.
     Tick,
 }
@@ -102,7 +109,7 @@ pub enum Effect {
         /// Its number.
         isolator: u32,
     },
-    /// Make ready where standard output and error go.
+    /// Make the sandbox, and ready where standard output and error go.
     PrepareLogs,
     /// Start the supervisor, which holds the first process at the gate.
     Start,
@@ -111,6 +118,8 @@ pub enum Effect {
         /// Its number.
         isolator: u32,
     },
+    /// Bring what the command asks for into the sandbox. Given up by [`Effect::Kill`] and [`Effect::Cleanup`].
+    Fetch,
     /// Let the first process start the command.
     Open,
     /// Send a signal to all processes of the command.
@@ -127,6 +136,8 @@ pub enum Effect {
         /// Its number.
         isolator: u32,
     },
+    /// Have the logger forget the container; answered by [`Event::LogsCleaned`]. It follows all other cleanups.
+    CleanupLogs,
     /// The command runs. Not repeated after a recovery.
     Launched {
         /// The first process, as the host numbers it.

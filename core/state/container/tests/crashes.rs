@@ -139,7 +139,11 @@ impl World {
                 assert_eq!(self.process, Process::Absent, "a second supervisor");
                 self.begin(effect);
             }
-            Effect::PrepareLogs | Effect::Isolate { .. } | Effect::EndNested => self.begin(effect),
+            Effect::EndNested => {
+                self.give_up_fetch();
+                self.begin(effect);
+            }
+            Effect::PrepareLogs | Effect::Isolate { .. } | Effect::Fetch => self.begin(effect),
             Effect::Open => {
                 assert!(
                     self.marks.contains(&Mark::GateOpened),
@@ -153,13 +157,15 @@ impl World {
             }
             Effect::Signal { .. } => {}
             Effect::Kill => {
+                self.give_up_fetch();
                 self.process = match self.process {
                     Process::Held => Process::Gone(Exit::NeverStarted),
                     Process::Running => Process::Gone(Exit::Status(9)),
                     gone => gone,
                 };
             }
-            Effect::Cleanup { .. } => {
+            Effect::Cleanup { .. } | Effect::CleanupLogs => {
+                self.give_up_fetch();
                 assert!(
                     !matches!(self.process, Process::Held | Process::Running),
                     "cleans up under a process"
@@ -168,6 +174,13 @@ impl World {
             }
             Effect::Launched { .. } => assert_eq!(self.starts, 1),
             Effect::Terminated(termination) => self.terminations.push(termination),
+        }
+    }
+
+    /// A fetch ends with what made the container end, without an answer.
+    fn give_up_fetch(&mut self) {
+        if self.step == Some(Effect::Fetch) {
+            self.step = None;
         }
     }
 
@@ -210,8 +223,12 @@ impl World {
                     limitation: None,
                 }
             }
+            Effect::CleanupLogs => Event::LogsCleaned {
+                failure: fails.then_some(message),
+            },
             Effect::Prepare { .. }
             | Effect::Isolate { .. }
+            | Effect::Fetch
             | Effect::Start
             | Effect::PrepareLogs
                 if fails =>
@@ -222,6 +239,7 @@ impl World {
             Effect::Isolate { isolator } => Event::Isolated { isolator },
             Effect::PrepareLogs => Event::LogsPrepared,
             Effect::EndNested => Event::NestedEnded,
+            Effect::Fetch => Event::Fetched,
             Effect::Start => {
                 self.process = Process::Held;
                 Event::Started { pid: 77 }
@@ -410,6 +428,34 @@ fn a_stop_outlives_the_agent() {
     let termination = world.terminations.last().unwrap();
     assert!(termination.stopped);
     assert_eq!(termination.exit, Exit::Status(9));
+}
+
+#[test]
+fn a_fetch_is_given_up_for_an_end() {
+    let ends = [
+        Event::Stop {
+            grace: std::time::Duration::from_secs(60),
+        },
+        Event::Destroy,
+        Event::Limited(Limitation::default()),
+    ];
+    for end in ends {
+        let mut world = World::new();
+        while world.step != Some(Effect::Fetch) {
+            world.answer(false);
+            while !world.effects.is_empty() {
+                world.perform(false);
+            }
+        }
+        world.apply(end);
+        while !world.effects.is_empty() {
+            world.perform(false);
+        }
+        assert_eq!(world.step, None, "no answer of the fetch is waited for");
+        assert_eq!(world.process, Process::Gone(Exit::NeverStarted));
+        world.finish();
+        assert_eq!(world.starts, 0);
+    }
 }
 
 #[test]

@@ -96,7 +96,7 @@ fn what_is_not_there_yet_is_named() {
         json::to_message(text.as_bytes()).expect("a task")
     };
     let fine = task(
-        r#","command":{"value":"true","environment":{"variables":[{"name":"A","value":"b"}]}},
+        r#","command":{"value":"true","environment":{"variables":[{"name":"A","value":"b"}]},"uris":[{"value":"http://x"}]},
         "container":{"type":"MESOS","linux_info":{"ipc_mode":"PRIVATE"},"rlimit_info":{}},"kill_policy":{"grace_period":{"nanoseconds":1}},
         "max_completion_time":{"nanoseconds":5},"limits":{"cpus":{"value":2}}"#,
     );
@@ -104,10 +104,6 @@ fn what_is_not_there_yet_is_named() {
     assert_eq!(validate::unsupported(&fine), Ok(()));
     let command = r#","command":{"value":"true"}"#;
     for (more, field) in [
-        (
-            r#","command":{"value":"x","uris":[{"value":"http://x"}]}"#,
-            "command.uris",
-        ),
         (r#","command":{}"#, "command without a value"),
         (
             r#","command":{"value":"x","environment":{"variables":[{"name":"A","type":"SECRET",

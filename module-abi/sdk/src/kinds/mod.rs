@@ -3,20 +3,26 @@
 mod allocator;
 mod authorizer;
 mod exporter;
+mod fetcher;
 mod isolator;
 mod leader;
+mod logger;
 
 pub use allocator::{Allocator, Explanation, Question};
 pub use authorizer::{Approver, Authorizer, Check};
 pub use exporter::{Exported, Exporter};
+pub use fetcher::{CacheUse, Fetch, Fetcher};
 pub use isolator::{Container, ContainerId, Isolator, Limitation, Update};
 pub use leader::{Candidacy, LeaderContender, LeaderDetector};
+pub use logger::{ContainerLogger, Logged, Output};
 
 pub(crate) use allocator::AllocatorService;
 pub(crate) use authorizer::AuthorizerService;
 pub(crate) use exporter::ExporterService;
+pub(crate) use fetcher::FetcherService;
 pub(crate) use isolator::IsolatorService;
 pub(crate) use leader::{ContenderService, DetectorService, LeaderService};
+pub(crate) use logger::LoggerService;
 
 use prost::Message;
 use tepui_module_proto::common::{

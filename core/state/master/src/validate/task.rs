@@ -219,9 +219,7 @@ fn has_volume(resources: &[v1::Resource]) -> bool {
 
 fn in_command(command: &CommandInfo) -> Option<&'static str> {
     let mut variables = command.environment.iter().flat_map(|e| &e.variables);
-    if !command.uris.is_empty() {
-        Some("command.uris")
-    } else if variables.any(|v| v.secret.as_ref().is_some_and(|s| s.reference.is_some())) {
+    if variables.any(|v| v.secret.as_ref().is_some_and(|s| s.reference.is_some())) {
         Some("command.environment.variables.secret.reference")
     } else if command.value.is_none() {
         // Mesos starts such a task, whose executor then dies.
