@@ -405,7 +405,7 @@ impl AgentSettings {
             isolation_given,
             switch_user: values.is("switch_user"),
             sandbox_directory: sandbox_directory(&values)?,
-            fetcher: services::service(&values, "fetcher"),
+            fetcher: services::service(&values, "fetcher", services::URI),
             fetcher_given: values.given("fetcher"),
             resources: values.text("resources").map(String::from),
             default_role: text(&values, "default_role"),

@@ -110,9 +110,8 @@ const OWN_AGENT: &[Flag] = &[
     .group(Group::Containers),
     text(
         "fetcher",
-        "Fetcher module that brings the URIs of commands into their sandboxes, or `none`.",
+        "Fetcher module that brings the URIs of commands into their sandboxes, or `none`; unset means uri.",
     )
-    .default("uri")
     .group(Group::Modules),
 ];
 

@@ -7,11 +7,11 @@ use super::{duration, set_in_module};
 use crate::flags::Values;
 
 /// The fetcher that Mesos' flags are about.
-const URI: &str = "uri";
+pub(super) const URI: &str = "uri";
 
-/// The module of a flag; none where the site says `none`.
-pub(super) fn service(values: &Values, flag: &str) -> Option<String> {
-    let name = values.text(flag)?;
+/// The module of a flag, or the usual one; none where the site says `none`.
+pub(super) fn service(values: &Values, flag: &str, usual: &str) -> Option<String> {
+    let name = values.text(flag).unwrap_or(usual);
     (name != "none").then(|| name.to_owned())
 }
 

@@ -118,7 +118,8 @@ pub enum Effect {
         /// Its number.
         isolator: u32,
     },
-    /// Bring what the command asks for into the sandbox. Given up by [`Effect::Kill`] and [`Effect::Cleanup`].
+    /// Bring what the command asks for into the sandbox. Given up by [`Effect::EndNested`],
+    /// [`Effect::Kill`] and [`Effect::Cleanup`].
     Fetch,
     /// Let the first process start the command.
     Open,

@@ -139,6 +139,8 @@ impl World {
                 assert_eq!(self.process, Process::Absent, "a second supervisor");
                 self.begin(effect);
             }
+            // Given again when a record of the end fails, as a kill is: it may have been dropped with the record.
+            Effect::EndNested if self.step == Some(Effect::EndNested) => {}
             Effect::EndNested => {
                 self.give_up_fetch();
                 self.begin(effect);
@@ -451,9 +453,13 @@ fn a_fetch_is_given_up_for_an_end() {
         while !world.effects.is_empty() {
             world.perform(false);
         }
-        assert_eq!(world.step, None, "no answer of the fetch is waited for");
-        assert_eq!(world.process, Process::Gone(Exit::NeverStarted));
+        assert_eq!(
+            world.step,
+            Some(Effect::EndNested),
+            "no answer of the fetch is waited for"
+        );
         world.finish();
+        assert_eq!(world.process, Process::Gone(Exit::NeverStarted));
         assert_eq!(world.starts, 0);
     }
 }
