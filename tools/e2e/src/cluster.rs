@@ -26,21 +26,25 @@ pub fn bin(name: &str) -> PathBuf {
     path
 }
 
-/// The Python interpreter, with clients of others, that `cargo xtask test` has prepared.
+/// The Python interpreter, with clients of others.
 pub fn python() -> PathBuf {
+    client("python").join("bin/python")
+}
+
+/// The folder of an unmodified client that `cargo xtask test` has prepared: `python` or `node`.
+pub fn client(name: &str) -> PathBuf {
     let target = bin("tepui")
         .ancestors()
         .nth(2)
         .expect("binaries lie in target/PROFILE")
         .to_owned();
-    let python = target.join("python-client/bin/python");
+    let folder = target.join(format!("{name}-client"));
     assert!(
-        python.exists(),
-        "{} is missing: run `tools/e2e/python/setup.sh {}`",
-        python.display(),
-        target.join("python-client").display()
+        folder.exists(),
+        "{} is missing: run `tools/e2e/{name}/setup.sh {0}`",
+        folder.display(),
     );
-    python
+    folder
 }
 
 /// The target folder of this test: its executable lies in `deps` below it.

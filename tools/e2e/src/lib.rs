@@ -7,6 +7,6 @@ pub mod scheduler;
 pub mod server;
 pub mod wait;
 
-pub use cluster::{Cluster, Daemon, Scratch, bin, python};
+pub use cluster::{Cluster, Daemon, Scratch, bin, client, python, tepui};
 pub use scheduler::Scheduler;
 pub use wait::wait_for;

@@ -30,8 +30,12 @@ const PACKAGES: &[(&str, &str, &str)] = &[
         "the unmodified Python client",
     ),
     ("gcc", "/usr/bin/gcc", "the unmodified Python client"),
+    ("npm", "/usr/bin/npm", "the unmodified Node.js client"),
     ("g++", "/usr/bin/g++", "the fuzz targets under libFuzzer"),
 ];
+
+/// Clients that others wrote, by their folder in tools/e2e, which has a `setup.sh`.
+const CLIENTS: &[(&str, &str)] = &[("python", "Python"), ("node", "Node.js")];
 
 /// How long each fuzz target runs here, in seconds; `cargo xtask fuzz` takes minutes.
 const FUZZED: u64 = 10;
@@ -146,8 +150,10 @@ fn install() -> Result<Vec<String>> {
         .filter(|(_, path, _)| !Path::new(path).exists())
         .map(|(name, _, what)| format!("{what}: install the Debian package {name}"))
         .collect();
-    if let Err(error) = python_client() {
-        absent.push(format!("the unmodified Python client: {error:#}"));
+    for (name, language) in CLIENTS {
+        if let Err(error) = client(name) {
+            absent.push(format!("the unmodified {language} client: {error:#}"));
+        }
     }
     if !nix_is_root() {
         absent.push("tests of cgroups, namespaces and users: run as root".to_owned());
@@ -155,13 +161,10 @@ fn install() -> Result<Vec<String>> {
     Ok(absent)
 }
 
-/// A virtual environment with the unmodified `pymesos`, kept under the target folder.
-fn python_client() -> Result<()> {
-    let script = root().join("tools/e2e/python/setup.sh");
-    if !script.exists() {
-        return Ok(());
-    }
-    run(Command::new(script).arg(target_dir().join("python-client")))
+/// Puts an unmodified client under the target folder, where the tests look for it.
+fn client(name: &str) -> Result<()> {
+    let script = root().join("tools/e2e").join(name).join("setup.sh");
+    run(Command::new(script).arg(target_dir().join(format!("{name}-client"))))
 }
 
 fn nix_is_root() -> bool {
