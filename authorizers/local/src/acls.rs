@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use tepui_module_sdk::macro_support::schemars::{JsonSchema, Schema, SchemaGenerator};
 use tepui_module_sdk::{Failure, Result};
 
-use crate::kinds::{KINDS, Kind, NOT_YET, Objects, PATHS};
+use crate::kinds::{self, Kind, Objects, PATHS};
 
 /// The object of `--acls`. Checked when the module is made, so that errors name what is wrong.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -46,9 +46,15 @@ impl JsonSchema for Config {
             "permissive".into(),
             json!({"type": "boolean", "description": permissive}),
         );
-        for kind in KINDS {
+        for kind in kinds::KINDS {
             let names: Vec<&str> = kind.actions.iter().map(|action| action.as_str()).collect();
             let description = format!("Who may {}, the first that matches.", names.join(", "));
+            properties.insert(kind.field.into(), acls(kind.object, &description));
+        }
+        for (action, kind) in kinds::of_pairs() {
+            let description = format!(
+                "Who may {action}, together with the list beside it: both have to allow it."
+            );
             properties.insert(kind.field.into(), acls(kind.object, &description));
         }
         let schema = json!({
@@ -160,10 +166,8 @@ impl Config {
         for (key, value) in object {
             if key == "permissive" {
                 acls.permissive = serde_json::from_value(value).map_err(|e| invalid(&key, &e))?;
-            } else if let Some(kind) = KINDS.iter().find(|kind| kind.field == key) {
+            } else if let Some(kind) = kinds::of_field(&key) {
                 acls.lists.insert(kind.field, list(kind, value)?);
-            } else if NOT_YET.contains(&key.as_str()) {
-                return Err(invalid(&key, &"ACLs of this kind are not enforced yet"));
             } else {
                 return Err(invalid(&key, &"there are no ACLs of this kind"));
             }

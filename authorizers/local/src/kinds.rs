@@ -43,7 +43,7 @@ const fn kind(
     }
 }
 
-/// All kinds that are enforced.
+/// All kinds that decide alone.
 #[rustfmt::skip]
 pub(crate) const KINDS: &[Kind] = &[
     kind("register_frameworks", "roles", Roles, &[RegisterFramework]),
@@ -98,13 +98,45 @@ pub(crate) const KINDS: &[Kind] = &[
     kind("destroy_raw_disks", "roles", Roles, &[DestroyRawDisk]),
 ];
 
-/// Kinds about nested containers to launch, which decide by two lists at once.
-pub(crate) const NOT_YET: &[&str] = &[
-    "launch_nested_containers_as_user",
-    "launch_nested_containers_under_parent_with_user",
-    "launch_nested_container_sessions_as_user",
-    "launch_nested_container_sessions_under_parent_with_user",
-];
+/// A kind that decides together with another: see [`of_nested_launch`].
+const fn one_of_two(field: &'static str) -> Kind {
+    kind(field, "users", Values, &[])
+}
+
+/// Who may be launched inside of a container: by the user of what is launched.
+static CONTAINERS_AS_USER: Kind = one_of_two("launch_nested_containers_as_user");
+/// The same by the user of the executor around it.
+static CONTAINERS_UNDER_PARENT: Kind =
+    one_of_two("launch_nested_containers_under_parent_with_user");
+/// Whose sessions may be launched: by the user of the session.
+static SESSIONS_AS_USER: Kind = one_of_two("launch_nested_container_sessions_as_user");
+/// The same by the user of the executor around it.
+static SESSIONS_UNDER_PARENT: Kind =
+    one_of_two("launch_nested_container_sessions_under_parent_with_user");
+
+/// The two kinds that decide on what is launched inside of a container, and both have to allow it.
+pub(crate) fn of_nested_launch(action: Action) -> Option<[&'static Kind; 2]> {
+    match action {
+        LaunchNestedContainer => Some([&CONTAINERS_AS_USER, &CONTAINERS_UNDER_PARENT]),
+        LaunchNestedContainerSession => Some([&SESSIONS_AS_USER, &SESSIONS_UNDER_PARENT]),
+        _ => None,
+    }
+}
+
+/// The kinds of [`of_nested_launch`], each with its action.
+pub(crate) fn of_pairs() -> impl Iterator<Item = (Action, &'static Kind)> {
+    let actions = [LaunchNestedContainer, LaunchNestedContainerSession];
+    actions.into_iter().flat_map(|action| {
+        let pair = of_nested_launch(action).into_iter().flatten();
+        pair.map(move |kind| (action, kind))
+    })
+}
+
+/// The kind of a field of `mesos.ACLs`.
+pub(crate) fn of_field(field: &str) -> Option<&'static Kind> {
+    let mut all = KINDS.iter().chain(of_pairs().map(|(_, kind)| kind));
+    all.find(|kind| kind.field == field)
+}
 
 /// The endpoints that `get_endpoints` can be about.
 pub(crate) const PATHS: &[&str] = &[

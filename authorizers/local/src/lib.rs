@@ -2,8 +2,8 @@
 //! (`src/authorizer/local/authorizer.cpp`).
 //!
 //! The settings are the JSON object of `--acls` itself. The kinds of ACLs are a table ([`kinds`]): which actions each
-//! decides, and what its objects are. Kinds that are not enforced yet are refused by name: an ACL that is read and not
-//! applied would be worse than none.
+//! decides, and what its objects are. Kinds that are not known are refused by name: an ACL that is read and not applied
+//! would be worse than none.
 
 mod acls;
 mod kinds;
@@ -12,7 +12,9 @@ pub use acls::Config;
 
 use acls::{Acls, Entity, Request};
 use kinds::Objects;
+use prost::Message;
 use tepui_module_sdk::prelude::*;
+use tepui_module_sdk::proto::authorizer::Object;
 
 /// See the crate.
 pub struct Local {
@@ -33,36 +35,91 @@ impl Module for Local {
 
 impl Authorizer for Local {
     async fn approver(&self, subject: Option<&Subject>, action: Action) -> Result<Approver> {
-        let kind = kinds::of_action(action);
-        let acls = kind.map_or(&[][..], |kind| self.acls.of(kind));
-        let role = kind.is_some_and(|kind| kind.objects == Objects::Roles);
-        // Claims without a principal cannot be matched by ACLs.
-        let principal = subject.and_then(|subject| subject.principal.clone());
-        let request = principal.as_deref().map_or(Request::Any, Request::One);
-        let relevant = acls
-            .iter()
-            .filter(|acl| acl.principals.matches(request, false));
-        let rules: Vec<Rule> = relevant
-            .map(|acl| Rule {
-                subject: acl.principals.allows(request, false),
-                objects: acl.objects.clone(),
-                role,
-            })
-            .collect();
-        let permissive = self.acls.permissive;
-        if rules.is_empty() {
+        if let Some([as_user, under]) = kinds::of_nested_launch(action) {
+            let as_user = self.decider(as_user, subject);
+            let under = self.decider(under, subject);
+            if let (Some(as_user), Some(under)) = (as_user.constant(), under.constant()) {
+                let both = as_user && under;
+                return Ok(if both {
+                    Approver::Always
+                } else {
+                    Approver::Never
+                });
+            }
+            let without_object = as_user.of(None) && under.of(None);
+            let check = move |object: &Object| {
+                as_user.of(object.value.as_deref()) && under.of(executor_user(object).as_deref())
+            };
+            return Ok(Approver::by_object(check).without_object(without_object));
+        }
+        let Some(kind) = kinds::of_action(action) else {
+            let permissive = self.acls.permissive;
             return Ok(if permissive {
                 Approver::Always
             } else {
                 Approver::Never
             });
+        };
+        let decider = self.decider(kind, subject);
+        if let Some(constant) = decider.constant() {
+            return Ok(if constant {
+                Approver::Always
+            } else {
+                Approver::Never
+            });
         }
-        let without_object = decide(&rules, Request::Any, permissive);
-        Ok(
-            Approver::by_value(move |value| decide(&rules, Request::One(value), permissive))
-                .without_object(without_object),
-        )
+        let without_object = decider.of(None);
+        Ok(Approver::by_value(move |value| decider.of(Some(value))).without_object(without_object))
     }
+}
+
+impl Local {
+    fn decider(&self, kind: &kinds::Kind, subject: Option<&Subject>) -> Decider {
+        let role = kind.objects == Objects::Roles;
+        // Claims without a principal cannot be matched by ACLs.
+        let principal = subject.and_then(|subject| subject.principal.clone());
+        let request = principal.as_deref().map_or(Request::Any, Request::One);
+        let relevant = self
+            .acls
+            .of(kind)
+            .iter()
+            .filter(|acl| acl.principals.matches(request, false));
+        let rules = relevant.map(|acl| Rule {
+            subject: acl.principals.allows(request, false),
+            objects: acl.objects.clone(),
+            role,
+        });
+        Decider {
+            rules: rules.collect(),
+            permissive: self.acls.permissive,
+        }
+    }
+}
+
+/// One list of ACLs, for one subject.
+struct Decider {
+    rules: Vec<Rule>,
+    permissive: bool,
+}
+
+impl Decider {
+    fn constant(&self) -> Option<bool> {
+        self.rules.is_empty().then_some(self.permissive)
+    }
+
+    /// An action without an object is about any.
+    fn of(&self, value: Option<&str>) -> bool {
+        let request = value.map_or(Request::Any, Request::One);
+        decide(&self.rules, request, self.permissive)
+    }
+}
+
+/// The user of the executor around a container.
+fn executor_user(object: &Object) -> Option<String> {
+    use tepui_module_sdk::mesos::{ExecutorInfo, FrameworkInfo};
+    let executor = ExecutorInfo::decode(&*object.executor_info).ok()?;
+    let own = executor.command.and_then(|command| command.user);
+    own.or_else(|| Some(FrameworkInfo::decode(&*object.framework_info).ok()?.user))
 }
 
 /// An ACL whose subjects match.
@@ -196,6 +253,55 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_nested_launch_is_allowed_by_both_its_lists() {
+        let acls = local(json!({
+            "permissive": false,
+            "launch_nested_containers_as_user": [
+                {"principals": {"values": ["ops"]}, "users": {"values": ["www", "db"]}},
+            ],
+            "launch_nested_containers_under_parent_with_user": [
+                {"principals": {"values": ["ops"]}, "users": {"values": ["www"]}},
+            ],
+        }))
+        .unwrap();
+        let object = |user: &str, around: &str| {
+            let executor = tepui_module_sdk::mesos::ExecutorInfo {
+                command: Some(tepui_module_sdk::mesos::CommandInfo {
+                    user: Some(around.to_owned()),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            };
+            Object {
+                value: Some(user.to_owned()),
+                executor_info: executor.encode_to_vec(),
+                ..Default::default()
+            }
+        };
+        let ops = Subject::principal("ops");
+        let action = Action::LaunchNestedContainer;
+        let approver = acls.approver(Some(&ops), action).await.unwrap();
+        let Approver::ByObject {
+            check: tepui_module_sdk::Check::Now(check),
+            ..
+        } = approver
+        else {
+            panic!("decided without the object");
+        };
+        for (user, around, expected) in [
+            ("www", "www", true),
+            ("db", "www", true),
+            ("www", "db", false),
+            ("root", "www", false),
+        ] {
+            assert_eq!(check(&object(user, around)), expected, "{user} in {around}");
+        }
+        let sessions = Action::LaunchNestedContainerSession;
+        let approver = acls.approver(Some(&ops), sessions).await.unwrap();
+        assert!(matches!(approver, Approver::Never), "has lists of its own");
+    }
+
     #[test]
     fn every_kind_and_action_has_its_acls() {
         let with_two_lists = [
@@ -204,7 +310,9 @@ mod tests {
         ];
         for action in Action::ALL {
             let kind = kinds::of_action(*action);
-            assert_eq!(kind.is_none(), with_two_lists.contains(action), "{action}");
+            let two = kinds::of_nested_launch(*action);
+            assert_eq!(kind.is_none(), two.is_some(), "{action}");
+            assert_eq!(two.is_some(), with_two_lists.contains(action), "{action}");
         }
         for kind in kinds::KINDS {
             let any = json!([{"principals": {}, kind.object: {"type": "ANY"}}]);
@@ -222,11 +330,6 @@ mod tests {
                 .unwrap_or_default()
         };
         let any = json!([{"principals": {"type": "ANY"}, "users": {"type": "NONE"}}]);
-        let nested = "launch_nested_containers_as_user";
-        assert_eq!(
-            refused(json!({nested: any, "run_tasks": any})),
-            "launch_nested_containers_as_user: ACLs of this kind are not enforced yet"
-        );
         assert_eq!(
             refused(json!({"run_task": any})),
             "run_task: there are no ACLs of this kind"

@@ -6,7 +6,6 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use tepui_containerizer::{Exit, Recovered};
-use tepui_executor::Record as PlayedRecord;
 use tepui_http::Router;
 use tepui_http::shared::{ExporterError, Modules, Pace, Shared};
 use tepui_model::id::{AgentId, ContainerId, ExecutorId, FrameworkId};
@@ -24,7 +23,7 @@ use crate::executors::Executors;
 use crate::http::Endpoints;
 use crate::launching::{attach, sandbox_guard};
 pub use crate::owner::Ended;
-use crate::owner::{Handle, Input, Owner};
+use crate::owner::{Handle, Input, Owner, Resumable};
 use crate::paths::Paths;
 use crate::store::{Recorded, Store, StoreError};
 use crate::{Settings, machine};
@@ -98,6 +97,7 @@ impl Agent {
         }
         if settings.cleanup {
             containers.recover(BTreeSet::new()).await?;
+            end_standalone(&*containers).await;
             store.forget_agent()?;
             tracing::info!("cleaned up");
             return Ok(None);
@@ -141,6 +141,7 @@ impl Agent {
             handle: handle.clone(),
             ended: ended_sender,
             played: BTreeMap::new(),
+            groups: BTreeMap::new(),
             executors: Executors::default(),
             resumable,
             session: None,
@@ -192,6 +193,18 @@ impl Agent {
         self.stop.cancel();
         // It ends by itself, after its last words.
         let _ = self.connection.await;
+    }
+}
+
+/// Ends the containers that belong to operators, which no recovery does.
+async fn end_standalone(containers: &dyn Containers) {
+    for one in containers.list() {
+        if one.id.parent.is_none() {
+            let ended = containers.destroy(&one.id).await.map(drop);
+            if let Err(error) = ended.and_then(|()| containers.forget(&one.id)) {
+                tracing::warn!(container = %one.id, %error, "not cleaned up");
+            }
+        }
     }
 }
 
@@ -262,7 +275,7 @@ fn show(paths: &Paths, agent: &AgentId, recorded: &[Recorded], shared: &Shared) 
 fn frameworks(
     recorded: Vec<Recorded>,
     found: &Recovered,
-    resumable: &mut BTreeMap<ContainerId, PlayedRecord>,
+    resumable: &mut BTreeMap<ContainerId, Resumable>,
 ) -> Vec<RecoveredFramework> {
     let mut frameworks: Vec<(FrameworkId, RecoveredFramework)> = Vec::new();
     for one in recorded {
@@ -276,7 +289,11 @@ fn frameworks(
             container: one.container.clone(),
             records: one.records,
         };
-        resumable.insert(one.container, one.played);
+        let played = Resumable {
+            played: one.played,
+            groups: one.groups,
+        };
+        resumable.insert(one.container, played);
         match frameworks.iter_mut().find(|(known, _)| *known == id) {
             Some((_, framework)) => {
                 // The newest launch knows the newest info.

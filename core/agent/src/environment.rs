@@ -64,12 +64,36 @@ pub(crate) fn environment(
         Some(task) => task.command.as_ref(),
         None => launch.executor.command.as_ref(),
     };
-    let own = command.and_then(|command| command.environment.as_ref());
-    let own = own.iter().flat_map(|environment| &environment.variables);
-    for variable in own.filter(|variable| variable.r#type() != variable::Type::Secret) {
-        set(&variable.name, variable.value().to_owned());
-    }
+    all.extend(command.into_iter().flat_map(plain));
     all
+}
+
+/// The same for a task in a default executor: what the executor has, as that one hands it on.
+pub(crate) fn of_task(
+    settings: &Settings,
+    executor: Vec<(String, String)>,
+    task: &v1::TaskInfo,
+    sandbox: &Path,
+) -> Vec<(String, String)> {
+    let is_handed_on = |(name, _): &(String, String)| {
+        name.starts_with("MESOS_") && name != "MESOS_EXECUTOR_AUTHENTICATION_TOKEN"
+    };
+    let mut all: Vec<_> = executor.into_iter().filter(is_handed_on).collect();
+    let mut set = |name: &str, value: String| all.push((name.to_owned(), value));
+    set("MESOS_SANDBOX", sandbox.display().to_string());
+    set("MESOS_CONTAINER_IP", settings.ip.to_string());
+    if let Some(role) = role_of(&task.resources) {
+        set("MESOS_ALLOCATION_ROLE", role);
+    }
+    all.extend(task.command.iter().flat_map(plain));
+    all
+}
+
+/// The variables of a command whose values are no secrets.
+pub(crate) fn plain(command: &v1::CommandInfo) -> impl Iterator<Item = (String, String)> {
+    let own = command.environment.iter().flat_map(|own| &own.variables);
+    let own = own.filter(|variable| variable.r#type() != variable::Type::Secret);
+    own.map(|variable| (variable.name.clone(), variable.value().to_owned()))
 }
 
 fn flag(value: bool) -> String {
@@ -77,7 +101,10 @@ fn flag(value: bool) -> String {
 }
 
 fn allocation_role(launch: &Launch) -> Option<String> {
-    let resources: &[v1::Resource] = launch.task.as_ref().map_or(&[], |task| &task.resources);
+    role_of(launch.task.as_ref().map_or(&[], |task| &task.resources))
+}
+
+fn role_of(resources: &[v1::Resource]) -> Option<String> {
     let role = |r: &v1::Resource| {
         r.allocation_info
             .as_ref()

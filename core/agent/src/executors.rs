@@ -1,8 +1,8 @@
 //! Executors with processes of their own: their event streams, and changes of what their containers
 //! have.
 //!
-//! While a container is being given more, what its executor is told waits: a task begins only once
-//! there is room for it.
+//! While a container is being given more, what its executor is told waits, played ones included: a task begins only
+//! once there is room for it.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -98,9 +98,7 @@ impl Executors {
 
     /// Tells an executor something.
     pub(crate) fn send(&mut self, container: &ContainerId, event: Wire<executor::Event>) {
-        if let Some(change) = self.changes.get_mut(container) {
-            change.held.push_back(event);
-        } else if let Some((_, stream)) = self.streams.get(container)
+        if let Some((_, stream)) = self.streams.get(container)
             && !stream.send(&event)
         {
             tracing::warn!(%container, "executor does not read its events: disconnected");
@@ -127,16 +125,39 @@ impl Executors {
         }
     }
 
-    /// A change is done; answers the one that follows. Where none does, what waited is told.
-    pub(crate) fn updated(&mut self, container: &ContainerId) -> Option<Share> {
-        let change = self.changes.get_mut(container)?;
+    /// A change is done; answers the one that follows. Where none does: what waited, to be told now.
+    pub(crate) fn updated(
+        &mut self,
+        container: &ContainerId,
+    ) -> (Option<Share>, VecDeque<Wire<executor::Event>>) {
+        let Some(change) = self.changes.get_mut(container) else {
+            return Default::default();
+        };
         if let Some(next) = change.next.take() {
-            return Some(next);
+            return (Some(next), VecDeque::new());
         }
-        let change = self.changes.remove(container)?;
-        for event in change.held {
-            self.send(container, event);
+        let held = self.changes.remove(container).map(|change| change.held);
+        (None, held.unwrap_or_default())
+    }
+
+    /// Keeps an event while the container is being given more, answers it otherwise.
+    pub(crate) fn hold(
+        &mut self,
+        container: &ContainerId,
+        event: Wire<executor::Event>,
+    ) -> Option<Wire<executor::Event>> {
+        match self.changes.get_mut(container) {
+            Some(change) => {
+                change.held.push_back(event);
+                None
+            }
+            None => Some(event),
         }
-        None
+    }
+
+    /// A container is over: no change of it ends any more.
+    pub(crate) fn forget(&mut self, container: &ContainerId) {
+        self.close(container);
+        self.changes.remove(container);
     }
 }

@@ -12,7 +12,7 @@ use tepui_model::id::{ContainerId, ExecutorId, FrameworkId};
 use tepui_model::{Resources, Scalar};
 use tepui_proto::v1::environment::variable;
 use tepui_proto::{Message as _, Wire, convert, v1};
-use tepui_state_agent::{ContainerEnd, Event, Launch, Limitation};
+use tepui_state_agent::{ContainerEnd, Event, ExecutorKind, Launch, Limitation};
 
 use crate::containers::Containers;
 use crate::environment::environment;
@@ -82,21 +82,21 @@ impl Owner {
             Some(task) => (&task.command, &task.container),
             None => (&launch.executor.command, &launch.executor.container),
         };
-        let command = command.clone().ok_or("it has no command")?;
+        if command.is_none() && launch.kind != ExecutorKind::Default {
+            return Err("it has no command".to_owned());
+        }
         let resources = amounts(&launch.resources)?;
         Ok(ContainerConfig {
             id: container.clone(),
             class: Class::Task,
             user: launch.user.clone(),
-            secrets: secrets(&command),
-            uris: command.uris.clone(),
+            secrets: command.as_ref().map_or_else(Vec::new, secrets),
+            uris: command
+                .as_ref()
+                .map_or_else(Vec::new, |command| command.uris.clone()),
             environment: environment(&self.settings, agent.as_str(), launch, &sandbox),
             sandbox,
-            command: Some(Command {
-                shell: command.shell(),
-                value: command.value().to_owned(),
-                arguments: command.arguments,
-            }),
+            command: command.as_ref().map(to_run),
             resources,
             limits: limits(&launch.limits),
             container: described.clone(),
@@ -124,8 +124,17 @@ impl Owner {
     }
 }
 
+/// What a command runs.
+pub(crate) fn to_run(command: &v1::CommandInfo) -> Command {
+    Command {
+        shell: command.shell(),
+        value: command.value().to_owned(),
+        arguments: command.arguments.clone(),
+    }
+}
+
 /// Variables whose values are secrets.
-fn secrets(command: &v1::CommandInfo) -> Vec<(String, v1::Secret)> {
+pub(crate) fn secrets(command: &v1::CommandInfo) -> Vec<(String, v1::Secret)> {
     let variables = command.environment.iter().flat_map(|own| &own.variables);
     variables
         .filter(|variable| variable.r#type() == variable::Type::Secret)
@@ -136,7 +145,11 @@ fn secrets(command: &v1::CommandInfo) -> Vec<(String, v1::Secret)> {
         .collect()
 }
 
-async fn report_end(containers: &dyn Containers, handle: &Handle, container: ContainerId) {
+pub(crate) async fn report_end(
+    containers: &dyn Containers,
+    handle: &Handle,
+    container: ContainerId,
+) {
     match containers.wait(&container).await {
         Ok(termination) => handle.tell(Input::Ended(container, termination)),
         Err(error) => {

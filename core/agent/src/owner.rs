@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use tepui_containerizer::Termination;
-use tepui_executor::{CommandExecutor, Identity, Input as ExecutorInput, Output};
+use tepui_executor::{
+    CommandExecutor, DefaultExecutor, GroupInput, Identity, Input as ExecutorInput, Output,
+};
 use tepui_http::shared::Files;
 use tepui_http::{Media, StreamBody};
 use tepui_link::{AgentSession, Synced};
@@ -54,6 +56,8 @@ pub(crate) enum Input {
     Hello(oneshot::Sender<Hello>),
     /// A reader wants to know everything.
     Read(oneshot::Sender<Snapshot>),
+    /// Something happened to a container of a task in a default executor's.
+    Child(ContainerId, GroupInput),
     /// Leave without ending anything.
     Stop,
 }
@@ -106,6 +110,13 @@ impl Handle {
     }
 }
 
+/// What an executor that an earlier process played goes on with: the one or the other.
+#[derive(Debug, Default)]
+pub(crate) struct Resumable {
+    pub(crate) played: tepui_executor::Record,
+    pub(crate) groups: tepui_executor::GroupRecord,
+}
+
 /// What the owner works with.
 pub(crate) struct Owner {
     pub(crate) state: AgentState,
@@ -118,10 +129,12 @@ pub(crate) struct Owner {
     pub(crate) handle: Handle,
     pub(crate) ended: mpsc::Sender<Ended>,
     pub(crate) played: BTreeMap<ContainerId, CommandExecutor>,
+    /// Default executors, played too.
+    pub(crate) groups: BTreeMap<ContainerId, DefaultExecutor>,
     /// Executors with processes of their own.
     pub(crate) executors: Executors,
     /// Records of executors that an earlier process played.
-    pub(crate) resumable: BTreeMap<ContainerId, tepui_executor::Record>,
+    pub(crate) resumable: BTreeMap<ContainerId, Resumable>,
     pub(crate) session: Option<(u64, AgentSession)>,
     pub(crate) events: VecDeque<Event>,
     /// Ends that came before the executor that is played was told of its task.
@@ -156,7 +169,10 @@ impl Owner {
             .played
             .values()
             .filter_map(CommandExecutor::next_deadline);
-        let next: Option<Mono> = played.chain(self.state.next_deadline()).min();
+        let groups = self.groups.values();
+        let groups = groups.filter_map(DefaultExecutor::next_deadline);
+        let all = played.chain(groups).chain(self.state.next_deadline());
+        let next: Option<Mono> = all.min();
         next.map(|at| at.since(clock::now().mono))
     }
 
@@ -171,6 +187,7 @@ impl Owner {
         for container in due {
             self.play(&container, ExecutorInput::Tick);
         }
+        self.tick_groups(now);
     }
 
     fn input(&mut self, input: Input) {
@@ -199,9 +216,13 @@ impl Owner {
                     self.events
                         .push_back(Event::UpdateFailed { container, message });
                 }
-                let next = self.executors.updated(&container);
+                let (next, held) = self.executors.updated(&container);
+                for event in held {
+                    self.tell_executor(&container, event);
+                }
                 self.start_update(container, next);
             }
+            Input::Child(container, input) => self.play_groups(&container, input),
             Input::Hello(answer) => {
                 // Whoever asked may be gone.
                 let _ = answer.send(self.hello());
@@ -309,16 +330,29 @@ impl Owner {
                 seed,
                 resumed,
             } => self.begin(container, framework, executor, seed, resumed),
+            Effect::PlayGroups {
+                container,
+                framework,
+                executor,
+                seed,
+                resumed,
+            } => {
+                let identity = Identity {
+                    framework,
+                    executor,
+                };
+                self.begin_groups(container, identity, seed, resumed);
+            }
             Effect::ToExecutor { container, event } => {
-                if self.played.contains_key(&container) {
-                    self.play(&container, ExecutorInput::Event(event));
-                } else {
-                    self.executors.send(&container, event);
+                if let Some(event) = self.executors.hold(&container, event) {
+                    self.tell_executor(&container, event);
                 }
             }
             Effect::CloseExecutor { container } => self.executors.close(&container),
             Effect::Retire { container, .. } => {
                 self.played.remove(&container);
+                self.groups.remove(&container);
+                self.executors.forget(&container);
                 if let Err(error) = self.containers.forget(&container) {
                     tracing::debug!(%container, %error, "nothing to forget");
                 }
@@ -398,7 +432,8 @@ impl Owner {
         let machine = match resumed {
             None => CommandExecutor::start(identity, seed, &mut outputs),
             Some(resumed) => {
-                let record = self.resumable.remove(&container).unwrap_or_default();
+                let resumable = self.resumable.remove(&container).unwrap_or_default();
+                let record = resumable.played;
                 let state = TaskState::try_from(resumed.state).unwrap_or(TaskState::TaskStaging);
                 let task = resumed.task.0;
                 CommandExecutor::resume(identity, seed, record, task, state, &mut outputs)
@@ -456,6 +491,16 @@ impl Owner {
             };
             handle.tell(Input::Updated(container, result));
         });
+    }
+
+    fn tell_executor(&mut self, container: &ContainerId, event: Wire<executor::Event>) {
+        if self.played.contains_key(container) {
+            self.play(container, ExecutorInput::Event(event));
+        } else if self.groups.contains_key(container) {
+            self.play_groups(container, GroupInput::Event(event));
+        } else {
+            self.executors.send(container, event);
+        }
     }
 
     fn play(&mut self, container: &ContainerId, input: ExecutorInput) {

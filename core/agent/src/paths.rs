@@ -52,6 +52,11 @@ impl Paths {
         self.meta().join("damaged")
     }
 
+    /// Sandboxes of standalone containers.
+    pub(crate) fn standalone(&self) -> PathBuf {
+        self.work_dir.join("containers")
+    }
+
     pub(crate) fn slaves(&self) -> PathBuf {
         self.work_dir.join("slaves")
     }

@@ -9,12 +9,12 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
-use tepui_executor::{Intent, Record as PlayedRecord};
+use tepui_executor::{GroupRecord, Intent, Record as PlayedRecord, TaskRecord};
 use tepui_model::id::{ContainerId, FrameworkId};
 use tepui_model::time::Mono;
 use tepui_proto::disk::{
-    AgentRecord, ExecutorEvent, ExecutorRecord, ExecutorRetired, PlayedExecutor, TaskKill,
-    UpdateAcknowledged, executor_event, executor_record, played_executor,
+    AgentRecord, ExecutorEvent, ExecutorRecord, ExecutorRetired, PlayedExecutor, PlayedTask,
+    TaskKill, UpdateAcknowledged, executor_event, executor_record, played_executor,
 };
 use tepui_proto::{Message, Wire};
 use tepui_state_agent::{ExecutorKind, RecordBody};
@@ -93,6 +93,8 @@ pub(crate) struct Recorded {
     pub(crate) container: ContainerId,
     pub(crate) records: Vec<RecordBody>,
     pub(crate) played: PlayedRecord,
+    /// The same of a default executor.
+    pub(crate) groups: GroupRecord,
     pub(crate) retired: bool,
 }
 
@@ -272,6 +274,7 @@ impl Store {
                 kind,
             }],
             played: PlayedRecord::default(),
+            groups: GroupRecord::default(),
             retired: false,
         };
         let path = path.join("events.log");
@@ -349,12 +352,28 @@ impl Store {
     ) -> Result<(), StoreError> {
         let event = executor_event::Event::Played(PlayedExecutor {
             deadline: played.deadline.map(|at| at.0),
-            intent: match played.intent {
-                None => played_executor::Intent::None,
-                Some(Intent::Killed) => played_executor::Intent::Killed,
-                Some(Intent::OutOfTime) => played_executor::Intent::OutOfTime,
-            }
-            .into(),
+            intent: intent_to_disk(played.intent).into(),
+            tasks: Vec::new(),
+        });
+        self.append(container, event)
+    }
+
+    /// Records what a played default executor goes on with.
+    pub(crate) fn groups(
+        &mut self,
+        container: &ContainerId,
+        groups: &GroupRecord,
+    ) -> Result<(), StoreError> {
+        let tasks = groups.tasks.iter().map(|task| PlayedTask {
+            task_id: task.task.clone(),
+            child: task.child.clone(),
+            group: task.group,
+            deadline: task.deadline.map(|at| at.0),
+            intent: intent_to_disk(task.intent).into(),
+        });
+        let event = executor_event::Event::Played(PlayedExecutor {
+            tasks: tasks.collect(),
+            ..PlayedExecutor::default()
         });
         self.append(container, event)
     }
@@ -421,18 +440,38 @@ impl Recorded {
             Some(Event::Played(played)) => {
                 self.played = PlayedRecord {
                     deadline: played.deadline.map(Mono),
-                    intent: match played.intent() {
-                        played_executor::Intent::None => None,
-                        played_executor::Intent::Killed => Some(Intent::Killed),
-                        played_executor::Intent::OutOfTime => Some(Intent::OutOfTime),
-                    },
+                    intent: intent_from_disk(played.intent()),
                 };
+                let tasks = played.tasks.into_iter().map(|task| TaskRecord {
+                    deadline: task.deadline.map(Mono),
+                    intent: intent_from_disk(task.intent()),
+                    task: task.task_id,
+                    child: task.child,
+                    group: task.group,
+                });
+                self.groups.tasks = tasks.collect();
                 return;
             }
             // Of a later release; what this one does not know it cannot act upon.
             None => return,
         };
         self.records.push(body);
+    }
+}
+
+fn intent_to_disk(intent: Option<Intent>) -> played_executor::Intent {
+    match intent {
+        None => played_executor::Intent::None,
+        Some(Intent::Killed) => played_executor::Intent::Killed,
+        Some(Intent::OutOfTime) => played_executor::Intent::OutOfTime,
+    }
+}
+
+fn intent_from_disk(intent: played_executor::Intent) -> Option<Intent> {
+    match intent {
+        played_executor::Intent::None => None,
+        played_executor::Intent::Killed => Some(Intent::Killed),
+        played_executor::Intent::OutOfTime => Some(Intent::OutOfTime),
     }
 }
 

@@ -186,7 +186,7 @@ async fn refusals_shutdown_and_leaving() {
         (r#"{"type": "UNKNOWN"}"#, 501),
         (
             r#"{"type": "LAUNCH_CONTAINER", "launch_container": {"container_id": {"value": "x"}}}"#,
-            501,
+            400,
         ),
         (r#"{"type": "WAIT_CONTAINER"}"#, 400),
         ("{}", 400),

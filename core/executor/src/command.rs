@@ -15,11 +15,11 @@ use tepui_proto::{Wire, v1::FrameworkInfo};
 use crate::describe_status;
 
 /// Time between SIGTERM and SIGKILL when nobody asks for another.
-const GRACE: Duration = Duration::from_secs(3);
+pub(crate) const GRACE: Duration = Duration::from_secs(3);
 
 /// A command that is out of time gets this much: Mesos kills with no grace, but the SIGTERM that it
 /// sends first is what ends most commands, and what clients read.
-const OUT_OF_TIME_GRACE: Duration = Duration::from_millis(100);
+pub(crate) const OUT_OF_TIME_GRACE: Duration = Duration::from_millis(100);
 
 /// What of an executor's shutdown grace period is not the command's (`executorShutdownGracePeriod`
 /// less the reap interval and a second for the last update).
@@ -302,22 +302,31 @@ impl CommandExecutor {
     }
 
     fn call(&self, kind: call::Type, fill: impl FnOnce(&mut Call)) -> Output {
-        let mut call = Call {
-            executor_id: v1::ExecutorId {
-                value: self.identity.executor.to_string(),
-            },
-            framework_id: v1::FrameworkId {
-                value: self.identity.framework.to_string(),
-            },
-            r#type: Some(kind.into()),
-            ..Call::default()
-        };
-        fill(&mut call);
-        Output::Call(Wire(call))
+        Output::Call(Wire(new_call(&self.identity, kind, fill)))
     }
 }
 
-fn is_terminal(state: TaskState) -> bool {
+/// A call of an executor.
+pub(crate) fn new_call(
+    identity: &Identity,
+    kind: call::Type,
+    fill: impl FnOnce(&mut Call),
+) -> Call {
+    let mut call = Call {
+        executor_id: v1::ExecutorId {
+            value: identity.executor.to_string(),
+        },
+        framework_id: v1::FrameworkId {
+            value: identity.framework.to_string(),
+        },
+        r#type: Some(kind.into()),
+        ..Call::default()
+    };
+    fill(&mut call);
+    call
+}
+
+pub(crate) fn is_terminal(state: TaskState) -> bool {
     matches!(
         state,
         TaskState::TaskFinished
@@ -331,15 +340,18 @@ fn is_terminal(state: TaskState) -> bool {
     )
 }
 
-fn grace(policy: Option<&v1::KillPolicy>) -> Option<Duration> {
+pub(crate) fn grace(policy: Option<&v1::KillPolicy>) -> Option<Duration> {
     policy?.grace_period.as_ref().map(duration)
 }
 
-fn duration(info: &v1::DurationInfo) -> Duration {
+pub(crate) fn duration(info: &v1::DurationInfo) -> Duration {
     Duration::from_nanos(info.nanoseconds.max(0).unsigned_abs())
 }
 
-fn has_capability(info: &FrameworkInfo, wanted: framework_info::capability::Type) -> bool {
+pub(crate) fn has_capability(
+    info: &FrameworkInfo,
+    wanted: framework_info::capability::Type,
+) -> bool {
     info.capabilities
         .iter()
         .any(|capability| capability.r#type() == wanted)

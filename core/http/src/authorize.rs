@@ -23,6 +23,10 @@ pub struct Object {
     pub framework_info: Bytes,
     /// `mesos.v1.TaskInfo`.
     pub task_info: Bytes,
+    /// `mesos.v1.ExecutorInfo` of the executor that it is of or in.
+    pub executor_info: Bytes,
+    /// `mesos.v1.CommandInfo` of what is to be run.
+    pub command_info: Bytes,
 }
 
 impl Object {
@@ -191,6 +195,8 @@ impl Approver for ModuleApprover {
             value: object.value.clone(),
             framework_info: object.framework_info.to_vec(),
             task_info: object.task_info.to_vec(),
+            executor_info: object.executor_info.to_vec(),
+            command_info: object.command_info.to_vec(),
             ..Default::default()
         };
         let framework = (!object.framework_info.is_empty()).then_some(&*object.framework_info);

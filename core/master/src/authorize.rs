@@ -70,6 +70,7 @@ pub(crate) async fn launches(
                 value: Some(user.clone()),
                 framework_info: framework_info.clone(),
                 task_info: info.encode_to_vec().into(),
+                ..Object::default()
             };
             if !approver.surely(&object).await {
                 let message = format!("Task is not authorized to launch as user '{user}'");

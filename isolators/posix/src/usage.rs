@@ -72,7 +72,6 @@ impl<M: Measure> Module for Accounting<M> {
 }
 
 impl<M: Measure> Isolator for Accounting<M> {
-    const NESTING: bool = true;
     const STANDALONE: bool = true;
     const LIMITS: bool = false;
 

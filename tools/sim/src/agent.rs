@@ -409,6 +409,9 @@ impl Simulation {
                 agent.executors.insert(container.clone(), machine);
                 self.executor_outputs(index, &container, outputs);
             }
+            Effect::PlayGroups { .. } => {
+                unreachable!("frameworks of the simulator launch no groups")
+            }
             Effect::ToExecutor { container, event } => {
                 if agent.executors.contains_key(&container) {
                     self.tell_executor(index, &container, Input::Event(event))?;

@@ -44,8 +44,17 @@ impl Endpoints {
         subject: Option<&Subject>,
         action: Action,
     ) -> Result<(), Response> {
-        let any = Object::default();
-        let asked = require(&*self.shared.authorizer, subject, action, &any);
+        self.require_for(subject, action, &Object::default()).await
+    }
+
+    /// Refuses what somebody may not do to this object.
+    pub(super) async fn require_for(
+        &self,
+        subject: Option<&Subject>,
+        action: Action,
+        object: &Object,
+    ) -> Result<(), Response> {
+        let asked = require(&*self.shared.authorizer, subject, action, object);
         asked.await.map_err(Response::from)
     }
 

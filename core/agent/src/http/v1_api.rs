@@ -15,7 +15,7 @@ use tepui_proto::v1::agent::{Call, Response as Answer, call, response};
 use tepui_proto::{Message as _, decode, v1};
 use tepui_state_agent::Framework;
 
-use super::{Endpoints, absent, read};
+use super::{Endpoints, absent, containers, read};
 use crate::owner::Snapshot;
 
 const RECORDIO: &str = "application/recordio";
@@ -29,6 +29,7 @@ pub(crate) async fn call(endpoints: &Endpoints, request: Request) -> Response {
     }
 }
 
+#[expect(deprecated, reason = "deprecated calls are answered all the same")]
 async fn answer(endpoints: &Endpoints, request: &Request) -> Result<Response, Response> {
     let call = read_call(request)?;
     let media = acceptable(&request.headers)?;
@@ -55,6 +56,17 @@ async fn answer(endpoints: &Endpoints, request: &Request) -> Result<Response, Re
         call::Type::PruneImages => {
             endpoints.require(subject, Action::PruneImages).await?;
             Ok(Response::empty(StatusCode::OK))
+        }
+        call::Type::LaunchNestedContainer
+        | call::Type::WaitNestedContainer
+        | call::Type::KillNestedContainer
+        | call::Type::RemoveNestedContainer
+        | call::Type::LaunchContainer
+        | call::Type::WaitContainer
+        | call::Type::KillContainer
+        | call::Type::RemoveContainer
+        | call::Type::AttachContainerOutput => {
+            containers::answer(endpoints, subject, &call, media).await
         }
         _ => {
             let answer = simple(endpoints, subject, &call).await?;
@@ -188,7 +200,7 @@ fn acceptable(headers: &HeaderMap) -> Result<Option<Media>, Response> {
     Err(Response::text(StatusCode::NOT_ACCEPTABLE, ACCEPT))
 }
 
-fn write(answer: &Answer, media: Media) -> Response {
+pub(super) fn write(answer: &Answer, media: Media) -> Response {
     let body = match media {
         Media::Json => json::from_message(answer),
         _ => answer.encode_to_vec(),
@@ -252,7 +264,8 @@ async fn simple(
             response::Type::ReadFile
         }
         Type::GetContainers => {
-            answer.get_containers = get_containers(endpoints, subject).await?;
+            let asked = call.get_containers.unwrap_or_default();
+            answer.get_containers = get_containers(endpoints, subject, asked).await?;
             response::Type::GetContainers
         }
         Type::GetOperations => {
@@ -271,7 +284,7 @@ async fn simple(
             answer.get_resource_providers = Some(response::GetResourceProviders::default());
             response::Type::GetResourceProviders
         }
-        _ => return Err(absent::answer(endpoints, call).await),
+        _ => return Err(absent::answer(call)),
     };
     answer.r#type = Some(kind.into());
     Ok(answer)
@@ -444,10 +457,12 @@ fn write_frameworks(w: &mut Writer<'_>, all: &response::GetFrameworks) {
 async fn get_containers(
     endpoints: &Endpoints,
     subject: Option<&Subject>,
+    asked: call::GetContainers,
 ) -> Result<Option<response::GetContainers>, Response> {
     let snapshot = endpoints.containers_of(subject).await?;
     let seen = read::containers(endpoints, &snapshot).await;
-    if seen.is_empty() {
+    let others = containers::list(endpoints, subject, &snapshot, asked).await;
+    if seen.is_empty() && others.is_empty() {
         return Ok(None);
     }
     let containers = seen
@@ -465,7 +480,7 @@ async fn get_containers(
             resource_statistics: one.statistics,
         });
     Ok(Some(response::GetContainers {
-        containers: containers.collect(),
+        containers: containers.chain(others).collect(),
     }))
 }
 

@@ -120,6 +120,9 @@ impl Containers for Pretend {
 
     fn launch(&self, config: ContainerConfig) -> BoxFuture<'_, Result<Launched, LaunchError>> {
         Box::pin(async move {
+            if self.find(&config.id).is_ok() {
+                return Err(LaunchError::Exists(config.id));
+            }
             std::fs::create_dir_all(&config.sandbox).expect("space");
             std::fs::write(config.sandbox.join("stdout"), "hello\n").expect("space");
             let (sender, _) = watch::channel(None);
@@ -242,6 +245,9 @@ impl Containers for Pretend {
     }
 
     fn forget(&self, id: &ContainerId) -> Result<(), Error> {
+        if self.find(id)?.borrow().is_none() {
+            return Err(Error::NotOver(id.clone()));
+        }
         self.all.lock().expect("no panic under it").remove(id);
         Ok(())
     }

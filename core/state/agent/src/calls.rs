@@ -129,6 +129,8 @@ impl AgentState {
         });
         if executor.kind == ExecutorKind::Custom {
             executor.heartbeat_at = Some(now.mono + HEARTBEAT);
+        }
+        if executor.kind != ExecutorKind::Generated {
             self.reconcile_executor(container, subscribe, now, effects);
         }
         self.tell_waiting(container, effects);
@@ -317,7 +319,7 @@ impl AgentState {
         let framework =
             FrameworkId::from(message.framework_id.map_or(String::new(), |id| id.value));
         let executor = ExecutorId::from(message.executor_id.map_or(String::new(), |id| id.value));
-        let row = self.framework(&framework).and_then(|f| f.custom(&executor));
+        let row = self.framework(&framework).and_then(|f| f.named(&executor));
         let running = row.filter(|e| e.state == ExecutorState::Running && e.connected);
         let Some(executor) = running else {
             self.counts.invalid_messages += 1;
@@ -399,7 +401,7 @@ fn unregistered(settings: &AgentSettings, recovered: bool) -> Verdict {
 
 /// Tells of the resources that an executor has now. Those of generated ones never change.
 pub(crate) fn update_container(executor: &Executor, effects: &mut Vec<Effect>) {
-    if executor.kind == ExecutorKind::Custom && executor.state == ExecutorState::Running {
+    if executor.kind != ExecutorKind::Generated && executor.state == ExecutorState::Running {
         effects.push(Effect::UpdateContainer {
             container: executor.container.clone(),
             resources: executor.resources().cloned().map(Wire).collect(),

@@ -87,6 +87,19 @@ pub enum Effect {
         /// Set when an earlier process played it.
         resumed: Option<Resumed>,
     },
+    /// Begin to play the default executor of a container, which launches containers inside of it.
+    PlayGroups {
+        /// The container.
+        container: ContainerId,
+        /// The framework.
+        framework: FrameworkId,
+        /// The executor.
+        executor: ExecutorId,
+        /// Seed of the machine.
+        seed: u64,
+        /// Its tasks, when an earlier process played it.
+        resumed: Option<Vec<Resumed>>,
+    },
     /// Tell an executor something.
     ToExecutor {
         /// Its container.
@@ -122,7 +135,7 @@ pub enum Effect {
     },
 }
 
-/// What a played executor goes on with.
+/// A task that a played executor goes on with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Resumed {
     /// Its task.

@@ -59,6 +59,11 @@ pub enum Event {
         /// Its container.
         container: ContainerId,
     },
+    /// A played executor is done: its container ends, and no task can be given to it any more.
+    ExecutorFinished {
+        /// Its container.
+        container: ContainerId,
+    },
     /// What is set aside for a container could not be changed.
     UpdateFailed {
         /// The container.

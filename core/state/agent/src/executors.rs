@@ -43,16 +43,23 @@ impl AgentState {
             return;
         }
         executor.state = ExecutorState::Registering;
-        if executor.kind == ExecutorKind::Custom {
-            executor.register_by = Some(now.mono + registration);
-        } else {
-            effects.push(Effect::Play {
-                container: container.clone(),
+        let (container, executor_id) = (container.clone(), executor.id.clone());
+        match executor.kind {
+            ExecutorKind::Custom => executor.register_by = Some(now.mono + registration),
+            ExecutorKind::Generated => effects.push(Effect::Play {
+                container,
                 framework: id,
-                executor: executor.id.clone(),
+                executor: executor_id,
                 seed,
                 resumed: None,
-            });
+            }),
+            ExecutorKind::Default => effects.push(Effect::PlayGroups {
+                container,
+                framework: id,
+                executor: executor_id,
+                seed,
+                resumed: None,
+            }),
         }
     }
 

@@ -104,7 +104,7 @@ impl AgentState {
             return self.executor_not_launched(id, &wanted, effects);
         }
         match wanted.executor {
-            Some(executor) => self.launch_custom(id, executor, wanted.tasks, wanted.group, effects),
+            Some(executor) => self.launch_named(id, executor, wanted.tasks, wanted.group, effects),
             None => {
                 for task in wanted.tasks {
                     self.launch_command(id, task, effects);
@@ -144,7 +144,7 @@ impl AgentState {
             return Ok(());
         };
         let executor = ExecutorId::from(&*executor.executor_id.value);
-        let live = self.framework(id).and_then(|f| f.custom(&executor));
+        let live = self.framework(id).and_then(|f| f.named(&executor));
         let message = match live.map(|executor| executor.state) {
             Some(ExecutorState::Terminating | ExecutorState::Terminated) => "Executor terminating",
             // It ended on its own while the master took it for running.
@@ -162,14 +162,14 @@ impl AgentState {
             return;
         };
         let executor = ExecutorId::from(&*executor.executor_id.value);
-        let here = self.framework(id).and_then(|f| f.custom(&executor));
+        let here = self.framework(id).and_then(|f| f.named(&executor));
         if here.is_none() {
             self.to_master(executor_ended(id, &executor, NO_STATUS), effects);
         }
     }
 
-    /// Gives tasks to the process of a framework's own; the first tasks start it.
-    fn launch_custom(
+    /// Gives tasks to an executor that the framework has named; the first tasks start it.
+    fn launch_named(
         &mut self,
         id: &FrameworkId,
         info: ExecutorInfo,
@@ -178,14 +178,17 @@ impl AgentState {
         effects: &mut Vec<Effect>,
     ) {
         let name = ExecutorId::from(&*info.executor_id.value);
-        let running = self.framework(id).and_then(|f| f.custom(&name));
+        let running = self.framework(id).and_then(|f| f.named(&name));
         let running = running.map(|executor| executor.container.clone());
         let first = running.is_none();
         let container = running.unwrap_or_else(|| ContainerId::new(self.rng.uuid().to_string()));
         let framework = self.framework_mut(id).expect("the caller has it");
         let (owner, checkpoint) = (framework.info.clone(), framework.checkpoint());
         if first {
-            let kind = ExecutorKind::Custom;
+            let kind = match info.r#type() {
+                executor_info::Type::Default => ExecutorKind::Default,
+                _ => ExecutorKind::Custom,
+            };
             let executor = Executor::new(container.clone(), info, kind, checkpoint);
             framework.executors.push(Arc::new(executor));
         }
@@ -342,13 +345,18 @@ fn cut(text: &str) -> String {
 fn unsupported(wanted: &Wanted) -> Option<&'static str> {
     if let Some(executor) = &wanted.executor {
         // The tasks of a custom executor are its own business.
+        let container = executor.container.as_ref();
         if executor.r#type() == executor_info::Type::Default {
-            return Some("ExecutorInfo.type DEFAULT");
+            if !wanted.group {
+                return Some("ExecutorInfo.type DEFAULT without a group");
+            }
+            let mut tasks = wanted.tasks.iter();
+            let of_tasks = tasks.find_map(unsupported_task);
+            return container.and_then(unsupported_container).or(of_tasks);
         }
         let Some(command) = &executor.command else {
             return Some("ExecutorInfo without command");
         };
-        let container = executor.container.as_ref();
         return unsupported_command(command).or_else(|| container.and_then(unsupported_container));
     }
     if wanted.group {

@@ -75,19 +75,21 @@ impl AgentState {
             return None;
         }
         framework.streams.extend(replayed.streams);
-        let resumed = replayed.executor.tasks.first().map(|task| Resumed {
+        let resumed = replayed.executor.tasks.iter().map(|task| Resumed {
             task: task.info.clone(),
             state: task.task.state,
         });
+        let mut resumed: Vec<Resumed> = resumed.collect();
         let executor = &mut replayed.executor;
         let name = executor.id.clone();
         if let Found::Running { pid } = found {
             executor.pid = Some(pid);
         }
         executor.recovered = true;
-        let custom = executor.kind == ExecutorKind::Custom;
-        // A custom executor may live without tasks: it is for more of them.
-        let done = !custom && executor.is_done();
+        let kind = executor.kind;
+        let custom = kind == ExecutorKind::Custom;
+        // Others may live without tasks: for more of them, or to come to a good end.
+        let done = kind == ExecutorKind::Generated && executor.is_done();
         executor.state = if done {
             ExecutorState::Terminating
         } else {
@@ -104,13 +106,21 @@ impl AgentState {
             effects.push(Effect::Destroy {
                 container: container.clone(),
             });
-        } else if !custom {
+        } else if kind == ExecutorKind::Generated {
             effects.push(Effect::Play {
                 container: container.clone(),
                 framework: id.clone(),
                 executor: name,
                 seed,
-                resumed,
+                resumed: resumed.drain(..).next(),
+            });
+        } else if kind == ExecutorKind::Default {
+            effects.push(Effect::PlayGroups {
+                container: container.clone(),
+                framework: id.clone(),
+                executor: name,
+                seed,
+                resumed: Some(resumed),
             });
         }
         effects.push(Effect::Watch { container });

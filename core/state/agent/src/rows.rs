@@ -80,11 +80,16 @@ impl Framework {
         found.map(|e| e.container.clone())
     }
 
-    /// The custom executor of an id that is not over.
+    /// The executor of an id that a framework chose, custom or default, which is not over.
+    pub(crate) fn named(&self, id: &ExecutorId) -> Option<&Executor> {
+        let live = |e: &&Arc<Executor>| e.kind != ExecutorKind::Generated && e.end.is_none();
+        let mut found = self.executors.iter().rev().filter(live);
+        found.find(|e| e.id == *id).map(AsRef::as_ref)
+    }
+
+    /// The same, if it has a process of its own on the executor API.
     pub(crate) fn custom(&self, id: &ExecutorId) -> Option<&Executor> {
-        let found = self.executors.iter().rev();
-        let mut found = found.filter(|e| e.is_live_custom() && e.id == *id);
-        found.next().map(AsRef::as_ref)
+        self.named(id).filter(|e| e.kind == ExecutorKind::Custom)
     }
 
     /// Nothing is left that anybody waits for.
@@ -189,11 +194,6 @@ impl Executor {
             shutdown_at: None,
             verdict: None,
         }
-    }
-
-    /// It has a process of its own on the executor API, which is not over.
-    pub(crate) fn is_live_custom(&self) -> bool {
-        self.kind == ExecutorKind::Custom && self.end.is_none()
     }
 
     /// It was never heard of: nothing of its tasks can have begun.

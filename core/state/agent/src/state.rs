@@ -12,7 +12,7 @@ use tepui_proto::link::link_frame::Body;
 use tepui_proto::link::{LinkFrame, Unregister};
 use tepui_proto::{Wire, v1};
 
-use crate::rows::{Executor, Framework, is_terminal};
+use crate::rows::{Executor, ExecutorState, Framework, is_terminal};
 use crate::{Counts, Effect, Event, Record, RecordBody};
 
 /// What an agent is.
@@ -138,6 +138,12 @@ impl AgentState {
                 self.executor_call(&container, call.0, now, effects);
             }
             Event::ExecutorDisconnected { container } => self.executor_disconnected(&container),
+            Event::ExecutorFinished { container } => {
+                let framework = self.framework_of(&container);
+                if let Some(executor) = framework.and_then(|f| f.executor_mut(&container)) {
+                    executor.state = ExecutorState::Terminating;
+                }
+            }
             Event::UpdateFailed { container, message } => {
                 self.update_failed(&container, &message, effects);
             }

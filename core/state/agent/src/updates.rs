@@ -14,7 +14,7 @@ use tepui_proto::v1::{self, TaskState, TaskStatus};
 use crate::calls::update_container;
 use crate::rows::{Executor, ExecutorState, Framework, RETRY_MAX, RETRY_MIN, Stream, is_terminal};
 use crate::state::{AgentState, record};
-use crate::{Effect, Record, RecordBody};
+use crate::{Effect, ExecutorKind, Record, RecordBody};
 
 impl AgentState {
     /// A status of `task` that the agent itself gives.
@@ -341,6 +341,11 @@ fn fill(status: &mut TaskStatus, executor: &Executor, agent: &str, ip: &str) {
         return;
     }
     let container = status.container_status.get_or_insert_default();
+    let is_named = container.container_id.is_some();
+    if is_named && executor.kind == ExecutorKind::Default && container.executor_pid.is_none() {
+        // Of a task's own container no more is told than its executor knows: it does not run.
+        return;
+    }
     if container.container_id.is_none() {
         container.container_id = Some(container_id(&executor.container));
     }

@@ -213,6 +213,7 @@ impl World {
             | Effect::CloseExecutor { .. }
             | Effect::RetireFramework { .. }
             | Effect::Exit { .. } => {}
+            Effect::PlayGroups { .. } => panic!("no groups here"),
         }
     }
 

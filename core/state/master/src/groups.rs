@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use tepui_model::resources::Resources;
 use tepui_model::time::Now;
-use tepui_proto::v1::{ExecutorInfo, TaskInfo, TaskState, offer, task_status};
+use tepui_proto::v1::{ExecutorInfo, TaskInfo, TaskState, executor_info, offer, task_status};
 use tepui_view::ExecutorRow;
 
 use crate::accept::{Accepted, Launch, allocated};
@@ -102,6 +102,9 @@ impl MasterState {
             ));
         }
         validate::unsupported_executor(executor)?;
+        if executor.r#type() == executor_info::Type::Default {
+            validate::default_executor(executor, tasks)?;
+        }
         Ok((each, starts))
     }
 }

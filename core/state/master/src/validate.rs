@@ -20,7 +20,7 @@ use tepui_proto::v1::FrameworkInfo;
 use tepui_proto::v1::framework_info::capability::Type as Capability;
 
 pub use constraints::offer_constraints;
-pub use executor::{executor, incompatible_executor};
+pub use executor::{default_executor, executor, incompatible_executor};
 pub use operator::{machines, quota_config, quota_request, schedule, weights};
 pub use task::{group_task, task, unsupported, unsupported_executor};
 

@@ -3,7 +3,7 @@
 use tepui_model::id;
 use tepui_proto::convert;
 use tepui_proto::descriptor::Described;
-use tepui_proto::v1::{ExecutorInfo, container_info, executor_info};
+use tepui_proto::v1::{ExecutorInfo, TaskInfo, container_info, executor_info};
 
 use super::{Checked, checks, task, text};
 
@@ -65,6 +65,46 @@ fn parts(info: &ExecutorInfo) -> Checked {
         return Err("Executor resources must not be shared".into());
     }
     info.command.as_ref().map_or(Ok(()), checks::command)
+}
+
+/// What the default executor needs for itself, in cpus and megabytes of memory.
+const LEAST_CPUS: f64 = 0.01;
+const LEAST_MEM: f64 = 32.0;
+
+/// What a group of tasks of the default executor must be.
+pub fn default_executor(info: &ExecutorInfo, tasks: &[TaskInfo]) -> Checked {
+    let all = convert::resources(&info.resources).map_err(|error| error.to_string())?;
+    let id = &info.executor_id.value;
+    let (cpus, mem) = (all.cpus().to_f64(), all.mem().to_f64());
+    if cpus < LEAST_CPUS {
+        return Err(format!(
+            "Executor '{id}' uses less CPUs ({cpus}) than the minimum required ({LEAST_CPUS})"
+        ));
+    }
+    if mem < LEAST_MEM {
+        return Err(format!(
+            "Executor '{id}' uses less memory ({mem}MB) than the minimum required ({LEAST_MEM}MB)"
+        ));
+    }
+    if !info
+        .resources
+        .iter()
+        .any(|resource| resource.name == "disk")
+    {
+        return Err(format!("Executor '{id}' uses no disk"));
+    }
+    let shares = |task: &TaskInfo| {
+        let container = task.container.as_ref();
+        let linux = container.and_then(|container| container.linux_info.as_ref());
+        linux.is_none_or(|linux| linux.share_cgroups())
+    };
+    let mut others = tasks.iter().map(shares);
+    if let Some(first) = others.next()
+        && others.any(|other| other != first)
+    {
+        return Err("The tasks of a group must have the same 'share_cgroups'".into());
+    }
+    tasks.iter().try_for_each(task::unsupported)
 }
 
 /// The executor of a task outside of a group: always one of its own.

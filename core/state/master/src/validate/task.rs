@@ -3,9 +3,7 @@
 use tepui_model::id;
 use tepui_model::resources::{Name, Resource, Resources, Scalar};
 use tepui_proto::convert;
-use tepui_proto::v1::{
-    self, CommandInfo, ContainerInfo, ExecutorInfo, TaskInfo, container_info, executor_info,
-};
+use tepui_proto::v1::{self, CommandInfo, ContainerInfo, ExecutorInfo, TaskInfo, container_info};
 
 use super::{Checked, checks, executor};
 
@@ -197,9 +195,7 @@ fn unsupported_field(task: &TaskInfo) -> Option<&'static str> {
 
 /// The same for an executor.
 pub fn unsupported_executor(info: &ExecutorInfo) -> Checked {
-    let field = if info.r#type() == executor_info::Type::Default {
-        Some("type DEFAULT")
-    } else if has_volume(&info.resources) {
+    let field = if has_volume(&info.resources) {
         Some("resources.disk.persistence")
     } else {
         let of_command = info.command.as_ref().and_then(in_command);

@@ -1,0 +1,156 @@
+//! Calls on nested and standalone containers.
+
+mod support;
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use support::{Master, Pretend, start, task};
+use tepui_containerizer::{Class, Exit};
+use tepui_model::id::ContainerId;
+use tepui_proto::v1::TaskState;
+
+fn call(kind: &str, id: Value, more: Value) -> String {
+    let part = kind.to_lowercase();
+    let mut body = json!({ "container_id": id });
+    for (name, value) in more.as_object().into_iter().flatten() {
+        body[name] = value.clone();
+    }
+    json!({ "type": kind, part: body }).to_string()
+}
+
+fn shell(text: &str) -> Value {
+    json!({ "command": { "value": text } })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn containers_are_launched_waited_for_killed_and_removed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut master = Master::start().await;
+    let containers = Arc::new(Pretend::default());
+    let running = start(dir.path(), &master, &containers).await;
+    master.welcome().await;
+    master.run(task("t"), true);
+    master
+        .states(&[TaskState::TaskStarting, TaskState::TaskRunning])
+        .await;
+    let root = containers.only();
+    let around = json!({ "value": root.value });
+    let inner = json!({ "value": "inner", "parent": around });
+    let alone = json!({ "value": "alone" });
+    let empty = |status: u16| (status, String::new());
+
+    // The same twice is as good as once.
+    let launch = call("LAUNCH_NESTED_CONTAINER", inner.clone(), shell("exit 7"));
+    assert_eq!(running.call(&launch).await, empty(200));
+    assert_eq!(running.call(&launch).await, empty(202));
+    let config = |id: &ContainerId| {
+        let configs = containers.configs.lock().expect("no panic under it");
+        configs
+            .iter()
+            .rfind(|c| c.id == *id)
+            .expect("launched")
+            .clone()
+    };
+    let (nested, around) = (config(&root.child("inner")), config(&root));
+    assert_eq!(nested.sandbox, around.sandbox.join("containers/inner"));
+    assert!(nested.checkpoint && nested.share_cgroups && nested.class == Class::Task);
+    let launch = call("LAUNCH_CONTAINER", alone.clone(), shell("sleep 100"));
+    assert_eq!(running.call(&launch).await, empty(200));
+    let standalone = config(&ContainerId::new("alone"));
+    assert_eq!(standalone.sandbox, dir.path().join("containers/alone"));
+    assert_eq!(standalone.class, Class::Standalone);
+
+    // Nested ones are shown by their own name alone, as in Mesos.
+    for (nested, standalone, expected) in [
+        (false, false, vec![&*root.value]),
+        (true, false, vec![&*root.value, "inner"]),
+        (false, true, vec![&*root.value, "alone"]),
+        (true, true, vec![&*root.value, "alone", "inner"]),
+    ] {
+        let asked = json!({
+            "type": "GET_CONTAINERS",
+            "get_containers": { "show_nested": nested, "show_standalone": standalone },
+        });
+        let answer = running.call(&asked.to_string()).await.1;
+        let answer: Value = serde_json::from_str(&answer).expect("JSON");
+        let shown = answer["get_containers"]["containers"]
+            .as_array()
+            .expect("a list");
+        let shown: Vec<_> = shown
+            .iter()
+            .map(|c| c["container_id"]["value"].as_str())
+            .collect();
+        assert_eq!(shown, expected.into_iter().map(Some).collect::<Vec<_>>());
+    }
+
+    let running_still = running
+        .call(&call("REMOVE_CONTAINER", alone.clone(), json!({})))
+        .await;
+    assert_eq!(running_still.0, 500);
+    let signaled = call("KILL_CONTAINER", alone.clone(), json!({ "signal": 15 }));
+    assert_eq!(running.call(&signaled).await, empty(200));
+    assert_eq!(running.call(&signaled).await.0, 404, "is over");
+    let waited = running
+        .call(&call("WAIT_CONTAINER", alone.clone(), json!({})))
+        .await;
+    let expected = r#"{"type":"WAIT_CONTAINER","wait_container":{"exit_status":15}}"#;
+    assert_eq!(waited, (200, expected.to_owned()));
+    assert!(standalone.sandbox.exists());
+    let removed = running
+        .call(&call("REMOVE_CONTAINER", alone.clone(), json!({})))
+        .await;
+    assert_eq!(removed, empty(200));
+    assert!(!standalone.sandbox.exists());
+    let waited = running
+        .call(&call("WAIT_CONTAINER", alone, json!({})))
+        .await;
+    assert_eq!(waited, (404, "Container alone cannot be found".to_owned()));
+
+    containers.end(&root.child("inner"), Exit::Status(7 << 8));
+    let waited = running
+        .call(&call("WAIT_NESTED_CONTAINER", inner.clone(), json!({})))
+        .await;
+    let expected =
+        r#"{"type":"WAIT_NESTED_CONTAINER","wait_nested_container":{"exit_status":1792}}"#;
+    assert_eq!(waited, (200, expected.to_owned()));
+    for _ in 0..2 {
+        let removed = running
+            .call(&call("REMOVE_NESTED_CONTAINER", inner.clone(), json!({})))
+            .await;
+        assert_eq!(removed, empty(200), "as well when there is nothing left");
+    }
+
+    let long = "x".repeat(240);
+    for (id, says) in [
+        (
+            json!({ "value": "a.b", "parent": { "value": "c" } }),
+            "invalid characters",
+        ),
+        (
+            json!({ "value": "../x", "parent": { "value": "c" } }),
+            "'../x'",
+        ),
+        (
+            json!({ "value": long, "parent": { "value": long } }),
+            "exceeds '242' characters",
+        ),
+        (
+            json!({ "value": "x", "parent": { "value": "none" } }),
+            "none does not exist",
+        ),
+        (
+            json!({ "value": "x" }),
+            "container_id.parent' to be present",
+        ),
+    ] {
+        let (status, text) = running
+            .call(&call("LAUNCH_NESTED_CONTAINER", id.clone(), shell("true")))
+            .await;
+        assert!(
+            status == 400 && text.contains(says),
+            "{id}: {status} {text}"
+        );
+    }
+    running.stop().await;
+}

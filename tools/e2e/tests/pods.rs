@@ -1,0 +1,381 @@
+//! Groups of tasks of the default executor, and containers inside of containers, on real daemons.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use tepui_e2e::cluster::wait_clean;
+use tepui_e2e::scheduler::{framework, task};
+use tepui_e2e::{Daemon, Scheduler, Scratch, wait_for};
+use tepui_http::scheduler_client::scalar;
+use tepui_proto::v1::scheduler::{self, call, event};
+use tepui_proto::v1::task_status::Reason;
+use tepui_proto::v1::{self, TaskState, executor_info};
+
+struct Bench {
+    master: Daemon,
+    scratch: Scratch,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let scratch = Scratch::new();
+        let master = Daemon::master(scratch.path(), &[]);
+        Self { master, scratch }
+    }
+
+    fn agent_at(&self, port: u16) -> Daemon {
+        let flags = ["--resources=cpus:4;mem:4096;disk:10240;ports:[31000-32000]"];
+        let (dir, master) = (self.scratch.path(), self.master.address);
+        Daemon::agent_at(port, dir, "agent", master, &flags)
+    }
+
+    fn scheduler(&self) -> Scheduler {
+        Scheduler::subscribe(self.master.address, framework("pods", true))
+    }
+
+    /// A file that tasks wait for.
+    fn flag(&self) -> PathBuf {
+        self.scratch.path().join("go")
+    }
+
+    fn waiting(&self, id: &str) -> v1::TaskInfo {
+        let flag = self.flag();
+        let text = format!("while ! test -e {}; do sleep 0.02; done", flag.display());
+        task(id, &text, 0.1, 32.0)
+    }
+}
+
+fn default_executor(id: &str) -> v1::ExecutorInfo {
+    v1::ExecutorInfo {
+        r#type: Some(executor_info::Type::Default.into()),
+        executor_id: v1::ExecutorId {
+            value: id.to_owned(),
+        },
+        resources: vec![
+            scalar("cpus", 0.1),
+            scalar("mem", 32.0),
+            scalar("disk", 32.0),
+        ],
+        ..v1::ExecutorInfo::default()
+    }
+}
+
+/// LAUNCH_GROUP of these tasks on the next offer.
+fn launch(scheduler: &mut Scheduler, executor: &str, tasks: Vec<v1::TaskInfo>) {
+    let offer = roomy(scheduler);
+    accept(scheduler, &offer, executor, tasks);
+}
+
+/// An offer with room for all: what single tasks set free is offered alone.
+fn roomy(scheduler: &mut Scheduler) -> v1::Offer {
+    scheduler.wait("an offer with room", |scheduler| {
+        let has = |offer: &v1::Offer, name: &str, amount: f64| {
+            let mut named = offer.resources.iter().filter(|r| r.name == name);
+            named.any(|r| r.scalar.is_some_and(|scalar| scalar.value >= amount))
+        };
+        let room = |offer: &v1::Offer| has(offer, "cpus", 0.5) && has(offer, "disk", 64.0);
+        let found = scheduler.offers.iter().position(room)?;
+        Some(scheduler.offers.remove(found))
+    })
+}
+
+fn accept(
+    scheduler: &mut Scheduler,
+    offer: &v1::Offer,
+    executor: &str,
+    mut tasks: Vec<v1::TaskInfo>,
+) {
+    let mut executor = default_executor(executor);
+    executor.framework_id = Some(scheduler.id.clone());
+    for task in &mut tasks {
+        task.agent_id = offer.agent_id.clone();
+    }
+    let group = v1::offer::operation::LaunchGroup {
+        executor,
+        task_group: v1::TaskGroupInfo { tasks },
+    };
+    let accept = call::Accept {
+        offer_ids: vec![offer.id.clone()],
+        operations: vec![v1::offer::Operation {
+            r#type: Some(v1::offer::operation::Type::LaunchGroup.into()),
+            launch_group: Some(group),
+            ..v1::offer::Operation::default()
+        }],
+        filters: Some(v1::Filters {
+            refuse_seconds: Some(0.0),
+        }),
+    };
+    let body = scheduler::Call {
+        accept: Some(accept),
+        ..scheduler::Call::default()
+    };
+    scheduler.call(call::Type::Accept, body);
+}
+
+/// Waits for the FAILURE that tells of an executor's end; its status.
+fn executor_ended(scheduler: &mut Scheduler, executor: &str) -> Option<i32> {
+    scheduler.wait("FAILURE", |scheduler| {
+        let failures = scheduler
+            .other
+            .iter()
+            .filter(|e| e.r#type() == event::Type::Failure);
+        let mut failures = failures.filter_map(|event| event.failure.as_ref());
+        let found = failures.find(|f| {
+            f.executor_id
+                .as_ref()
+                .is_some_and(|id| id.value == executor)
+        });
+        found.map(|failure| failure.status)
+    })
+}
+
+fn container(status: &v1::TaskStatus) -> v1::ContainerId {
+    let status = status.container_status.clone().expect("a container");
+    status.container_id.expect("an id")
+}
+
+/// The sandbox of an executor's newest run.
+fn sandbox(agent: &Daemon) -> PathBuf {
+    let state = agent.get("/state");
+    let frameworks = ["frameworks", "completed_frameworks"];
+    let mut found = frameworks
+        .iter()
+        .flat_map(|key| state[key].as_array().cloned().unwrap_or_default());
+    let framework = found.next().expect("a framework");
+    let lists = ["executors", "completed_executors"];
+    let mut executors = lists
+        .iter()
+        .flat_map(|key| framework[key].as_array().cloned().unwrap_or_default());
+    let executor: Value = executors.next().expect("an executor");
+    Path::new(executor["directory"].as_str().expect("a directory")).to_owned()
+}
+
+#[test]
+fn a_group_has_sandboxes_limits_and_an_environment_of_its_own() {
+    let bench = Bench::new();
+    let agent = bench.agent_at(0);
+    let mut scheduler = bench.scheduler();
+    let show = "env | sort; pwd; ls -d ../../tasks/*; readlink /proc/self/ns/pid";
+    let mut mine = task("mine", show, 0.1, 32.0);
+    let variable = v1::environment::Variable {
+        name: "MINE".to_owned(),
+        value: Some("yes".to_owned()),
+        ..Default::default()
+    };
+    mine.command.as_mut().expect("a command").environment = Some(v1::Environment {
+        variables: vec![variable],
+    });
+    launch(&mut scheduler, "pod", vec![mine, bench.waiting("other")]);
+    let running = scheduler.wait_state("other", TaskState::TaskRunning);
+    scheduler.wait_state("mine", TaskState::TaskFinished);
+    let around = sandbox(&agent);
+    assert_eq!(
+        fs::read_to_string(around.join("stdout")).expect("a log"),
+        ""
+    );
+    let output = fs::read_to_string(around.join("tasks/mine/stdout")).expect("a log");
+    let own = fs::canonicalize(around.join("tasks/mine")).expect("a link");
+    assert_eq!(own.parent(), Some(&*around.join("containers")));
+    for line in [
+        "MINE=yes".to_owned(),
+        "MESOS_CONTAINER_IP=127.0.0.1".to_owned(),
+        "MESOS_ALLOCATION_ROLE=*".to_owned(),
+        "MESOS_EXECUTOR_ID=pod".to_owned(),
+        format!("MESOS_SANDBOX={}", own.display()),
+        own.display().to_string(),
+        "../../tasks/other".to_owned(),
+    ] {
+        assert!(
+            output.lines().any(|seen| seen == line),
+            "{line} in {output}"
+        );
+    }
+    // All of the pod is in one cgroup, the executor's.
+    let status = running.container_status.clone().expect("a container");
+    let pid = status.executor_pid.expect("a pid");
+    let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("it runs");
+    let parent = container(&running).parent.expect("nested").value;
+    assert!(cgroups.contains(&format!("/{parent}\n")), "{cgroups}");
+    fs::write(bench.flag(), "").expect("the scratch folder");
+    scheduler.wait_state("other", TaskState::TaskFinished);
+    assert_eq!(executor_ended(&mut scheduler, "pod"), Some(0));
+    agent.stop(Signal::SIGUSR1);
+    wait_clean(bench.scratch.path());
+}
+
+#[test]
+fn a_group_ends_with_its_first_bad_end_and_others_go_on() {
+    let bench = Bench::new();
+    let agent = bench.agent_at(0);
+    let mut scheduler = bench.scheduler();
+    launch(
+        &mut scheduler,
+        "pod",
+        vec![bench.waiting("long"), task("bad", "exit 4", 0.1, 32.0)],
+    );
+    scheduler.wait_state("bad", TaskState::TaskFailed);
+    let killed = scheduler.wait_state("long", TaskState::TaskKilled);
+    assert_eq!(
+        killed.message(),
+        "Command terminated with signal Terminated"
+    );
+    assert_eq!(executor_ended(&mut scheduler, "pod"), Some(0));
+
+    // Two groups in one executor: a kill reaches the tasks of one.
+    launch(
+        &mut scheduler,
+        "two",
+        vec![bench.waiting("a1"), bench.waiting("a2")],
+    );
+    scheduler.wait_state("a2", TaskState::TaskRunning);
+    let offer = scheduler.wait("an offer with the executor", |scheduler| {
+        let at = scheduler
+            .offers
+            .iter()
+            .position(|o| o.executor_ids.iter().any(|id| id.value == "two"))?;
+        Some(scheduler.offers.remove(at))
+    });
+    accept(&mut scheduler, &offer, "two", vec![bench.waiting("b")]);
+    scheduler.wait_state("b", TaskState::TaskRunning);
+    scheduler.kill("a1");
+    scheduler.wait_state("a2", TaskState::TaskKilled);
+    fs::write(bench.flag(), "").expect("the scratch folder");
+    scheduler.wait_state("b", TaskState::TaskFinished);
+    assert_eq!(executor_ended(&mut scheduler, "two"), Some(0));
+
+    // One that asks for too little is refused as a whole.
+    let mut small = default_executor("small");
+    small.resources.pop();
+    let mut first = task("s1", "true", 0.1, 32.0);
+    let offer = roomy(&mut scheduler);
+    small.framework_id = Some(scheduler.id.clone());
+    first.agent_id = offer.agent_id.clone();
+    let group = v1::offer::operation::LaunchGroup {
+        executor: small,
+        task_group: v1::TaskGroupInfo { tasks: vec![first] },
+    };
+    let body = scheduler::Call {
+        accept: Some(call::Accept {
+            offer_ids: vec![offer.id],
+            operations: vec![v1::offer::Operation {
+                r#type: Some(v1::offer::operation::Type::LaunchGroup.into()),
+                launch_group: Some(group),
+                ..v1::offer::Operation::default()
+            }],
+            ..call::Accept::default()
+        }),
+        ..scheduler::Call::default()
+    };
+    scheduler.call(call::Type::Accept, body);
+    let refused = scheduler.wait_state("s1", TaskState::TaskError);
+    assert_eq!(refused.reason(), Reason::TaskGroupInvalid);
+    assert!(refused.message().contains("disk"), "{}", refused.message());
+    agent.stop(Signal::SIGUSR1);
+    wait_clean(bench.scratch.path());
+}
+
+#[test]
+fn groups_and_what_operators_launched_survive_the_agent() {
+    survive(1);
+}
+
+/// How often: `TEPUI_LOOPS`, 200 unless it is set.
+#[test]
+#[ignore = "long: run by name"]
+fn agents_that_are_killed_again_and_again_leave_nothing_behind() {
+    let loops = std::env::var("TEPUI_LOOPS")
+        .ok()
+        .and_then(|loops| loops.parse().ok());
+    survive(loops.unwrap_or(200));
+}
+
+/// An agent with pods is killed and started anew, again and again.
+fn survive(loops: usize) {
+    let bench = Bench::new();
+    let mut agent = bench.agent_at(0);
+    let port = agent.address.port();
+    let mut scheduler = bench.scheduler();
+    for turn in 0..loops {
+        let _ = fs::remove_file(bench.flag());
+        let pod = format!("pod{turn}");
+        let [one, two, killed] = ["one", "two", "killed"].map(|name| format!("{name}{turn}"));
+        launch(
+            &mut scheduler,
+            &pod,
+            vec![bench.waiting(&one), bench.waiting(&two)],
+        );
+        let running = scheduler.wait_state(&one, TaskState::TaskRunning);
+        scheduler.wait_state(&two, TaskState::TaskRunning);
+        let doomed = format!("doomed{turn}");
+        launch(&mut scheduler, &doomed, vec![bench.waiting(&killed)]);
+        scheduler.wait_state(&killed, TaskState::TaskRunning);
+        let id = container(&running);
+        let parent = id.parent.clone().expect("nested");
+        let inner = json!({ "value": "inner", "parent": { "value": id.value, "parent": { "value": parent.value } } });
+        let waits = bench.waiting("x").command.and_then(|command| command.value);
+        for (id, kind) in [
+            (&inner, "LAUNCH_NESTED_CONTAINER"),
+            (&json!({ "value": "alone" }), "LAUNCH_CONTAINER"),
+        ] {
+            let part = kind.to_lowercase();
+            let call = json!({ "type": kind, part: { "container_id": id, "command": { "value": waits } } });
+            assert_eq!(agent.status_of(&call), 200, "{call}");
+        }
+        agent.kill();
+        // What is killed while no agent runs is killed by the next.
+        scheduler.kill(&killed);
+        agent = bench.agent_at(port);
+        scheduler.wait_state(&killed, TaskState::TaskKilled);
+        assert_eq!(executor_ended(&mut scheduler, &doomed), Some(0));
+        let shown = json!({ "type": "GET_CONTAINERS", "get_containers": { "show_nested": true, "show_standalone": true } });
+        wait_for("the whole tree", || {
+            let answer = agent.call(&shown);
+            let all = answer["get_containers"]["containers"].as_array().cloned();
+            let mut names: Vec<_> = all
+                .into_iter()
+                .flatten()
+                .map(|c| {
+                    c["container_id"]["value"]
+                        .as_str()
+                        .unwrap_or_default()
+                        .to_owned()
+                })
+                .collect();
+            names.retain(|name| {
+                *name == "alone" || *name == "inner" || *name == id.value || *name == parent.value
+            });
+            if names.len() == 4 { Ok(()) } else { Err(names) }
+        });
+        fs::write(bench.flag(), "").expect("the scratch folder");
+        for name in [&one, &two] {
+            scheduler.wait_state(name, TaskState::TaskFinished);
+        }
+        let alone = json!({ "value": "alone" });
+        let waited = agent.call(
+            &json!({ "type": "WAIT_CONTAINER", "wait_container": { "container_id": alone } }),
+        );
+        assert_eq!(waited["wait_container"]["exit_status"], 0);
+        let removed =
+            json!({ "type": "REMOVE_CONTAINER", "remove_container": { "container_id": alone } });
+        assert_eq!(agent.status_of(&removed), 200);
+        assert_eq!(executor_ended(&mut scheduler, &pod), Some(0));
+        for (name, states) in scheduler.states() {
+            let ends = states
+                .iter()
+                .filter(|state| matches!(state, TaskState::TaskFinished | TaskState::TaskKilled));
+            assert_eq!(ends.count(), 1, "{name}: {states:?}");
+        }
+        wait_for("no containers", || {
+            let answer = agent.call(&shown);
+            if answer.get("get_containers").is_none() {
+                Ok(())
+            } else {
+                Err(answer)
+            }
+        });
+    }
+    agent.stop(Signal::SIGUSR1);
+    wait_clean(bench.scratch.path());
+}
