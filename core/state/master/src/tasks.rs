@@ -5,6 +5,7 @@
 //! until that update is acknowledged.
 
 use bytes::Bytes;
+use prost::encoding;
 use tepui_model::allocation::{AgentKey, FrameworkKey};
 use tepui_model::authorization::{Class, ClassKey};
 use tepui_model::id::{AgentId, ExecutorId, FrameworkId, TaskId, Uuid};
@@ -21,8 +22,11 @@ use crate::event::SessionKey;
 use crate::status::{self, MasterStatus, is_terminal};
 use crate::{Effect, MasterState};
 
-/// Field number of `Task.state`.
+/// Field numbers of `Task`: what rows keep apart from the message.
 const STATE_FIELD: u32 = 6;
+const STATUSES_FIELD: u32 = 8;
+const UPDATE_STATE_FIELD: u32 = 9;
+const UPDATE_UUID_FIELD: u32 = 10;
 
 /// The bytes of a task without its state, which rows keep apart.
 pub(crate) fn spec_of(task: &Task) -> Bytes {
@@ -31,14 +35,46 @@ pub(crate) fn spec_of(task: &Task) -> Bytes {
     let mut spec = Vec::with_capacity(bytes.len());
     while !rest.is_empty() {
         let before = rest;
-        let (field, wire) = prost::encoding::decode_key(&mut rest).expect("encoded here");
-        prost::encoding::skip_field(wire, field, &mut rest, Default::default())
-            .expect("encoded here");
+        let (field, wire) = encoding::decode_key(&mut rest).expect("encoded here");
+        encoding::skip_field(wire, field, &mut rest, Default::default()).expect("encoded here");
         if field != STATE_FIELD {
             spec.extend_from_slice(&before[..before.len() - rest.len()]);
         }
     }
     spec.into()
+}
+
+/// The encoded form of [`task_of`], put together from the parts of the row.
+fn task_bytes(row: &TaskRow) -> Bytes {
+    let statuses: usize = row.statuses.iter().map(|status| status.len() + 8).sum();
+    let mut out = Vec::with_capacity(row.spec.len() + statuses + 32);
+    let mut rest = &row.spec[..];
+    let copy_to = |rest: &mut &[u8], out: &mut Vec<u8>, end: u32| {
+        while !rest.is_empty() {
+            let (before, mut after) = (*rest, *rest);
+            let (field, wire) = encoding::decode_key(&mut after).expect("encoded here");
+            if field >= end {
+                return;
+            }
+            encoding::skip_field(wire, field, &mut after, Default::default())
+                .expect("encoded here");
+            out.extend_from_slice(&before[..before.len() - after.len()]);
+            *rest = after;
+        }
+    };
+    copy_to(&mut rest, &mut out, STATE_FIELD);
+    encoding::int32::encode(STATE_FIELD, &row.state.into(), &mut out);
+    copy_to(&mut rest, &mut out, STATUSES_FIELD);
+    for status in &row.statuses {
+        encoding::bytes::encode(STATUSES_FIELD, status, &mut out);
+    }
+    if let Some(update) = row.update {
+        encoding::int32::encode(UPDATE_STATE_FIELD, &update.state.into(), &mut out);
+        let uuid = update.uuid.as_bytes().to_vec();
+        encoding::bytes::encode(UPDATE_UUID_FIELD, &uuid, &mut out);
+    }
+    out.extend_from_slice(rest);
+    out.into()
 }
 
 /// The whole task of a row.
@@ -200,7 +236,7 @@ impl MasterState {
             class: row.class,
             state,
             ended,
-            bytes: bytes_of(&task_of(row)),
+            bytes: task_bytes(row),
         }
     }
 
@@ -473,4 +509,53 @@ fn keep_status(row: &mut TaskRow, status: &TaskStatus) {
         row.statuses.remove(at);
     }
     row.statuses.push(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_is_put_together_as_it_would_be_encoded() {
+        let value = |value: &str| v1::TaskId {
+            value: value.into(),
+        };
+        let task = Task {
+            name: "name".into(),
+            task_id: value("id"),
+            agent_id: v1::AgentId {
+                value: "agent".into(),
+            },
+            resources: vec![v1::Resource::default(); 2],
+            labels: Some(v1::Labels::default()),
+            user: Some("user".into()),
+            ..Task::default()
+        };
+        let mut row = TaskRow {
+            id: "id".into(),
+            framework: FrameworkKey(0),
+            agent: AgentKey(0),
+            executor: None,
+            class: ClassKey(0),
+            state: TaskState::TaskStaging,
+            resources: Default::default(),
+            spec: spec_of(&task),
+            statuses: Default::default(),
+            update: None,
+            terminal: false,
+        };
+        assert_eq!(task_bytes(&row), task_of(&row).encode_to_vec());
+        let status = TaskStatus {
+            task_id: value("id"),
+            state: TaskState::TaskFinished.into(),
+            ..TaskStatus::default()
+        };
+        row.state = TaskState::TaskFinished;
+        row.statuses = vec![bytes_of(&status); 2].into();
+        row.update = Some(UpdateHead {
+            state: TaskState::TaskFinished,
+            uuid: Uuid::from_slice(&[7; 16]).expect("16 bytes"),
+        });
+        assert_eq!(task_bytes(&row), task_of(&row).encode_to_vec());
+    }
 }
