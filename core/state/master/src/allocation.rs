@@ -3,8 +3,9 @@
 //! Facts go out in order at the end of each event. A round is asked for at once when somebody may gain
 //! from it (a framework arrives or revives, an agent arrives, resources are returned), and at the next
 //! multiple of `allocation_interval` when anything was told or a filter has ended since the last one. At
-//! most one round is open; wishes made meanwhile are merged into the next. Nothing told, no filter
-//! ended: the allocator is not asked, so an idle cluster costs nothing.
+//! most one round is open; wishes made meanwhile are merged into the next. After a round that gave
+//! nothing, returned resources wait a moment for others: they are mostly those that nobody wants. Nothing
+//! told, no filter ended: the allocator is not asked, so an idle cluster costs nothing.
 //!
 //! Turnaround: what a framework returns is open to others at once. To the same framework it is open at
 //! once only while its tokens last, and otherwise at the interval or when another one has had it, so
@@ -36,6 +37,9 @@ pub(crate) enum Back {
     Withdrawn,
 }
 
+/// How long returned resources wait for others after a round that gave nothing.
+const QUIET: Duration = Duration::from_millis(5);
+
 type Place = (FrameworkKey, Role, AgentKey);
 
 #[derive(Debug)]
@@ -51,10 +55,14 @@ pub(crate) struct Allocation {
     open: Option<u64>,
     rounds: u64,
     wanted: BTreeSet<AgentKey>,
+    /// Agents where something came back: they wait while the allocator has little to give.
+    returned: BTreeSet<AgentKey>,
     want_all: bool,
     /// Something was told since the last batch.
     news: bool,
     batch_at: Option<Mono>,
+    /// A round for returned resources waits so long: the last one gave nothing.
+    quiet_until: Option<Mono>,
     filters: BTreeMap<Place, Vec<Filter>>,
     ends: BTreeSet<(Mono, Place)>,
     /// Who may not have which agent until the next batch, because tokens ran out.
@@ -78,8 +86,10 @@ impl Allocation {
         self.wanted.insert(agent);
     }
 
-    pub(crate) fn next_batch(&self) -> Option<Mono> {
-        self.batch_at
+    /// When a round may have to be asked for.
+    pub(crate) fn next_round(&self) -> Option<Mono> {
+        let quiet = self.quiet_until.filter(|_| !self.returned.is_empty());
+        self.batch_at.into_iter().chain(quiet).min()
     }
 
     /// Filters that are in effect, by role.
@@ -193,6 +203,7 @@ impl Allocation {
         }
         self.held.remove(&agent);
         self.wanted.remove(&agent);
+        self.returned.remove(&agent);
     }
 
     /// Whether the framework may get back at once what it returns; takes one of its tokens.
@@ -262,7 +273,15 @@ impl MasterState {
             effects.push(Effect::Facts(std::mem::take(&mut self.allocation.facts)));
         }
         self.allocation.arm(now.mono, interval);
-        let wanted = self.allocation.want_all || !self.allocation.wanted.is_empty();
+        let allocation = &mut self.allocation;
+        if allocation
+            .quiet_until
+            .is_some_and(|until| until <= now.mono)
+        {
+            allocation.quiet_until = None;
+        }
+        let returned = allocation.quiet_until.is_none() && !allocation.returned.is_empty();
+        let wanted = allocation.want_all || !allocation.wanted.is_empty() || returned;
         if wanted && self.allocation.open.is_none() {
             self.ask(now, effects);
         }
@@ -276,8 +295,11 @@ impl MasterState {
             // Whoever comes next wants all agents anyway.
             self.allocation.want_all = false;
             self.allocation.wanted.clear();
+            self.allocation.returned.clear();
             return;
         }
+        let returned = std::mem::take(&mut self.allocation.returned);
+        self.allocation.wanted.extend(returned);
         let open = |key: &AgentKey| {
             let agent = &self.agent_runs[key];
             self.is_in_service(*key) && !agent.free.is_empty()
@@ -320,6 +342,9 @@ impl MasterState {
             return;
         }
         self.allocation.open = None;
+        if proposals.is_empty() {
+            self.allocation.quiet_until = Some(now.mono + QUIET);
+        }
         let mut offers: Vec<(FrameworkKey, Vec<u64>)> = Vec::new();
         let mut at: BTreeMap<FrameworkKey, usize> = BTreeMap::new();
         let mut limits = Limits::default();
@@ -392,7 +417,7 @@ impl MasterState {
             if back != Back::Withdrawn {
                 self.allocation.lift_holds(agent, framework);
             }
-            self.allocation.want(agent);
+            self.allocation.returned.insert(agent);
         }
     }
 

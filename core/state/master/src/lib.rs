@@ -323,7 +323,7 @@ impl MasterState {
 
     /// Next time at which `apply` must be called, with [`Event::Tick`] if nothing else happens.
     pub fn next_deadline(&self) -> Option<Mono> {
-        match (self.timers.next(), self.allocation.next_batch()) {
+        match (self.timers.next(), self.allocation.next_round()) {
             (Some(timer), Some(batch)) => Some(timer.min(batch)),
             (timer, batch) => timer.or(batch),
         }

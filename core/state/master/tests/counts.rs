@@ -38,6 +38,8 @@ fn a_frameworks_life_in_numbers() {
         world.update(1, &scheduler, &agent, "good", state, uuid);
         world.acknowledge(&scheduler, &agent, "good", uuid);
     }
+    // Returned resources may wait a moment after a round that gave nothing.
+    world.wait(std::time::Duration::from_millis(10));
     // Said again until it is acknowledged: one update more, no second end.
     world.update(1, &scheduler, &agent, "killed", TaskState::TaskKilled, 3);
     world.update(1, &scheduler, &agent, "killed", TaskState::TaskKilled, 3);
