@@ -60,7 +60,8 @@ fn init_processes() -> Vec<u32> {
     .collect()
 }
 
-/// P7, with one real agent or with fake ones: a cycle ends when all agents are offered again.
+/// P7, with one real agent or with fake ones: a cycle ends when all that was declined is offered again,
+/// to the other framework or, as far as the master lets it, to the same.
 pub(crate) async fn turnaround(cycles: usize, agents: Option<usize>) -> Result<()> {
     let cluster = match agents {
         None => Cluster::start(&[])?,
@@ -70,19 +71,29 @@ pub(crate) async fn turnaround(cycles: usize, agents: Option<usize>) -> Result<(
     let mut one = subscribe(&cluster.master, "one").await?;
     let mut held = offers_of(&mut one, agents).await?;
     let mut two = subscribe(&cluster.master, "two").await?;
+    let mut others = Vec::new();
     let mut times = Vec::with_capacity(cycles);
     for _ in 0..cycles {
+        let declined = held.len();
         let begun = Instant::now();
-        decline(&one, held).await?;
-        held = offers_of(&mut two, agents).await?;
+        decline(&one, std::mem::take(&mut held)).await?;
+        let mut again = 0;
+        while again < declined {
+            tokio::select! {
+                offers = offers(&mut one) => { let offers = offers?; again += offers.len(); held.extend(offers); }
+                offers = offers(&mut two) => { let offers = offers?; again += offers.len(); others.extend(offers); }
+            }
+        }
         times.push(begun.elapsed());
         std::mem::swap(&mut one, &mut two);
+        std::mem::swap(&mut held, &mut others);
     }
     println!(
         "DECLINE until OFFERS at another framework, {agents} agents, {cycles} cycles: {}",
         quantiles(&mut times)
     );
     two.bare(scheduler::call::Type::Teardown).await?;
+    held.extend(offers_of(&mut one, others.len()).await?);
     let begun = Instant::now();
     for _ in 0..cycles {
         decline(&one, held).await?;
@@ -96,7 +107,7 @@ pub(crate) async fn turnaround(cycles: usize, agents: Option<usize>) -> Result<(
 
 /// The next offers of so many agents.
 async fn offers_of(framework: &mut SchedulerClient, agents: usize) -> Result<Vec<v1::Offer>> {
-    let mut held = offers(framework).await?;
+    let mut held = Vec::new();
     while held.len() < agents {
         held.extend(offers(framework).await?);
     }
