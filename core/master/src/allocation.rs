@@ -13,14 +13,17 @@ use tepui_state_master::Event;
 use crate::owner::Owner;
 use crate::parts::Allocator;
 
-/// What the outbox hands on.
-pub(crate) enum Work {
-    Facts(Vec<Fact>),
-    Allocate {
-        number: u64,
-        round: Round,
-        asked: Instant,
-    },
+/// What the outbox hands on: facts, and the round that is asked for after them.
+pub(crate) struct Work {
+    pub(crate) facts: Vec<Fact>,
+    pub(crate) asked: Option<Asked>,
+}
+
+/// A round.
+pub(crate) struct Asked {
+    pub(crate) number: u64,
+    pub(crate) round: Round,
+    pub(crate) at: Instant,
 }
 
 /// How long measured rounds count.
@@ -66,40 +69,42 @@ struct Allocation {
 }
 
 impl Allocation {
-    fn take(&mut self, item: Work) {
-        match item {
-            Work::Facts(facts) => {
-                if self.wait.is_some() && !matches!(facts.first(), Some(Fact::Reset)) {
-                    return;
-                }
-                match self.allocator.apply(facts) {
-                    Ok(()) => self.wait = None,
-                    Err(error) => self.failed(&error),
-                }
-            }
-            // A round is always answered: the state opens no other before.
-            Work::Allocate {
-                number,
-                round,
-                asked,
-            } => {
-                self.latency.record(asked.elapsed());
-                let answer = match self.wait {
-                    Some(_) => Ok(Vec::new()),
-                    None => self.allocate(&round),
-                };
-                let (proposals, error) = match answer {
-                    Ok(proposals) => (proposals, None),
-                    Err(error) => (Vec::new(), Some(error)),
-                };
-                self.owner.blocking_event(Event::Proposals {
-                    round: number,
-                    proposals,
-                });
-                if let Some(error) = error {
-                    self.failed(&error);
-                }
-            }
+    fn take(&mut self, Work { facts, asked }: Work) {
+        if !facts.is_empty() {
+            self.tell(facts);
+        }
+        // A round is always answered: the state opens no other before.
+        if let Some(asked) = asked {
+            self.answer(&asked);
+        }
+    }
+
+    fn tell(&mut self, facts: Vec<Fact>) {
+        if self.wait.is_some() && !matches!(facts.first(), Some(Fact::Reset)) {
+            return;
+        }
+        match self.allocator.apply(facts) {
+            Ok(()) => self.wait = None,
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn answer(&mut self, asked: &Asked) {
+        self.latency.record(asked.at.elapsed());
+        let answer = match self.wait {
+            Some(_) => Ok(Vec::new()),
+            None => self.allocate(&asked.round),
+        };
+        let (proposals, error) = match answer {
+            Ok(proposals) => (proposals, None),
+            Err(error) => (Vec::new(), Some(error)),
+        };
+        self.owner.blocking_event(Event::Proposals {
+            round: asked.number,
+            proposals,
+        });
+        if let Some(error) = error {
+            self.failed(&error);
         }
     }
 

@@ -30,8 +30,6 @@ use crate::store::{self, Store};
 use crate::v0::V0;
 use crate::{allocation, clock, links, metrics, routes};
 
-/// Batches of effects that may wait for the outbox; beyond that the owner waits.
-const OUTBOX: usize = 64;
 /// Batches that may wait for the registry; beyond that the leader steps down.
 const STORE: usize = 64 * 1024;
 /// Events of agents that may wait for the owner; beyond that links are not read.
@@ -402,7 +400,6 @@ fn start_threads(site: &Site, settings: &Settings, threads: Threads<'_>) -> std:
     };
     metrics::register(metrics, told);
     let (store_in, store_out) = mpsc::channel(STORE);
-    let (work_in, work_out) = crossbeam_channel::bounded(OUTBOX);
     site.spawn(store::run(
         store,
         epoch,
@@ -424,8 +421,7 @@ fn start_threads(site: &Site, settings: &Settings, threads: Threads<'_>) -> std:
     let outbox = Outbox::new(owner.clone(), queues, limits, metrics);
     site.threads().extend([
         allocation::start(allocator, owner.clone(), metrics, allocator_out)?,
-        outbox.start(work_out)?,
-        inbox.run(MasterState::new(state), work_in)?,
+        inbox.run(MasterState::new(state), outbox)?,
     ]);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The outbox thread: does what the state wants done, in the state's order.
+//! The outbox: does what the state wants done, in the state's order.
 //!
 //! It encodes events once for each stream that gets them, hands frames to links, and passes work on
 //! to allocator and registry. It never waits for any of them: streams and links cut off who is too
@@ -6,13 +6,13 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
-use std::thread;
 use std::time::Instant;
 
 use bytes::Bytes;
 use tepui_http::shared::{Counter, Metrics, Sample};
 use tepui_http::{Media, StreamError, StreamSender, stream};
 use tepui_link::SessionSender;
+use tepui_model::allocation::Fact;
 use tepui_model::authorization::ClassKey;
 use tepui_model::id::{FrameworkId, Uuid};
 use tepui_proto::v1::{master, scheduler};
@@ -31,11 +31,14 @@ use crate::store::Batch;
 /// Events that an operator's stream may have waiting before it is cut off.
 const OPERATOR_QUEUE: usize = 64 * 1024;
 
+/// Facts that wait for a round of allocation before they are told without one.
+const FACTS: usize = 4096;
+
 /// Counts streams whose readers were too far behind.
 pub(crate) const CUT_OFF: &str = "master/event_streams_cut_off";
 
 /// One thing to do.
-pub(crate) enum Work {
+pub(crate) enum Todo {
     Effects(Vec<Effect>),
     Waiter(CallId, Waiter),
     Session(SessionKey, SessionSender),
@@ -84,6 +87,8 @@ pub(crate) struct Outbox {
     runtime: Handle,
     lanes: Arc<Lanes>,
     allocator: crossbeam_channel::Sender<allocation::Work>,
+    /// Not told to the allocator yet.
+    facts: Vec<Fact>,
     store: mpsc::Sender<Batch>,
     stepped_down: StepDown,
     stream_limit: usize,
@@ -149,6 +154,7 @@ impl Outbox {
             runtime: Handle::current(),
             lanes: queues.lanes,
             allocator: queues.allocator,
+            facts: Vec::new(),
             store: queues.store,
             stepped_down: queues.stepped_down,
             stream_limit: limits.stream,
@@ -163,33 +169,25 @@ impl Outbox {
         }
     }
 
-    /// Starts the thread. It ends when the owner does.
-    pub(crate) fn start(
-        mut self,
-        batches: crossbeam_channel::Receiver<Vec<Work>>,
-    ) -> std::io::Result<thread::JoinHandle<()>> {
-        let run = move || {
-            for work in batches.iter().flatten() {
-                self.perform(work);
-            }
-        };
-        thread::Builder::new().name("outbox".to_owned()).spawn(run)
+    /// Ends the leader.
+    pub(crate) fn step_down(&self, reason: String) {
+        self.stepped_down.step_down(reason);
     }
 
-    fn perform(&mut self, work: Work) {
-        match work {
-            Work::Effects(effects) => effects.into_iter().for_each(|effect| self.effect(effect)),
-            Work::Waiter(call, waiter) => {
+    pub(crate) fn perform(&mut self, todo: Todo) {
+        match todo {
+            Todo::Effects(effects) => effects.into_iter().for_each(|effect| self.effect(effect)),
+            Todo::Waiter(call, waiter) => {
                 self.waiters.insert(call, waiter);
             }
-            Work::Session(session, sender) => {
+            Todo::Session(session, sender) => {
                 self.sessions.insert(session, sender);
             }
-            Work::SessionClosed(session) => {
+            Todo::SessionClosed(session) => {
                 self.sessions.remove(&session);
             }
-            Work::StreamClosed(stream) => self.close_stream(stream),
-            Work::Operator {
+            Todo::StreamClosed(stream) => self.close_stream(stream),
+            Todo::Operator {
                 view,
                 watchers,
                 waiter,
@@ -219,16 +217,14 @@ impl Outbox {
                     sender.close("closed by the master");
                 }
             }
-            // Its thread ends only after this one.
-            Effect::Facts(facts) => {
-                let _ = self.allocator.send(allocation::Work::Facts(facts));
-            }
+            Effect::Facts(facts) => self.facts(facts),
             Effect::Allocate { number, round } => {
-                let _ = self.allocator.send(allocation::Work::Allocate {
+                let asked = allocation::Asked {
                     number,
                     round,
-                    asked: Instant::now(),
-                });
+                    at: Instant::now(),
+                };
+                self.tell_allocator(Some(asked));
             }
             Effect::Store { id, puts, deletes } => {
                 let batch = Batch { id, puts, deletes };
@@ -240,6 +236,24 @@ impl Outbox {
             Effect::ToOperators { class, event } => self.operator_event(class, event.0),
             Effect::StepDown { reason } => self.stepped_down.step_down(reason),
         }
+    }
+
+    /// Keeps facts for the next round: without one the allocator has no use for them.
+    fn facts(&mut self, facts: Vec<Fact>) {
+        if let Some(Fact::Reset) = facts.first() {
+            // What was told before is void.
+            self.facts.clear();
+        }
+        self.facts.extend(facts);
+        if self.facts.len() >= FACTS {
+            self.tell_allocator(None);
+        }
+    }
+
+    fn tell_allocator(&mut self, asked: Option<allocation::Asked>) {
+        let facts = std::mem::take(&mut self.facts);
+        // Its thread ends only after the owner.
+        let _ = self.allocator.send(allocation::Work { facts, asked });
     }
 
     /// Answers a call; nobody may wait for it any more.

@@ -1,30 +1,36 @@
-//! The owner thread: the only one that touches the state.
+//! The owner of the state: one at a time, and whoever brings an event.
 //!
-//! It takes what has come in batches of at most [`BATCH`], applies it, and gives the effects to the
-//! outbox. It never encodes, decodes, or calls a module; it waits for events, for its next deadline,
-//! and, when the outbox is far behind, for the outbox.
+//! What comes waits in one queue. Who puts something in and finds the state free takes all that waits, in
+//! batches of at most [`BATCH`], applies it and performs the effects; who finds it taken goes on, since
+//! its holder looks again before it leaves. So a call costs no switch of threads, and the state sees one
+//! event after the other all the same. A thread of its own takes over from helpers that have helped long
+//! enough, and does what time asks for.
+//!
+//! Under the lock nothing waits, and no module is called.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
+use std::thread::{self, Thread};
+use std::time::Duration;
 
 use tepui_http::{Media, StreamBody};
 use tepui_link::SessionSender;
 use tepui_model::id::Uuid;
 use tepui_state_master::{CallId, Counted, Effect, Event, MasterState, Reply, SessionKey};
 use tepui_view::View;
-use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::clock;
-use crate::outbox::Work;
+use crate::outbox::{Outbox, Todo};
 use crate::readers::{PUBLISH_INTERVAL, Publisher, Readers};
 
-/// Events applied before their effects are handed on.
-const BATCH: usize = 256;
+/// Events applied before their effects are performed.
+const BATCH: usize = 64;
 /// Events that may wait.
 const INBOX: usize = 16 * 1024;
+/// How long one who brought an event goes on with those of others.
+const HELP: Duration = Duration::from_millis(1);
 
 /// The owner does not take the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +82,7 @@ pub(crate) enum Input {
 #[derive(Clone)]
 pub(crate) struct Owner {
     inbox: mpsc::Sender<Input>,
+    desk: Arc<Desk>,
     next_call: Arc<AtomicU64>,
     readers: Readers,
 }
@@ -83,22 +90,24 @@ pub(crate) struct Owner {
 impl Owner {
     /// An event; waits while the inbox is full. Nothing happens once the owner has ended.
     pub(crate) async fn event(&self, event: Event) {
-        let _ = self.inbox.send(Input::Event(event)).await;
+        let _ = self.send(Input::Event(event)).await;
     }
 
     /// The same from a thread.
     pub(crate) fn blocking_event(&self, event: Event) {
         let _ = self.inbox.blocking_send(Input::Event(event));
+        self.desk.help();
     }
 
-    /// An event that may be lost while the inbox is full: for the outbox, which must not wait for the owner.
+    /// An event that may be lost while the inbox is full: for the outbox, which works under the lock.
     pub(crate) fn try_event(&self, event: Event) {
         let _ = self.inbox.try_send(Input::Event(event));
+        self.desk.more.store(true, Ordering::SeqCst);
     }
 
     /// The first event of a session, with the way back.
     pub(crate) async fn hello(&self, event: Event, session: SessionKey, sender: SessionSender) {
-        let _ = self.inbox.send(Input::Hello(event, session, sender)).await;
+        let _ = self.send(Input::Hello(event, session, sender)).await;
     }
 
     /// A call whose answer is a reply.
@@ -118,10 +127,8 @@ impl Owner {
         waiter: oneshot::Sender<Reply>,
     ) {
         let call = self.call_id();
-        let _ = self
-            .inbox
-            .send(Input::Call(event(call), call, Waiter::Reply(waiter)))
-            .await;
+        let call = Input::Call(event(call), call, Waiter::Reply(waiter));
+        let _ = self.send(call).await;
     }
 
     /// A SUBSCRIBE of a scheduler.
@@ -148,18 +155,14 @@ impl Owner {
         if let Some(view) = self.readers.newest(version) {
             return Ok(view);
         }
-        self.inbox
-            .send(Input::Publish)
-            .await
-            .map_err(|_| Unavailable::Stopped)?;
+        self.send(Input::Publish).await?;
         self.readers.wait(version).await.ok_or(Unavailable::Stopped)
     }
 
     /// The owner's numbers.
     pub(crate) async fn counted(&self) -> Result<Counted, Unavailable> {
         let (waiter, counted) = oneshot::channel();
-        let asked = self.inbox.send(Input::Counted(waiter)).await;
-        asked.map_err(|_| Unavailable::Stopped)?;
+        self.send(Input::Counted(waiter)).await?;
         counted.await.map_err(|_| Unavailable::Stopped)
     }
 
@@ -170,7 +173,7 @@ impl Owner {
 
     /// Ends the owner after what is in its inbox.
     pub(crate) async fn stop(&self) {
-        let _ = self.inbox.send(Input::Stop).await;
+        let _ = self.send(Input::Stop).await;
     }
 
     fn call_id(&self) -> CallId {
@@ -191,7 +194,17 @@ impl Owner {
         self.inbox.try_send(input).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Unavailable::Busy,
             mpsc::error::TrySendError::Closed(_) => Unavailable::Stopped,
-        })
+        })?;
+        self.desk.help();
+        Ok(())
+    }
+
+    /// Waits while the inbox is full.
+    async fn send(&self, input: Input) -> Result<(), Unavailable> {
+        let sent = self.inbox.send(input).await;
+        sent.map_err(|_| Unavailable::Stopped)?;
+        self.desk.help();
+        Ok(())
     }
 }
 
@@ -199,76 +212,179 @@ impl Owner {
 pub(crate) fn inbox() -> (Owner, Inbox) {
     let (sender, receiver) = mpsc::channel(INBOX);
     let (publisher, readers) = crate::readers::views();
+    let desk = Arc::<Desk>::default();
     let owner = Owner {
         inbox: sender,
+        desk: Arc::clone(&desk),
         next_call: Arc::default(),
         readers,
     };
-    (
-        owner,
-        Inbox {
-            receiver,
-            publisher,
-        },
-    )
+    let inbox = Inbox {
+        receiver,
+        publisher,
+        desk,
+    };
+    (owner, inbox)
 }
 
 /// The owner's end.
 pub(crate) struct Inbox {
     receiver: mpsc::Receiver<Input>,
     publisher: Publisher,
+    desk: Arc<Desk>,
 }
 
 impl Inbox {
-    /// Starts the owner thread. It ends on [`Owner::stop`], and the outbox with it.
+    /// Starts the owner. It ends on [`Owner::stop`], and the outbox with it.
     pub(crate) fn run(
         self,
         state: MasterState,
-        outbox: crossbeam_channel::Sender<Vec<Work>>,
+        outbox: Outbox,
     ) -> std::io::Result<thread::JoinHandle<()>> {
-        // Of its own: it must outlive the one that the master was started on, however that ends.
-        let runtime = Builder::new_current_thread().enable_time().build()?;
-        let looping = Loop {
-            inbox: self,
+        let Inbox {
+            receiver,
+            publisher,
+            desk,
+        } = self;
+        *desk.lock() = Some(Work {
+            receiver,
+            publisher,
             state,
             outbox,
             wanted: false,
             published: Instant::now(),
-        };
-        thread::Builder::new()
+            wake_at: None,
+        });
+        let own = Arc::clone(&desk);
+        let thread = thread::Builder::new()
             .name("owner".to_owned())
-            .spawn(move || looping.run(&runtime))
+            .spawn(move || own.run())?;
+        // Nobody else sets it.
+        let _ = desk.thread.set(thread.thread().clone());
+        Ok(thread)
     }
 }
 
-struct Loop {
-    inbox: Inbox,
-    state: MasterState,
-    outbox: crossbeam_channel::Sender<Vec<Work>>,
-    /// Somebody waits for a view.
-    wanted: bool,
-    published: Instant,
+/// Where the state lies, for one at a time.
+#[derive(Default)]
+struct Desk {
+    /// None before the start and after the end.
+    work: Mutex<Option<Work>>,
+    /// Something may have come since the holder of the lock looked.
+    more: AtomicBool,
+    thread: OnceLock<Thread>,
 }
 
-impl Loop {
-    fn run(mut self, runtime: &Runtime) {
-        let mut inputs = Vec::with_capacity(BATCH);
-        loop {
-            let deadline = self.deadline();
-            let receiving = self.inbox.receiver.recv_many(&mut inputs, BATCH);
-            let got = runtime.block_on(async {
-                match deadline {
-                    Some(at) => tokio::time::timeout_at(at, receiving).await.ok(),
-                    None => Some(receiving.await),
-                }
-            });
-            if got == Some(0) || !self.batch(&mut inputs) {
+/// The state in the hands of one who works on it. A panic ends the leader: the state may be half changed.
+struct Hands<'a>(MutexGuard<'a, Option<Work>>, &'a Desk);
+
+impl Drop for Hands<'_> {
+    fn drop(&mut self) {
+        if thread::panicking()
+            && let Some(work) = self.0.take()
+        {
+            work.outbox
+                .step_down("the master's state failed, as the log says".to_owned());
+            self.1.wake_thread();
+        }
+    }
+}
+
+impl Desk {
+    /// What a panic has left is nothing, so that the lock is never poisoned with something in it.
+    fn lock(&self) -> MutexGuard<'_, Option<Work>> {
+        self.work
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn wake_thread(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+
+    /// Does what waits, unless somebody is about it, who then sees what came.
+    fn help(&self) {
+        self.more.store(true, Ordering::SeqCst);
+        // Either the holder of the lock sees `more` after it let go, or the lock is seen to be free.
+        fence(Ordering::SeqCst);
+        let mut begun = None;
+        while self.more.load(Ordering::SeqCst) {
+            let work = match self.work.try_lock() {
+                Ok(work) => work,
+                Err(TryLockError::WouldBlock) => return,
+                Err(TryLockError::Poisoned(ended)) => ended.into_inner(),
+            };
+            let begun = *begun.get_or_insert_with(Instant::now);
+            let earlier = match self.turn(work) {
+                Some((before, now)) => now.is_some() && (before.is_none() || now < before),
+                None => return,
+            };
+            fence(Ordering::SeqCst);
+            if earlier || begun.elapsed() > HELP {
+                self.wake_thread();
+            }
+            if begun.elapsed() > HELP {
                 return;
             }
         }
     }
 
-    /// When to wake without an event.
+    /// The owner's thread.
+    fn run(&self) {
+        loop {
+            let Some((_, deadline)) = self.turn(self.lock()) else {
+                return;
+            };
+            fence(Ordering::SeqCst);
+            if self.more.load(Ordering::SeqCst) {
+                continue;
+            }
+            match deadline {
+                Some(at) => thread::park_timeout(at.saturating_duration_since(Instant::now())),
+                None => thread::park(),
+            }
+        }
+    }
+
+    /// One batch: until when the thread was to sleep, and until when it may. None at the end.
+    #[expect(clippy::type_complexity, reason = "two times that may be never")]
+    fn turn(
+        &self,
+        work: MutexGuard<'_, Option<Work>>,
+    ) -> Option<(Option<Instant>, Option<Instant>)> {
+        let mut hands = Hands(work, self);
+        let work = hands.0.as_mut()?;
+        self.more.store(false, Ordering::SeqCst);
+        let Some(full) = work.batch() else {
+            *hands.0 = None;
+            self.wake_thread();
+            return None;
+        };
+        if full {
+            self.more.store(true, Ordering::SeqCst);
+        }
+        let now = work.deadline();
+        Some((std::mem::replace(&mut work.wake_at, now), now))
+    }
+}
+
+/// What the owner works with.
+struct Work {
+    receiver: mpsc::Receiver<Input>,
+    publisher: Publisher,
+    state: MasterState,
+    outbox: Outbox,
+    /// Somebody waits for a view.
+    wanted: bool,
+    published: Instant,
+    /// Until when the thread sleeps.
+    wake_at: Option<Instant>,
+}
+
+impl Work {
+    /// When to go on without an event.
     fn deadline(&self) -> Option<Instant> {
         let timer = self
             .state
@@ -278,20 +394,24 @@ impl Loop {
         timer.into_iter().chain(publish).min()
     }
 
-    /// Applies a batch; false when this is the end.
-    fn batch(&mut self, inputs: &mut Vec<Input>) -> bool {
-        let mut work = Vec::new();
+    /// Applies a batch and performs its effects; whether more may wait, or none when this is the end.
+    fn batch(&mut self) -> Option<bool> {
+        let mut todo = Vec::new();
         let mut effects = Vec::new();
-        for input in inputs.drain(..) {
+        let mut taken = 0;
+        while taken < BATCH
+            && let Ok(input) = self.receiver.try_recv()
+        {
+            taken += 1;
             let event = match input {
                 Input::Publish => {
                     self.wanted = true;
                     continue;
                 }
                 Input::Operator(waiter) => {
-                    self.apply(Event::Watched, &mut effects, &mut work);
+                    self.apply(Event::Watched, &mut effects, &mut todo);
                     let (view, watchers) = (self.state.view(), self.state.watchers());
-                    work.push(Work::Operator {
+                    todo.push(Todo::Operator {
                         view: Arc::new(view),
                         watchers,
                         waiter,
@@ -303,45 +423,48 @@ impl Loop {
                     let _ = waiter.send(self.state.counted());
                     continue;
                 }
-                Input::Stop => return false,
+                Input::Stop => return None,
                 Input::Event(event) => event,
                 Input::Call(event, call, waiter) => {
-                    work.push(Work::Waiter(call, waiter));
+                    todo.push(Todo::Waiter(call, waiter));
                     event
                 }
                 Input::Hello(event, session, sender) => {
-                    work.push(Work::Session(session, sender));
+                    todo.push(Todo::Session(session, sender));
                     event
                 }
             };
-            self.apply(event, &mut effects, &mut work);
+            self.apply(event, &mut effects, &mut todo);
         }
         if self
             .state
             .next_deadline()
             .is_some_and(|at| at <= clock::now().mono)
         {
-            self.apply(Event::Tick, &mut effects, &mut work);
+            self.apply(Event::Tick, &mut effects, &mut todo);
         }
-        self.inbox.publisher.applied(self.state.version());
+        self.publisher.applied(self.state.version());
         if self.wanted && self.published.elapsed() >= PUBLISH_INTERVAL {
-            self.inbox.publisher.publish(Arc::new(self.state.view()));
+            self.publisher.publish(Arc::new(self.state.view()));
             self.wanted = false;
             self.published = Instant::now();
         }
-        work.is_empty() || self.outbox.send(work).is_ok()
+        for todo in todo {
+            self.outbox.perform(todo);
+        }
+        Some(taken == BATCH)
     }
 
-    fn apply(&mut self, event: Event, effects: &mut Vec<Effect>, work: &mut Vec<Work>) {
+    fn apply(&mut self, event: Event, effects: &mut Vec<Effect>, todo: &mut Vec<Todo>) {
         let closed = match &event {
-            Event::AgentClosed { session } => Some(Work::SessionClosed(*session)),
-            Event::StreamClosed { stream } => Some(Work::StreamClosed(*stream)),
+            Event::AgentClosed { session } => Some(Todo::SessionClosed(*session)),
+            Event::StreamClosed { stream } => Some(Todo::StreamClosed(*stream)),
             _ => None,
         };
         self.state.apply(event, clock::now(), effects);
         if !effects.is_empty() {
-            work.push(Work::Effects(std::mem::take(effects)));
+            todo.push(Todo::Effects(std::mem::take(effects)));
         }
-        work.extend(closed);
+        todo.extend(closed);
     }
 }

@@ -153,6 +153,42 @@ async fn a_scheduler_that_does_not_read_is_cut_off() {
     site.master.stop().await;
 }
 
+/// Whoever brings a call may do those of others: none is lost, and each framework's stay in order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn calls_that_come_together_are_all_answered_in_order() {
+    const FRAMEWORKS: usize = 8;
+    const ROUNDS: usize = 50;
+    let site = site().await;
+    let agent = FakeAgent::connect(&site.client, 4.0, 4096.0).await.id;
+    let frameworks = (0..FRAMEWORKS).map(|n| {
+        let (client, agent) = (site.client.clone(), agent.clone());
+        tokio::spawn(async move {
+            let info = framework(&format!("busy-{n}"));
+            let mut scheduler = Scheduler::subscribe(&client, info, Media::Protobuf).await;
+            for round in 0..ROUNDS {
+                // One update for each task that is asked about.
+                scheduler.reconcile(&agent, round).await;
+                for task in 0..round {
+                    let status = scheduler.status().await;
+                    assert_eq!(status.task_id.value, format!("unknown-{task}"));
+                }
+            }
+        })
+    });
+    let frameworks: Vec<_> = frameworks.collect();
+    let mut reads = 0;
+    while frameworks.iter().any(|framework| !framework.is_finished()) {
+        let state = site.json("/master/state").await;
+        assert_eq!(state["slaves"].as_array().map(Vec::len), Some(1));
+        reads += 1;
+    }
+    for framework in frameworks {
+        framework.await.expect("every call was answered");
+    }
+    assert!(reads > 0);
+    site.master.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_sees_everything_once() {
     let site = site().await;
