@@ -9,6 +9,7 @@
     reason = "`Resource.role` is the old form, which old clients send and read"
 )]
 
+mod operation;
 mod validate;
 
 use std::sync::Arc;
@@ -28,6 +29,8 @@ use crate::v1::resource::disk_info::source::Type as SourceType;
 use crate::v1::resource::reservation_info::Type as ReservationType;
 use crate::v1::value::Type as ValueType;
 use crate::{json, v1};
+
+pub use operation::operation;
 
 /// A resource that Mesos would refuse; `reason` names the field.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

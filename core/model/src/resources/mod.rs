@@ -6,6 +6,7 @@
 //! used up), because clients see it in messages.
 
 mod name;
+mod operation;
 mod quantities;
 mod ranges;
 mod resource;
@@ -19,6 +20,7 @@ use std::ops::{Add, AddAssign, Sub, SubAssign};
 use serde::{Deserialize, Serialize};
 
 pub use name::Name;
+pub use operation::{Conversion, NotContained, Operation};
 pub use quantities::Quantities;
 pub use ranges::{Range, Ranges};
 pub use resource::{Disk, Persistence, Reservation, Resource, Source, SourceKind, Value, Volume};
