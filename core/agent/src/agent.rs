@@ -9,6 +9,7 @@ use tepui_containerizer::{Exit, Recovered};
 use tepui_http::Router;
 use tepui_http::shared::{ExporterError, Modules, Pace, Shared};
 use tepui_model::id::{AgentId, ContainerId, ExecutorId, FrameworkId};
+use tepui_model::resources::NotContained;
 use tepui_proto::Wire;
 use tepui_state_agent::{
     AgentSettings, AgentState, Event, Found, RecordBody, RecoveredAgent, RecoveredExecutor,
@@ -26,7 +27,7 @@ pub use crate::owner::Ended;
 use crate::owner::{Handle, Input, Owner, Resumable};
 use crate::paths::Paths;
 use crate::store::{Recorded, Store, StoreError};
-use crate::{Settings, machine};
+use crate::{Settings, machine, volumes};
 
 /// Inputs that wait for the owner before whoever has more must wait.
 const INPUTS: usize = 4096;
@@ -41,6 +42,11 @@ pub enum StartError {
     /// Its containers.
     #[error("containers cannot be recovered")]
     Containers(#[from] tepui_containerizer::Error),
+    /// It is given less than what is reserved on it.
+    #[error(
+        "the agent's resources do not hold what is reserved on it and its volumes: {0}; give it back with --resources, or unreserve it first"
+    )]
+    Resources(#[from] NotContained),
     /// Its thread.
     #[error("the owner's thread cannot be started")]
     Thread(#[from] std::io::Error),
@@ -53,7 +59,7 @@ impl StartError {
         match self {
             Self::Store(error) => error.is_of_record(),
             Self::Containers(error) => matches!(error, tepui_containerizer::Error::Record { .. }),
-            Self::Thread(_) => false,
+            Self::Thread(_) | Self::Resources(_) => false,
         }
     }
 }
@@ -91,6 +97,8 @@ impl Agent {
         // Who cleans up wants nothing of what it cannot read.
         let strict = settings.strict && !settings.cleanup;
         let agent = store.agent(strict)?;
+        let resources = store.resources(strict)?;
+        let total = settings.resources.with_made(&resources.made)?;
         let mut recorded = store.load(strict)?;
         if store.rebooted(&machine::boot_id(), &mut recorded)? {
             tracing::warn!("the machine was started anew: no task has survived");
@@ -125,8 +133,13 @@ impl Agent {
             agent_id: id,
             cluster_id: agent.cluster_id,
             epoch: agent.epoch,
+            total: Some(total),
+            resources,
             frameworks: frameworks(recorded, &found, &mut resumable),
         };
+        let (work_dir, disks) = (settings.work_dir.clone(), settings.resources.clone());
+        let delete = move || volumes::delete_removed(&work_dir, disks.iter());
+        tokio::task::spawn_blocking(delete);
         let (inputs, received) = crossbeam_channel::bounded(INPUTS);
         let handle = Handle::new(inputs);
         let (ended_sender, ended) = mpsc::channel(1);

@@ -24,6 +24,7 @@ mod owner;
 mod paths;
 mod settings;
 mod store;
+mod volumes;
 
 pub use agent::{Agent, Ended, StartError, attach_endpoints};
 pub use containers::Containers;

@@ -103,7 +103,7 @@ fn samples(endpoints: &Endpoints, snapshot: &Snapshot) -> Vec<Sample> {
     for executor in live {
         used += read::executor_resources(executor);
     }
-    resources(&endpoints.settings.resources, &used, &mut samples);
+    resources(&snapshot.resources, &used, &mut samples);
     samples
 }
 

@@ -16,7 +16,8 @@ use tepui_executor::{
 use tepui_http::shared::Files;
 use tepui_http::{Media, StreamBody};
 use tepui_link::{AgentSession, Synced};
-use tepui_model::id::{AgentId, ContainerId, ExecutorId, FrameworkId};
+use tepui_model::id::{AgentId, ContainerId, ExecutorId, FrameworkId, Uuid};
+use tepui_model::resources::Resources;
 use tepui_model::time::Mono;
 use tepui_proto::Wire;
 use tepui_proto::disk::AgentRecord;
@@ -31,7 +32,7 @@ use crate::executors::{Executors, Share, Stream};
 use crate::launching::end_of;
 use crate::paths::{Paths, relink};
 use crate::store::Store;
-use crate::{Settings, clock};
+use crate::{Settings, clock, volumes};
 
 /// What the owner is told.
 #[expect(clippy::large_enum_variant, reason = "lives for one step")]
@@ -67,6 +68,8 @@ pub(crate) enum Input {
 pub(crate) struct Snapshot {
     pub(crate) info: v1::AgentInfo,
     pub(crate) master: Option<v1::MasterInfo>,
+    pub(crate) resources: Resources,
+    pub(crate) operations: Vec<v1::Operation>,
     pub(crate) frameworks: Vec<Framework>,
     pub(crate) completed: Vec<Arc<Framework>>,
     pub(crate) counts: Counts,
@@ -250,6 +253,8 @@ impl Owner {
         Snapshot {
             info: self.state.info(),
             master: self.state.master().cloned(),
+            resources: self.state.resources().clone(),
+            operations: self.state.operations().cloned().collect(),
             frameworks: self.state.frameworks().to_vec(),
             completed: self.state.completed_frameworks().cloned().collect(),
             counts: self.state.counts().clone(),
@@ -264,7 +269,7 @@ impl Owner {
             debug_assert_eq!(self.state.check(), Ok(()));
             let mut unrecorded = false;
             for effect in effects {
-                let needs_record = matches!(effect, Effect::Launch(_) | Effect::ToMaster { .. });
+                let needs_record = depends_on_record(&effect);
                 if unrecorded && needs_record {
                     continue;
                 }
@@ -277,6 +282,24 @@ impl Owner {
     fn perform(&mut self, effect: Effect) -> bool {
         match effect {
             Effect::Checkpoint(record) => return self.checkpoint(&record),
+            Effect::CheckpointResources { operation, record } => {
+                let written = self.store.set_resources(&record);
+                let written = written.map_err(|error| crate::chain(&error));
+                return self.done_for(operation, written);
+            }
+            Effect::MakeVolumes { operation, volumes } => {
+                let mut each = volumes.iter();
+                let made = each.try_for_each(|v| volumes::make(self.paths.work_dir(), v));
+                let made = made.map_err(|error| crate::chain(&error));
+                return self.done_for(Some(operation), made);
+            }
+            Effect::RemoveVolumes { volumes } => {
+                for volume in &volumes {
+                    if let Err(error) = volumes::remove(self.paths.work_dir(), volume) {
+                        tracing::error!(%volume, error = %crate::chain(&error), "data of the volume not removed");
+                    }
+                }
+            }
             Effect::CheckpointAgent {
                 agent_id,
                 cluster_id,
@@ -288,6 +311,7 @@ impl Owner {
                 executors,
                 tasks,
                 total,
+                operations,
                 resource_version,
             } => {
                 let all = Synced {
@@ -295,7 +319,7 @@ impl Owner {
                     executors: executors.into_iter().map(|e| e.0).collect(),
                     tasks: tasks.into_iter().map(|t| t.0).collect(),
                     total: total.into_iter().map(|r| r.0).collect(),
-                    operations: Vec::new(),
+                    operations: operations.into_iter().map(|o| o.0).collect(),
                     resource_version: resource_version.into(),
                 };
                 self.with_session(session, |s| s.sync(all));
@@ -363,6 +387,19 @@ impl Owner {
             Effect::Exit { reason, forget } => self.leave(reason, forget),
         }
         true
+    }
+
+    /// Says to the state at once, before anything else happens, what of an operation could not be done.
+    fn done_for(&mut self, operation: Option<Uuid>, done: Result<(), String>) -> bool {
+        let Err(message) = done else {
+            return true;
+        };
+        tracing::error!(error = %message, "resources not recorded");
+        if let Some(operation) = operation {
+            self.events
+                .push_front(Event::OperationFailed { operation, message });
+        }
+        operation.is_none()
     }
 
     fn with_session(
@@ -563,4 +600,15 @@ impl Owner {
         self.over = true;
         let _ = self.ended.try_send(Ended::Failed(reason.to_owned()));
     }
+}
+
+/// Whether an effect may be done only if what was recorded before it in the same event is there.
+fn depends_on_record(effect: &Effect) -> bool {
+    matches!(
+        effect,
+        Effect::Launch(_)
+            | Effect::ToMaster { .. }
+            | Effect::CheckpointResources { .. }
+            | Effect::RemoveVolumes { .. }
+    )
 }

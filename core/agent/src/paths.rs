@@ -1,7 +1,7 @@
 //! Where things are below the work directory.
 //!
 //! Sandboxes lie exactly where Mesos has them, because clients see and use their paths. What lies
-//! below `meta/` is ours: `version`, `boot_id`, `lock`, `agent.pb`, `executors/<container>/`, `damaged/`,
+//! below `meta/` is ours: `version`, `boot_id`, `lock`, `agent.pb`, `resources.pb`, `executors/<container>/`, `damaged/`,
 //! and `containers/` of the containerizer.
 
 use std::path::{Path, PathBuf};
@@ -37,6 +37,14 @@ impl Paths {
 
     pub(crate) fn agent(&self) -> PathBuf {
         self.meta().join("agent.pb")
+    }
+
+    pub(crate) fn resources(&self) -> PathBuf {
+        self.meta().join("resources.pb")
+    }
+
+    pub(crate) fn work_dir(&self) -> &Path {
+        &self.work_dir
     }
 
     pub(crate) fn executors(&self) -> PathBuf {

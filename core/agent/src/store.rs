@@ -3,6 +3,8 @@
 //! Who the agent is is synced to the disk; records of executors survive the agent process only.
 //! The directory belongs to one agent process at a time.
 
+mod resources;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};

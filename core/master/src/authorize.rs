@@ -2,9 +2,11 @@
 
 use bytes::Bytes;
 use tepui_model::authorization::{Action, Subject};
-use tepui_proto::Message as _;
 use tepui_proto::v1::{self, offer, scheduler};
+use tepui_proto::{Message as _, convert};
 use tepui_state_master::Refused;
+
+use crate::operation::{described, questions};
 
 pub use tepui_http::authorize::{AllowAll, Approver, Authorizer, Object, Unanswered};
 
@@ -79,6 +81,38 @@ pub(crate) async fn launches(
                     task,
                     message,
                 });
+            }
+        }
+    }
+    refused
+}
+
+/// Operations on resources of an ACCEPT that the authorizer refuses. The texts are Mesos'.
+pub(crate) async fn operations(
+    authorizer: &dyn Authorizer,
+    subject: Option<&Subject>,
+    accept: &scheduler::call::Accept,
+) -> Vec<Refused> {
+    let mut refused = Vec::new();
+    for (number, message) in (0..).zip(&accept.operations) {
+        // One that cannot be read is refused by the state.
+        let Ok(Some(operation)) = convert::operation(message) else {
+            continue;
+        };
+        for (action, object) in questions(&operation) {
+            let approver = authorizer.approver(subject, action).await;
+            if !approver.surely(&object).await {
+                let principal = subject.and_then(|subject| subject.principal.as_deref());
+                refused.push(Refused {
+                    operation: number,
+                    task: 0,
+                    message: format!(
+                        "Not authorized to {} as '{}'",
+                        described(&operation),
+                        principal.unwrap_or_default()
+                    ),
+                });
+                break;
             }
         }
     }

@@ -169,7 +169,12 @@ impl Lane {
             self.info = self.framework_info().await;
         }
         match &self.info {
-            Some(info) => authorize::launches(&*self.authorizer, subject, info, accept).await,
+            Some(info) => {
+                let authorizer = &*self.authorizer;
+                let mut refused = authorize::launches(authorizer, subject, info, accept).await;
+                refused.extend(authorize::operations(authorizer, subject, accept).await);
+                refused
+            }
             // Gone: the state refuses the call.
             None => Vec::new(),
         }

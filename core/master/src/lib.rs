@@ -27,6 +27,7 @@ mod links;
 mod master;
 mod metrics;
 mod modules;
+mod operation;
 mod operator;
 mod operators;
 mod outbox;

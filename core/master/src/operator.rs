@@ -26,7 +26,7 @@ mod teardown;
 mod weights;
 
 pub(crate) use caller::Caller;
-pub(crate) use operations::{Asked, Operation};
+pub(crate) use operations::Asked;
 pub(crate) use quota::config as quota_config;
 
 /// What the operator API needs of a leader.
@@ -152,9 +152,10 @@ impl OperatorApi {
                 answer.get_roles = Some(encode::get_roles(&view, &see));
                 response::Type::GetRoles
             }
-            // No operation is kept: they are refused.
             Type::GetOperations => {
-                answer.get_operations = Some(Default::default());
+                let view = self.owner.view().await?;
+                let see = visibility::of(&*self.authorizer, subject, &view).await;
+                answer.get_operations = Some(encode::get_operations(&view, &see));
                 response::Type::GetOperations
             }
             Type::GetWeights => {

@@ -104,6 +104,8 @@ proptest! {
     fn an_operation_is_undone_by_its_inverse((there, back) in operation()) {
         let before = agent();
         let after = before.apply(&there).expect("the agent has it");
+        let net = there.net();
+        prop_assert_eq!(&(&(&before - &net.consumed) + &net.converted), &after);
         prop_assert_ne!(&after, &before);
         prop_assert_eq!(after.quantities(), before.quantities());
         prop_assert_eq!(after.apply(&back).expect("it was just made"), before);
@@ -129,6 +131,25 @@ proptest! {
         let again = configured.with_made(&total.made()).expect("it came from that");
         prop_assert_eq!(again, total);
     }
+}
+
+#[test]
+fn a_reservation_is_refined_in_one_operation() {
+    let cpus = Resource::scalar(Name::CPUS, Scalar(1000));
+    let stack = ["p", "p/q"].map(reserved);
+    let once = cpus.clone().with_reservations(stack[..1].to_vec());
+    let twice = cpus.clone().with_reservations(stack.to_vec());
+    let refine = Operation::Reserve {
+        source: Vec::new(),
+        resources: vec![once, twice.clone()],
+    };
+    let after = Resources::from(cpus.clone())
+        .apply(&refine)
+        .expect("it is there");
+    assert_eq!(after, Resources::from(twice.clone()));
+    let net = refine.net();
+    assert_eq!(net.consumed, Resources::from(cpus));
+    assert_eq!(net.converted, Resources::from(twice));
 }
 
 #[test]

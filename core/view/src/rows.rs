@@ -8,10 +8,10 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 use tepui_model::allocation::{AgentKey, FrameworkKey};
 use tepui_model::authorization::ClassKey;
-use tepui_model::id::{AgentId, ExecutorId, FrameworkId, OfferId, Role, TaskId, Uuid};
+use tepui_model::id::{AgentId, ExecutorId, FrameworkId, OfferId, OperationId, Role, TaskId, Uuid};
 use tepui_model::resources::Resources;
 use tepui_model::time::Wall;
-use tepui_proto::v1::TaskState;
+use tepui_proto::v1::{OperationState, TaskState, offer};
 
 /// An agent that is known to the master: connected or not, but not unreachable or gone.
 #[derive(Clone, Debug)]
@@ -186,5 +186,26 @@ pub struct OfferRow {
     /// What is offered, in allocated form.
     pub resources: Resources,
     /// `mesos.v1.Offer` as it was sent.
+    pub bytes: Bytes,
+}
+
+/// An operation on resources that is under way, or whose end its framework has not acknowledged.
+#[derive(Clone, Debug)]
+pub struct OperationRow {
+    /// Given by the master that sent it.
+    pub uuid: Uuid,
+    /// Its framework's id for it, if that wants to hear of it.
+    pub id: Option<OperationId>,
+    /// Who asked for it; `None`: an operator.
+    pub framework: Option<FrameworkId>,
+    /// Where it is performed.
+    pub agent: AgentKey,
+    /// What it does.
+    pub kind: offer::operation::Type,
+    /// Its newest state.
+    pub state: OperationState,
+    /// Roles that its resources are reserved or allocated to.
+    pub roles: Vec<Role>,
+    /// Complete `mesos.v1.Operation`.
     pub bytes: Bytes,
 }

@@ -11,7 +11,8 @@ use tepui_model::time::Wall;
 use tepui_proto::v1::{MachineId, maintenance};
 
 use crate::rows::{
-    AgentRow, DoneRow, ExecutorRow, FrameworkRow, OfferRow, RecoveredAgentRow, TaskRow,
+    AgentRow, DoneRow, ExecutorRow, FrameworkRow, OfferRow, OperationRow, RecoveredAgentRow,
+    TaskRow,
 };
 use crate::table::Rows;
 
@@ -29,6 +30,8 @@ pub struct View {
     pub completed_frameworks: Vec<Arc<FrameworkView>>,
     /// Open offers, oldest first.
     pub offers: Rows<OfferRow>,
+    /// Operations that are not acknowledged, oldest first.
+    pub operations: Rows<OperationRow>,
     /// Visibility classes of all rows.
     pub classes: Arc<Classes>,
     /// What belongs to no table.

@@ -35,7 +35,7 @@ pub struct Client {
 struct AgentState {
     agent: Agent,
     taken: Resources,
-    /// Total less taken.
+    /// Total less taken. What can be shared is free however many have it.
     free: Resources,
     /// Scalars by who has them.
     held: BTreeMap<Client, Amounts>,
@@ -46,8 +46,9 @@ struct AgentState {
 
 impl AgentState {
     fn recount(&mut self) {
-        self.over = !self.agent.total.contains(&self.taken);
-        self.free = &self.agent.total - &self.taken;
+        let taken = self.taken.non_shared();
+        self.over = !self.agent.total.contains(&taken);
+        self.free = &self.agent.total - &taken;
     }
 }
 
@@ -371,7 +372,7 @@ impl Cluster {
         let fits = !state.over && state.free.contains(&holding.resources);
         for resource in &holding.resources {
             state.taken.add_one(resource);
-            if fits {
+            if fits && !resource.is_shared() {
                 state.free.sub_one(resource);
             }
         }
@@ -390,7 +391,7 @@ impl Cluster {
         };
         for resource in &holding.resources {
             state.taken.sub_one(resource);
-            if !state.over {
+            if !state.over && !resource.is_shared() {
                 state.free.add_one(resource);
             }
         }

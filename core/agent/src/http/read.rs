@@ -80,7 +80,7 @@ pub(crate) fn state(endpoints: &Endpoints, snapshot: &Snapshot) -> AgentState {
         info: snapshot.info.encode_to_vec().into(),
         drain_config: None,
         drain_started: None,
-        total: settings.resources.clone(),
+        total: snapshot.resources.clone(),
         allocated,
         master_hostname: snapshot
             .master

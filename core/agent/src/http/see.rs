@@ -8,7 +8,9 @@ use tepui_http::authorize::{Approver, Object, require};
 use tepui_http::{Response, Subject};
 use tepui_model::authorization::Action;
 use tepui_model::id::Role;
-use tepui_proto::{Message as _, v1};
+use tepui_model::resources::{Operation, Resources};
+use tepui_proto::v1::agent::response::GetOperations;
+use tepui_proto::{Message as _, convert, v1};
 use tepui_state_agent::{Executor, Framework};
 use tepui_view::encode::Allowed;
 
@@ -106,8 +108,34 @@ impl Endpoints {
         Ok(snapshot)
     }
 
+    /// The operations all of whose roles somebody may see.
+    pub(super) async fn operations(
+        &self,
+        subject: Option<&Subject>,
+    ) -> Result<GetOperations, Response> {
+        let snapshot = self.snapshot().await?;
+        let approver = self.approver(subject, Action::ViewRole).await;
+        let mut operations = Vec::new();
+        for operation in snapshot.operations {
+            // They were converted before they were performed.
+            let about = convert::operation(&operation.info).ok().flatten();
+            let mut seen = true;
+            for role in about.iter().flat_map(Operation::roles) {
+                seen &= approver.surely(&Object::value(role.as_str())).await;
+            }
+            if seen {
+                operations.push(operation);
+            }
+        }
+        Ok(GetOperations { operations })
+    }
+
     /// Roles whose reservations somebody may see.
-    pub(super) async fn roles_of(&self, subject: Option<&Subject>) -> Allowed<Role> {
+    pub(super) async fn roles_of(
+        &self,
+        subject: Option<&Subject>,
+        resources: &Resources,
+    ) -> Allowed<Role> {
         let approver = self.approver(subject, Action::ViewRole).await;
         match approver.constant() {
             Some(true) => return Allowed::All,
@@ -115,7 +143,7 @@ impl Endpoints {
             None => {}
         }
         let mut allowed = BTreeSet::new();
-        for role in self.settings.resources.reserved().into_keys() {
+        for role in resources.reserved().into_keys() {
             if approver.surely(&Object::value(role.as_str())).await {
                 allowed.insert(role);
             }

@@ -12,7 +12,7 @@ use super::{Endpoints, pending};
 pub(crate) async fn state(endpoints: &Endpoints, request: &Request) -> Result<Response, Response> {
     let subject = request.subject.as_ref();
     let snapshot = endpoints.seen_by(subject).await?;
-    let roles = endpoints.roles_of(subject).await;
+    let roles = endpoints.roles_of(subject, &snapshot.resources).await;
     let flags = endpoints.require(subject, Action::ViewFlags).await.is_ok();
     let state = read::state(endpoints, &snapshot);
     let version = &endpoints.shared.version;

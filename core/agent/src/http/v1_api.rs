@@ -269,7 +269,7 @@ async fn simple(
             response::Type::GetContainers
         }
         Type::GetOperations => {
-            answer.get_operations = Some(response::GetOperations::default());
+            answer.get_operations = Some(endpoints.operations(subject).await?);
             response::Type::GetOperations
         }
         Type::GetAgent => {

@@ -19,19 +19,15 @@ use crate::clock;
 use crate::owner::Owner;
 
 /// Counters of what there is nothing of here. They are told because tools ask for them by name.
-const ZEROES: [&str; 12] = [
+const ZEROES: [&str; 8] = [
     "master/dropped_messages",
     "master/http_cache_hits",
-    "master/invalid_operation_status_update_acknowledgements",
-    "master/invalid_operation_status_updates",
     "master/messages_authenticate",
     "master/messages_deactivate_framework",
     "master/slave_shutdowns_canceled",
     "master/slave_shutdowns_completed",
     "master/slave_shutdowns_scheduled",
     "master/slave_unreachable_canceled",
-    "master/valid_operation_status_update_acknowledgements",
-    "master/valid_operation_status_updates",
 ];
 
 /// Types of operations that have metrics: those that agents perform.
@@ -133,7 +129,7 @@ fn totals(counted: &Counted, samples: &mut Vec<Sample>) {
             samples.push(sample.of(format!("frameworks/{what}"), labels));
         }
     }
-    operations(samples);
+    operations(counted, samples);
 }
 
 /// States that end a task.
@@ -156,8 +152,8 @@ fn tasks_name(state: TaskState) -> String {
         .replacen("task", "tasks", 1)
 }
 
-/// No operation is performed yet, so there is none in any state.
-fn operations(samples: &mut Vec<Sample>) {
+/// Operations on resources, by type and state. What is under way is a gauge, what has ended a counter.
+fn operations(counted: &Counted, samples: &mut Vec<Sample>) {
     const STATES: [&str; 9] = [
         "dropped",
         "error",
@@ -169,14 +165,27 @@ fn operations(samples: &mut Vec<Sample>) {
         "total",
         "unreachable",
     ];
+    let number = |state: &str, kind: Option<&str>| -> u64 {
+        let of = |name: &str, prefix: &str| name.trim_start_matches(prefix).to_ascii_lowercase();
+        let counted = counted.operations.iter();
+        counted
+            .filter(|(_, in_state, _)| {
+                state == "total" || of(in_state.as_str_name(), "OPERATION_") == state
+            })
+            .filter(|(of_kind, _, _)| kind.is_none_or(|kind| of(of_kind.as_str_name(), "") == kind))
+            .map(|(_, _, number)| number)
+            .sum()
+    };
     for state in STATES {
-        let sample = |name: String| match state {
-            "pending" | "recovering" | "unreachable" => Sample::gauge(name, 0.0),
-            _ => Sample::counter(name, 0),
+        let sample = |name: String, kind: Option<&str>| match state {
+            "pending" | "recovering" | "unreachable" => {
+                Sample::gauge(name, number(state, kind) as f64)
+            }
+            _ => Sample::counter(name, number(state, kind)),
         };
-        samples.push(sample(format!("master/operations/{state}")));
+        samples.push(sample(format!("master/operations/{state}"), None));
         for kind in OPERATIONS {
-            let one = sample(format!("master/operations/{kind}/{state}"));
+            let one = sample(format!("master/operations/{kind}/{state}"), Some(kind));
             let labels = vec![("operation", kind.to_owned())];
             samples.push(one.of(format!("master/operations/{state}"), labels));
         }

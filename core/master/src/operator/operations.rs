@@ -1,225 +1,127 @@
 //! Operations of operators on an agent's resources: reservations and persistent volumes.
 //!
-//! Wrong ones are refused with the words of Mesos 1.11; there is nothing that carries out right ones yet.
+//! They are checked and authorized by a view; the state checks them again, performs them, and answers when the agent
+//! has made them durable.
 
-use tepui_http::{Response, StatusCode};
-use tepui_model::authorization::Action;
-use tepui_model::id::{AgentId, Principal};
-use tepui_model::resources::{Resource, Resources};
+use tepui_http::Response;
+use tepui_model::id::AgentId;
+use tepui_proto::v1::offer::{self, operation};
 use tepui_proto::v1::{self, master};
-use tepui_view::AgentRow;
+use tepui_proto::{Wire, convert};
+use tepui_state_master::{OperatorCall, check_asked};
 
 use super::Caller;
-use crate::authorize::Object;
+use crate::operation::questions;
 use crate::refusal::Refusal;
-
-/// What is done to resources.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Operation {
-    Reserve,
-    Unreserve,
-    Create,
-    Destroy,
-    Grow,
-    Shrink,
-}
-
-impl Operation {
-    fn name(self) -> &'static str {
-        match self {
-            Operation::Reserve => "RESERVE",
-            Operation::Unreserve => "UNRESERVE",
-            Operation::Create => "CREATE",
-            Operation::Destroy => "DESTROY",
-            Operation::Grow => "GROW_VOLUME",
-            Operation::Shrink => "SHRINK_VOLUME",
-        }
-    }
-
-    fn action(self) -> Action {
-        match self {
-            Operation::Reserve => Action::ReserveResources,
-            Operation::Unreserve => Action::UnreserveResources,
-            Operation::Create => Action::CreateVolume,
-            Operation::Destroy => Action::DestroyVolume,
-            Operation::Grow | Operation::Shrink => Action::ResizeVolume,
-        }
-    }
-
-    /// What ACLs look at: the role, or who made what is taken back.
-    fn object(self, resource: &Resource) -> Object {
-        let principal = |principal: Option<&Principal>| Object {
-            value: principal.map(ToString::to_string),
-            ..Object::default()
-        };
-        match self {
-            Operation::Unreserve => {
-                let made = resource.reservations().last();
-                principal(made.and_then(|made| made.principal.as_ref()))
-            }
-            Operation::Destroy => {
-                let made = resource.disk().and_then(|disk| disk.persistence.as_ref());
-                principal(made.and_then(|made| made.principal.as_ref()))
-            }
-            _ => {
-                let role = resource.reservation_role();
-                Object::value(role.map_or("*", |role| role.as_str()))
-            }
-        }
-    }
-
-    /// What must be free for it.
-    fn taken(self, resource: &Resource) -> Resource {
-        match self {
-            Operation::Reserve => resource.clone().pop_reservation(),
-            Operation::Create => resource.clone().with_disk(None),
-            _ => resource.clone(),
-        }
-    }
-}
 
 /// An operation as an operator asks for it.
 pub(crate) struct Asked {
-    pub(crate) operation: Operation,
     pub(crate) agent: String,
-    pub(crate) resources: Vec<v1::Resource>,
+    pub(crate) operation: offer::Operation,
 }
 
 impl Asked {
+    /// An operation on nothing, to be filled in.
+    fn new(kind: operation::Type, agent: v1::AgentId) -> Self {
+        Self {
+            agent: agent.value,
+            operation: offer::Operation {
+                r#type: Some(kind.into()),
+                ..Default::default()
+            },
+        }
+    }
+
+    /// One of the older endpoints: RESERVE, UNRESERVE, CREATE or DESTROY of these resources.
+    pub(crate) fn with(kind: operation::Type, agent: String, resources: Vec<v1::Resource>) -> Self {
+        let mut asked = Self::new(kind, v1::AgentId { value: agent });
+        let operation = &mut asked.operation;
+        match kind {
+            operation::Type::Reserve => {
+                operation.reserve = Some(operation::Reserve {
+                    resources,
+                    ..Default::default()
+                });
+            }
+            operation::Type::Unreserve => {
+                operation.unreserve = Some(operation::Unreserve { resources });
+            }
+            operation::Type::Create => {
+                let volumes = resources;
+                operation.create = Some(operation::Create { volumes });
+            }
+            _ => {
+                let volumes = resources;
+                operation.destroy = Some(operation::Destroy { volumes });
+            }
+        }
+        asked
+    }
+
     /// The operation of a v1 call; none if it is another call.
-    pub(crate) fn of(call: &mut master::Call) -> Option<Asked> {
-        let id = |id: v1::AgentId| id.value;
-        let (operation, agent, resources) = if let Some(call) = call.reserve_resources.take() {
-            (Operation::Reserve, id(call.agent_id), call.resources)
-        } else if let Some(call) = call.unreserve_resources.take() {
-            (Operation::Unreserve, id(call.agent_id), call.resources)
-        } else if let Some(call) = call.create_volumes.take() {
-            (Operation::Create, id(call.agent_id), call.volumes)
-        } else if let Some(call) = call.destroy_volumes.take() {
-            (Operation::Destroy, id(call.agent_id), call.volumes)
-        } else if let Some(call) = call.grow_volume.take() {
-            let agent = call.agent_id.map(id).unwrap_or_default();
-            (Operation::Grow, agent, vec![call.volume, call.addition])
-        } else {
-            let call = call.shrink_volume.take()?;
-            let agent = call.agent_id.map(id).unwrap_or_default();
-            (Operation::Shrink, agent, vec![call.volume])
-        };
-        Some(Asked {
-            operation,
-            agent,
-            resources,
-        })
+    pub(crate) fn of(call: &mut master::Call) -> Option<Self> {
+        use operation::Type;
+        if let Some(call) = call.reserve_resources.take() {
+            let mut asked = Self::with(Type::Reserve, call.agent_id.value, call.resources);
+            if let Some(reserve) = &mut asked.operation.reserve {
+                reserve.source = call.source;
+            }
+            return Some(asked);
+        }
+        if let Some(call) = call.unreserve_resources.take() {
+            let (agent, resources) = (call.agent_id.value, call.resources);
+            return Some(Self::with(Type::Unreserve, agent, resources));
+        }
+        if let Some(call) = call.create_volumes.take() {
+            return Some(Self::with(Type::Create, call.agent_id.value, call.volumes));
+        }
+        if let Some(call) = call.destroy_volumes.take() {
+            return Some(Self::with(Type::Destroy, call.agent_id.value, call.volumes));
+        }
+        if let Some(call) = call.grow_volume.take() {
+            let mut asked = Self::new(Type::GrowVolume, call.agent_id.unwrap_or_default());
+            asked.operation.grow_volume = Some(Box::new(operation::GrowVolume {
+                volume: call.volume,
+                addition: call.addition,
+            }));
+            return Some(asked);
+        }
+        let call = call.shrink_volume.take()?;
+        let mut asked = Self::new(Type::ShrinkVolume, call.agent_id.unwrap_or_default());
+        asked.operation.shrink_volume = Some(Box::new(operation::ShrinkVolume {
+            volume: call.volume,
+            subtract: call.subtract,
+        }));
+        Some(asked)
     }
 }
 
 impl Caller<'_> {
-    /// Refuses what is wrong. `prefix` stands before what is wrong with the resources by themselves.
+    /// Performs an operation. `prefix` stands before what is wrong with the resources by themselves.
     pub(crate) async fn operate(&self, asked: Asked, prefix: &str) -> Result<Response, Refusal> {
-        let Asked {
-            operation,
-            agent,
-            resources,
-        } = asked;
-        let resources: Vec<Resource> = resources
-            .iter()
-            .map(Resource::try_from)
-            .collect::<Result<_, _>>()
-            .map_err(|error| Refusal::bad_request(format!("{prefix}{error}")))?;
+        let kind = asked.operation.r#type().as_str_name();
+        let operation = convert::operation(&asked.operation)
+            .map_err(|error| Refusal::bad_request(format!("{prefix}{error}")))?
+            .ok_or_else(Refusal::not_implemented)?;
         let view = self.owner.view().await?;
-        let id = AgentId::from(agent);
+        let agent_id = AgentId::from(asked.agent);
         let agent = view
             .agents
             .iter()
-            .find(|row| row.id == id)
+            .find(|row| row.id == agent_id)
             .ok_or_else(|| Refusal::bad_request("No agent found with specified ID"))?;
-        check(operation, &resources, agent).map_err(Refusal::bad_request)?;
-        let objects: Vec<Object> = resources
-            .iter()
-            .map(|resource| operation.object(resource))
-            .collect();
-        self.require_all(operation.action(), objects).await?;
-        let needed: Resources = resources
-            .iter()
-            .map(|resource| operation.taken(resource))
-            .collect();
-        // Offers are taken back for an operation; what is used stays.
-        let mut free = agent.total.clone();
-        free -= &agent.used.unallocate();
-        if !free.contains(&needed) {
-            let text = format!("{free} does not contain {needed}");
-            return Err(Refusal::new(StatusCode::CONFLICT, text));
+        let principal = self
+            .subject
+            .and_then(|subject| subject.principal.as_deref());
+        check_asked(&operation, kind, principal, agent).map_err(Refusal::bad_request)?;
+        for (action, object) in questions(&operation) {
+            self.require_all(action, [object]).await?;
         }
-        let name = operation.name();
-        let text = format!("{name} is not supported yet: agents cannot carry out operations");
-        Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, text))
+        let operation = Wire(asked.operation);
+        self.change(OperatorCall::Operate {
+            agent_id,
+            operation,
+        })
+        .await
     }
-}
-
-fn check(operation: Operation, resources: &[Resource], agent: &AgentRow) -> Result<(), String> {
-    let invalid = |why: String| {
-        let (name, id, pid, host) = (operation.name(), &agent.id, &agent.pid, &agent.hostname);
-        format!("Invalid {name} operation on agent {id} at {pid} ({host}): {why}")
-    };
-    if resources.is_empty() {
-        return Err(invalid("No resources specified".to_owned()));
-    }
-    for resource in resources {
-        match operation {
-            Operation::Reserve | Operation::Unreserve => {
-                if !resource.is_dynamically_reserved() {
-                    let why = format!("Resource {resource} is not dynamically reserved");
-                    return Err(invalid(why));
-                }
-                if resource.is_persistent_volume() {
-                    let why =
-                        format!("A persistent volume {resource} cannot be reserved or unreserved");
-                    return Err(invalid(why));
-                }
-            }
-            Operation::Create | Operation::Destroy => check_volume(resource).map_err(invalid)?,
-            Operation::Grow | Operation::Shrink => {}
-        }
-    }
-    match operation {
-        Operation::Create => check_new(resources, agent).map_err(invalid),
-        Operation::Destroy
-            if !resources
-                .iter()
-                .all(|volume| agent.total.contains_one(volume)) =>
-        {
-            Err("Invalid DESTROY operation: Persistent volumes not found".to_owned())
-        }
-        Operation::Grow | Operation::Shrink => check_volume(&resources[0]).map_err(invalid),
-        _ => Ok(()),
-    }
-}
-
-fn check_volume(volume: &Resource) -> Result<(), String> {
-    if !volume.is_persistent_volume() {
-        return Err(format!("Resource {volume} is not a persistent volume"));
-    }
-    if !volume.is_reserved() {
-        return Err(format!("Persistent volume {volume} is not reserved"));
-    }
-    Ok(())
-}
-
-/// Volumes of one role have different ids on an agent.
-fn check_new(volumes: &[Resource], agent: &AgentRow) -> Result<(), String> {
-    let known = agent.total.persistent_volumes();
-    let name = |volume: &Resource| {
-        let id = volume.disk()?.persistence.as_ref()?.id.clone();
-        Some((volume.reservation_role().cloned(), id))
-    };
-    let mut names: Vec<_> = known.iter().filter_map(name).collect();
-    for volume in volumes {
-        if let Some(name) = name(volume) {
-            if names.contains(&name) {
-                return Err(format!("Persistence ID '{}' is not unique", name.1));
-            }
-            names.push(name);
-        }
-    }
-    Ok(())
 }

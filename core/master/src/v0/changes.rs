@@ -3,11 +3,12 @@
 use tepui_http::{Method, Request, Response};
 use tepui_proto::descriptor::Described;
 use tepui_proto::json::{self, JsonError, Writer};
+use tepui_proto::v1::offer::operation::Type;
 use tepui_proto::v1::quota::QuotaRequest;
 use tepui_proto::v1::{MachineId, Unavailability, WeightInfo, maintenance::Schedule};
 
 use super::V0;
-use crate::operator::{Asked, Caller, Operation};
+use crate::operator::{Asked, Caller};
 use crate::refusal::Refusal;
 
 /// The endpoints that change something.
@@ -20,7 +21,7 @@ pub(crate) enum Change {
     Status,
     Down,
     Up,
-    Operation(Operation),
+    Operation(Type),
 }
 
 impl Change {
@@ -33,10 +34,10 @@ impl Change {
         ("maintenance/status", Change::Status),
         ("machine/down", Change::Down),
         ("machine/up", Change::Up),
-        ("reserve", Change::Operation(Operation::Reserve)),
-        ("unreserve", Change::Operation(Operation::Unreserve)),
-        ("create-volumes", Change::Operation(Operation::Create)),
-        ("destroy-volumes", Change::Operation(Operation::Destroy)),
+        ("reserve", Change::Operation(Type::Reserve)),
+        ("unreserve", Change::Operation(Type::Unreserve)),
+        ("create-volumes", Change::Operation(Type::Create)),
+        ("destroy-volumes", Change::Operation(Type::Destroy)),
     ];
 
     fn methods(self) -> &'static [Method] {
@@ -131,14 +132,14 @@ async fn change(
         Change::Schedule => caller.update_schedule(message::<Schedule>(body)?).await,
         Change::Down => caller.machines_down(machines(body)?).await,
         Change::Up => caller.machines_up(machines(body)?).await,
-        Change::Operation(operation) => caller.operate(asked(operation, request)?, "").await,
+        Change::Operation(kind) => caller.operate(asked(kind, request)?, "").await,
         // It takes no other method than GET.
         Change::Status => Err(Refusal::not_implemented()),
     }
 }
 
 /// The form of an operation: the agent, and resources as a JSON array.
-fn asked(operation: Operation, request: &Request) -> Result<Asked, Refusal> {
+fn asked(kind: Type, request: &Request) -> Result<Asked, Refusal> {
     let form = request.form();
     let field = |name: &str| {
         form.get(name).map(str::to_owned).ok_or_else(|| {
@@ -147,8 +148,8 @@ fn asked(operation: Operation, request: &Request) -> Result<Asked, Refusal> {
         })
     };
     let agent = field("slaveId")?;
-    let name = match operation {
-        Operation::Reserve | Operation::Unreserve => "resources",
+    let name = match kind {
+        Type::Reserve | Type::Unreserve => "resources",
         _ => "volumes",
     };
     let resources = list(field(name)?.as_bytes()).map_err(|error| {
@@ -156,11 +157,7 @@ fn asked(operation: Operation, request: &Request) -> Result<Asked, Refusal> {
             format!("Error in parsing '{name}' query parameter in the request body: {error}");
         Refusal::bad_request(text)
     })?;
-    Ok(Asked {
-        operation,
-        agent,
-        resources,
-    })
+    Ok(Asked::with(kind, agent, resources))
 }
 
 /// `[{"role":..,"weight":..}]`: keys in the order of the alphabet, as in the schedule, other than in v1.

@@ -4,10 +4,13 @@
 //! amounts. Master and agent apply the same conversions, so both come to the same totals
 //! (`getResourceConversions` in Mesos' `common/resources_utils.cpp`).
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{Disk, Resource, Resources, Scalar};
+use crate::id::Role;
 
 /// An operation with the resources it names, in their order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,9 +83,7 @@ impl Operation {
                 consumed: source.iter().cloned().collect(),
                 converted: resources.iter().cloned().collect(),
             }],
-            Self::Unreserve(resources) => {
-                each(resources, &|r| one(r.clone(), r.pop_reservation()))
-            }
+            Self::Unreserve(resources) => each(resources, &|r| one(r.clone(), r.pop_reservation())),
             Self::Create(volumes) => each(volumes, &|v| one(v.clone().without_volume(), v)),
             Self::Destroy(volumes) => each(volumes, &|v| one(v.clone(), v.without_volume())),
             Self::Grow { volume, addition } => {
@@ -126,20 +127,31 @@ impl Operation {
         }
     }
 
-    /// All that it takes.
+    /// What it does as a whole: what one step makes and a later one takes again is in neither part.
     #[must_use]
-    pub fn consumed(&self) -> Resources {
-        self.conversions()
-            .into_iter()
-            .fold(Resources::new(), |sum, step| &sum + &step.consumed)
+    pub fn net(&self) -> Conversion {
+        let (mut consumed, mut converted) = (Resources::new(), Resources::new());
+        for step in self.conversions() {
+            consumed += &step.consumed - &converted;
+            converted -= &step.consumed;
+            converted += step.converted;
+        }
+        Conversion {
+            consumed,
+            converted,
+        }
     }
 
-    /// All that it puts there instead.
+    /// Roles that its resources are reserved or allocated to, before and after.
     #[must_use]
-    pub fn converted(&self) -> Resources {
-        self.conversions()
-            .into_iter()
-            .fold(Resources::new(), |sum, step| &sum + &step.converted)
+    pub fn roles(&self) -> BTreeSet<Role> {
+        let net = self.net();
+        let all = net.consumed.iter().chain(&net.converted);
+        all.flat_map(|resource| {
+            let reserved = resource.reservations().iter().map(|made| &made.role);
+            reserved.chain(resource.allocation_role()).cloned()
+        })
+        .collect()
     }
 }
 

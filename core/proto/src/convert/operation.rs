@@ -43,11 +43,9 @@ pub fn operation(message: &v1::offer::Operation) -> Result<Option<Operation>, In
                 subtract: Scalar::from_f64(shrink.subtract.value),
             }
         }
-        Type::Unknown
-        | Type::Launch
-        | Type::LaunchGroup
-        | Type::CreateDisk
-        | Type::DestroyDisk => return Ok(None),
+        Type::Unknown | Type::Launch | Type::LaunchGroup | Type::CreateDisk | Type::DestroyDisk => {
+            return Ok(None);
+        }
     }))
 }
 

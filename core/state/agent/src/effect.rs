@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use tepui_model::id::{ContainerId, ExecutorId, FrameworkId, TaskId};
+use tepui_model::id::{ContainerId, ExecutorId, FrameworkId, TaskId, Uuid};
+use tepui_model::resources::Resource;
 use tepui_proto::link::{LinkFrame, SyncExecutor, SyncFramework, SyncTask};
 use tepui_proto::v1::executor;
 use tepui_proto::{Wire, v1};
+
+use crate::ResourceRecord;
 
 /// Something to do. Effects of a batch are performed in order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,6 +27,26 @@ pub enum Effect {
         /// Highest leadership epoch seen.
         epoch: u64,
     },
+    /// Write down what became of the agent's resources, synced to the disk. When it fails, nothing that follows from
+    /// the same event may be done, and the state hears [`crate::Event::OperationFailed`].
+    CheckpointResources {
+        /// The operation that is done by this.
+        operation: Option<Uuid>,
+        /// What is written.
+        record: ResourceRecord,
+    },
+    /// Make the directories of new volumes, empty and synced to the disk. When it fails, as above.
+    MakeVolumes {
+        /// The operation that wants them.
+        operation: Uuid,
+        /// The volumes.
+        volumes: Vec<Resource>,
+    },
+    /// Remove the data of volumes, and of nothing else.
+    RemoveVolumes {
+        /// The volumes.
+        volumes: Vec<Resource>,
+    },
     /// Tell the master everything.
     Sync {
         /// In this session.
@@ -36,6 +59,8 @@ pub enum Effect {
         tasks: Vec<Wire<SyncTask>>,
         /// Total resources.
         total: Vec<Wire<v1::Resource>>,
+        /// Operations that are not acknowledged.
+        operations: Vec<Wire<v1::Operation>>,
         /// Version of the total, 16 bytes.
         resource_version: Vec<u8>,
     },

@@ -1,12 +1,13 @@
 //! What happens to an agent.
 
 use serde::{Deserialize, Serialize};
-use tepui_model::id::ContainerId;
+use tepui_model::id::{ContainerId, Uuid};
+use tepui_model::resources::Resources;
 use tepui_proto::link::{LinkFrame, Welcome};
 use tepui_proto::v1::executor::Call;
 use tepui_proto::{Wire, v1};
 
-use crate::RecordBody;
+use crate::{RecordBody, ResourceRecord};
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -86,6 +87,14 @@ pub enum Event {
         /// What the system said.
         message: String,
     },
+    /// What an operation needs could not be made or written: it is not done, see
+    /// [`crate::Effect::CheckpointResources`].
+    OperationFailed {
+        /// Which.
+        operation: Uuid,
+        /// What the system said.
+        message: String,
+    },
     /// The master says that the agent was marked gone, or will not have it: all ends at once.
     Gone {
         /// What it said.
@@ -130,6 +139,10 @@ pub struct RecoveredAgent {
     pub epoch: u64,
     /// Frameworks with recorded executors.
     pub frameworks: Vec<RecoveredFramework>,
+    /// All that the agent has now, with what operations made of it; `None`: what it was given.
+    pub total: Option<Resources>,
+    /// What was recorded of resources.
+    pub resources: ResourceRecord,
 }
 
 /// A recorded framework.

@@ -1,6 +1,6 @@
 //! The life of one agent, as a pure state machine.
 //!
-//! [`AgentState`] owns frameworks, executors, tasks and status updates of an agent: what may run,
+//! [`AgentState`] owns frameworks, executors, tasks, status updates and resources of an agent: what may run,
 //! what its state is, what the master and the schedulers still have to be told. It takes
 //! [`Event`]s and answers with [`Effect`]s, which its owner performs in order: a
 //! [`Effect::Checkpoint`] is done before what follows it, so that nothing is said that an agent
@@ -15,6 +15,7 @@
 //! - one unacknowledged update of a task is under way at a time, in order, until acknowledged;
 //! - an update of a checkpointing framework is recorded before it is sent, an acknowledgement
 //!   before the update is forgotten;
+//! - an operation on resources is recorded before its end is told, and told until that is acknowledged;
 //! - an executor that has ended stays until all its updates are acknowledged.
 
 #![deny(clippy::disallowed_types)]
@@ -26,6 +27,7 @@ mod event;
 mod executors;
 mod launch;
 mod master;
+mod operations;
 mod recover;
 mod rows;
 mod state;
@@ -37,5 +39,6 @@ pub use effect::{Effect, ExecutorKind, Launch, Record, RecordBody, Resumed};
 pub use event::{
     ContainerEnd, Event, Found, Limitation, RecoveredAgent, RecoveredExecutor, RecoveredFramework,
 };
+pub use operations::ResourceRecord;
 pub use rows::{Executor, ExecutorState, Framework, Stream, Task, Verdict, is_terminal};
 pub use state::{AgentSettings, AgentState};

@@ -4,14 +4,11 @@ use std::sync::Arc;
 
 use tepui_model::id::{AgentId, ExecutorId, FrameworkId, TaskId};
 use tepui_model::time::Now;
-use tepui_proto::Wire;
 use tepui_proto::link::link_frame::Body;
-use tepui_proto::link::{
-    ApplyOperation, Drain, LinkFrame, OperationUpdate, SyncExecutor, SyncFramework, SyncTask,
-    Welcome,
-};
+use tepui_proto::link::{Drain, LinkFrame, SyncExecutor, SyncFramework, SyncTask, Welcome};
 use tepui_proto::v1::task_status::Reason;
-use tepui_proto::v1::{self, KillPolicy, OperationState, OperationStatus};
+use tepui_proto::v1::{self, KillPolicy};
+use tepui_proto::{Wire, convert};
 
 use crate::rows::{Executor, Framework, new_task};
 use crate::state::{AgentState, Leaving};
@@ -50,6 +47,7 @@ impl AgentState {
         self.session = Some(session);
         effects.push(self.sync(session));
         self.resend(None, now, effects);
+        self.resend_operations(None, now, effects);
     }
 
     pub(crate) fn disconnected(&mut self, session: u64) {
@@ -61,6 +59,9 @@ impl AgentState {
             for stream in framework.streams.values_mut() {
                 stream.retry_at = None;
             }
+        }
+        for operation in &mut self.owned.ended {
+            operation.retry_at = None;
         }
     }
 
@@ -92,14 +93,11 @@ impl AgentState {
             tasks: rows()
                 .flat_map(|(f, e)| sync_tasks(f, e, self.agent()))
                 .collect(),
-            total: self
-                .settings
-                .info
-                .resources
-                .iter()
-                .cloned()
+            total: convert::to_proto(&self.owned.total)
+                .into_iter()
                 .map(Wire)
                 .collect(),
+            operations: self.operations().cloned().map(Wire).collect(),
             resource_version: self.resource_version.clone(),
         }
     }
@@ -131,15 +129,16 @@ impl AgentState {
             }
             Body::AckUpdate(ack) => self.acknowledged(&ack, now, effects),
             Body::ResendUpdates(resend) => {
-                self.resend(Some(&framework_id(resend.framework_id)), now, effects);
+                let framework = framework_id(resend.framework_id);
+                self.resend(Some(&framework), now, effects);
+                self.resend_operations(Some(&framework), now, effects);
             }
-            Body::ApplyOperation(operation) => self.operation(operation, effects),
+            Body::ApplyOperation(operation) => self.apply_operation(operation, now, effects),
             Body::Drain(drain) => self.begin_drain(drain, now, effects),
             Body::Reactivate(_) => self.drain = None,
             Body::Shutdown(shutdown) => self.shut_down(shutdown.reason, effects),
             Body::FrameworkMessage(message) => self.framework_message(message, effects),
-            // Nothing waits for the acknowledgement of an operation yet.
-            Body::AckOperation(_) => {}
+            Body::AckOperation(ack) => self.operation_acknowledged(&ack, effects),
             // The link lets no other frame through.
             _ => {}
         }
@@ -204,22 +203,6 @@ impl AgentState {
         for (framework, task, policy) in tasks {
             self.kill(&framework, &task, policy, reason, now, effects);
         }
-    }
-
-    /// Operations on resources are not there yet: they fail, and say so.
-    fn operation(&mut self, apply: ApplyOperation, effects: &mut Vec<Effect>) {
-        let operation_id = apply.operation.and_then(|operation| operation.id);
-        let update = OperationUpdate {
-            framework_id: apply.framework_id,
-            status: Some(OperationStatus {
-                operation_id,
-                state: OperationState::OperationError.into(),
-                message: Some("operations are not supported by this agent".to_owned()),
-                ..OperationStatus::default()
-            }),
-            operation_uuid: apply.operation_uuid,
-        };
-        self.to_master(Body::OperationUpdate(update), effects);
     }
 
     /// The master wants the agent gone: everything ends now.

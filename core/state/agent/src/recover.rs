@@ -8,6 +8,7 @@ use tepui_proto::Wire;
 use tepui_proto::v1;
 
 use crate::event::{Found, RecoveredAgent, RecoveredExecutor};
+use crate::operations::Ended;
 use crate::rows::{Executor, ExecutorState, Framework, Stream, Task, is_terminal};
 use crate::state::AgentState;
 use crate::{ContainerEnd, Effect, ExecutorKind, RecordBody, Resumed};
@@ -30,6 +31,18 @@ impl AgentState {
         self.agent_id = recovered.agent_id.map(AgentId::from);
         self.cluster_id = recovered.cluster_id;
         self.epoch = recovered.epoch;
+        if let Some(total) = recovered.total {
+            self.owned.total = total;
+        }
+        if !recovered.resources.removed.is_empty() {
+            let volumes = recovered.resources.removed;
+            effects.push(Effect::RemoveVolumes { volumes });
+        }
+        // Those of an agent that is forgotten are nobody's.
+        if self.agent_id.is_some() {
+            let ended = recovered.resources.operations.into_iter();
+            self.owned.ended = ended.map(Ended::new).collect();
+        }
         for framework in recovered.frameworks {
             let id = FrameworkId::from(framework.info.id.as_ref().map_or("", |id| &id.value));
             self.frameworks

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tepui_model::id::{AgentId, ContainerId, FrameworkId, TaskId};
+use tepui_model::resources::Resources;
 use tepui_model::rng::Rng;
 use tepui_model::time::{Mono, Now};
 use tepui_proto::link::link_frame::Body;
 use tepui_proto::link::{LinkFrame, Unregister};
-use tepui_proto::{Wire, v1};
+use tepui_proto::{Wire, convert, v1};
 
+use crate::operations::Owned;
 use crate::rows::{Executor, ExecutorState, Framework, is_terminal};
 use crate::{Counts, Effect, Event, Record, RecordBody};
 
@@ -71,6 +73,7 @@ pub struct AgentState {
     pub(crate) cluster_id: String,
     pub(crate) epoch: u64,
     pub(crate) resource_version: Vec<u8>,
+    pub(crate) owned: Owned,
     /// The session that the master listens on.
     pub(crate) session: Option<u64>,
     pub(crate) master: Option<Wire<v1::MasterInfo>>,
@@ -99,7 +102,15 @@ impl AgentState {
     pub fn new(settings: AgentSettings) -> Self {
         let mut rng = Rng::new(settings.seed);
         let resource_version = rng.uuid().as_bytes().to_vec();
+        // An agent is started with resources that were checked.
+        let total = convert::resources(&settings.info.resources).unwrap_or_default();
+        let ended = Vec::new();
         Self {
+            owned: Owned {
+                before: total.clone(),
+                total,
+                ended,
+            },
             settings,
             rng,
             agent_id: None,
@@ -153,6 +164,9 @@ impl AgentState {
             Event::CheckpointFailed { container, message } => {
                 self.checkpoint_failed(&container, &message, now, effects);
             }
+            Event::OperationFailed { operation, message } => {
+                self.operation_failed(operation, message, now, effects);
+            }
             Event::Gone { reason } => self.shut_down(reason, effects),
             Event::Unregister => self.unregister(now, effects),
             Event::Tick => self.tick(now, effects),
@@ -163,6 +177,7 @@ impl AgentState {
     /// When [`Event::Tick`] is due.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Mono> {
+        let operations = self.owned.ended.iter().filter_map(|one| one.retry_at);
         let frameworks = self.frameworks.iter();
         frameworks
             .flat_map(|framework| {
@@ -173,11 +188,13 @@ impl AgentState {
                     .flatten();
                 streams.chain(executors)
             })
+            .chain(operations)
             .min()
     }
 
     fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) {
         self.resend_due(now, effects);
+        self.operations_due(now, effects);
         self.executors_due(now, effects);
     }
 
@@ -273,6 +290,17 @@ impl AgentState {
         &self.resource_version
     }
 
+    /// All that the agent has, reservations and volumes included.
+    #[must_use]
+    pub fn resources(&self) -> &Resources {
+        &self.owned.total
+    }
+
+    /// Operations that ended here and are not acknowledged, oldest first.
+    pub fn operations(&self) -> impl Iterator<Item = &v1::Operation> {
+        self.owned.ended.iter().map(|one| &one.message.0)
+    }
+
     /// The master that listens, if one does.
     #[must_use]
     pub fn master(&self) -> Option<&v1::MasterInfo> {
@@ -305,7 +333,7 @@ impl AgentState {
     /// Whether there is anything to tell a master.
     #[must_use]
     pub fn has_state(&self) -> bool {
-        !self.frameworks.is_empty()
+        !self.frameworks.is_empty() || !self.owned.ended.is_empty()
     }
 
     /// What must always hold; the error names what does not.
@@ -316,6 +344,11 @@ impl AgentState {
             let limit = self.settings.max_completed_executors;
             if framework.completed_executors.len() > limit {
                 return Err(format!("framework {}: too long a history", framework.id));
+            }
+        }
+        for one in &self.owned.ended {
+            if self.session.is_some() != one.retry_at.is_some() {
+                return Err("an operation has a wrong timer".to_owned());
             }
         }
         if self.completed_frameworks.len() > self.settings.max_completed_frameworks {

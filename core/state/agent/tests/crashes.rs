@@ -144,6 +144,9 @@ impl World {
 
     fn perform(&mut self, effect: Effect) {
         match effect {
+            Effect::CheckpointResources { .. }
+            | Effect::MakeVolumes { .. }
+            | Effect::RemoveVolumes { .. } => unreachable!("operations have tests of their own"),
             Effect::Checkpoint(record) => {
                 if matches!(record.body, RecordBody::Launch { .. }) {
                     self.order.push(record.container.clone());
@@ -254,6 +257,7 @@ impl World {
             cluster_id,
             epoch,
             frameworks,
+            ..RecoveredAgent::default()
         }));
     }
 

@@ -1,7 +1,7 @@
 //! ACCEPT: operations on offers, in order, on what they leave of the offered resources.
 //!
-//! Mirrors `Master::accept` and `Master::_accept` of Mesos 1.11. Only LAUNCH is carried out; every other
-//! operation is refused the way Mesos refuses an invalid one, never ignored.
+//! Mirrors `Master::accept` and `Master::_accept` of Mesos 1.11. Launches are here, operations on resources in
+//! [`crate::operations`].
 
 use tepui_model::allocation::{AgentKey, FrameworkKey};
 use tepui_model::id::{AgentId, ExecutorId, Role, TaskId};
@@ -10,15 +10,12 @@ use tepui_model::time::Now;
 use tepui_proto::convert;
 use tepui_proto::link::{self, link_frame::Body};
 use tepui_proto::v1::offer::{self, operation::Type};
-use tepui_proto::v1::{
-    self, ExecutorInfo, OperationState, Task, TaskInfo, TaskState, scheduler, task_status,
-};
+use tepui_proto::v1::{self, ExecutorInfo, Task, TaskInfo, TaskState, scheduler, task_status};
 use tepui_view::{ExecutorRow, TaskRow};
 
 use crate::allocation::Back;
 use crate::counts::{Count, Offers};
 use crate::event::Refused;
-use crate::reconcile::operation_event;
 use crate::status::{self, MasterStatus};
 use crate::tasks::spec_of;
 use crate::{Effect, MasterState, validate};
@@ -148,32 +145,16 @@ impl MasterState {
                 let group = operation.launch_group.unwrap_or_default();
                 self.launch_group(accepted, group, refused, now, effects);
             }
-            other => {
-                let message = match refused.first() {
-                    Some(refused) => refused.message.clone(),
-                    None => format!("Operation {} is not supported yet", other.as_str_name()),
-                };
-                self.refuse_operation(accepted.framework, &operation, message, effects);
-            }
+            // Mesos ignores what it does not know.
+            Type::Unknown => {}
+            _ => match refused.first() {
+                Some(refused) => {
+                    let message = refused.message.clone();
+                    self.refuse_operation(accepted.framework, &operation, message, effects);
+                }
+                None => self.operate(accepted, operation, now, effects),
+            },
         }
-    }
-
-    /// OPERATION_ERROR for operations that asked for feedback; the others are dropped, as in Mesos.
-    fn refuse_operation(
-        &self,
-        framework: FrameworkKey,
-        operation: &offer::Operation,
-        message: String,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Some(id) = &operation.id else { return };
-        let status = v1::OperationStatus {
-            operation_id: Some(id.clone()),
-            state: OperationState::OperationError as i32,
-            message: Some(message),
-            ..Default::default()
-        };
-        self.frameworks[&framework].send(operation_event(status), effects);
     }
 
     fn launch(
@@ -294,7 +275,7 @@ impl MasterState {
         let (framework, agent) = (accepted.framework, accepted.agent);
         let executor_running = launch.executor.is_some() && launch.starts.is_none();
         if let Some(executor) = launch.starts {
-            accepted.left -= &executor.resources;
+            self.spend(accepted, &executor.resources);
             self.add_executor(framework, executor);
         }
         if !launch.group {
@@ -303,7 +284,7 @@ impl MasterState {
         self.introduce(framework, agent, effects);
         let mut tasks = Vec::new();
         for (info, resources) in launch.tasks {
-            accepted.left -= &resources;
+            self.spend(accepted, &resources);
             let row = self.task_row(accepted, &info, resources);
             effects.extend(self.operators_task_added(&row));
             self.add_task(row);
@@ -321,6 +302,13 @@ impl MasterState {
             executor_running,
         });
         self.to_agent(agent, body, effects);
+    }
+
+    /// Takes resources from what an ACCEPT has. What is shared stays there for the next task, and goes back at the
+    /// end, so each of its users is told by itself.
+    fn spend(&mut self, accepted: &mut Accepted, what: &Resources) {
+        accepted.left -= &what.non_shared();
+        self.tell_taken(accepted.framework, accepted.agent, &what.shared());
     }
 
     /// The agent gets a framework's info before the first command about it in a session, and again when

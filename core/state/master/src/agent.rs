@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use tepui_model::allocation::{AgentKey, Fact, FrameworkKey};
 use tepui_model::authorization::Class;
-use tepui_model::id::{AgentId, ExecutorId, TaskId};
+use tepui_model::id::{AgentId, ExecutorId, TaskId, Uuid};
 use tepui_model::resources::Resources;
 use tepui_model::time::{Mono, Now};
 use tepui_proto::link::{self, link_frame::Body, refuse::Code};
@@ -45,11 +45,12 @@ pub(crate) struct Agent {
     pub(crate) tasks: BTreeSet<(FrameworkKey, TaskId)>,
     pub(crate) executors: BTreeSet<(FrameworkKey, ExecutorId)>,
     pub(crate) offers: BTreeSet<u64>,
+    pub(crate) operations: BTreeSet<Uuid>,
     /// Kills that were asked for and are not answered by a terminal update.
     pub(crate) kills: BTreeMap<(FrameworkKey, TaskId), Option<v1::KillPolicy>>,
     /// Tasks reported lost when the session broke; killed if they come back.
     pub(crate) lost: BTreeSet<(FrameworkKey, TaskId)>,
-    /// total - used - offered, without allocation.
+    /// total - used - offered, without allocation. What is shared is free whoever has it.
     pub(crate) free: Resources,
 }
 
@@ -351,6 +352,7 @@ impl MasterState {
             tasks: BTreeSet::new(),
             executors: BTreeSet::new(),
             offers: BTreeSet::new(),
+            operations: BTreeSet::new(),
             kills: BTreeMap::new(),
             lost: BTreeSet::new(),
             free: Resources::new(),

@@ -57,12 +57,13 @@ impl MasterState {
                 let call = request.update_framework.unwrap_or_default();
                 return self.update_framework(key, call, now, effects);
             }
-            // Mesos' allocator ignores REQUEST too. There are no inverse offers and no operations yet, so
-            // answers to them are about unknown ones, which Mesos ignores with a warning.
-            Type::Request
-            | Type::AcceptInverseOffers
-            | Type::DeclineInverseOffers
-            | Type::AcknowledgeOperationStatus => {}
+            Type::AcknowledgeOperationStatus => {
+                let call = request.acknowledge_operation_status.unwrap_or_default();
+                self.acknowledge_operation(key, call, effects);
+            }
+            // Mesos' allocator ignores REQUEST too. There are no inverse offers yet, so answers to them are about
+            // unknown ones, which Mesos ignores with a warning.
+            Type::Request | Type::AcceptInverseOffers | Type::DeclineInverseOffers => {}
             Type::Subscribe | Type::Unknown => {
                 return Reply::NotImplemented("501 Not Implemented.".into());
             }

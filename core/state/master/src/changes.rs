@@ -89,7 +89,9 @@ impl MasterState {
             OperatorCall::Drain { agent_id, config } => {
                 self.decide_drain(agent_id, config.0).map(Some)
             }
-            OperatorCall::Teardown { .. } | OperatorCall::MarkGone { .. } => Ok(None),
+            OperatorCall::Teardown { .. }
+            | OperatorCall::MarkGone { .. }
+            | OperatorCall::Operate { .. } => Ok(None),
         }
     }
 

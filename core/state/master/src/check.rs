@@ -169,8 +169,8 @@ impl MasterState {
                 row.offered
             );
             let mut sum = run.free.clone();
-            sum += row.used.unallocate();
-            sum += row.offered.unallocate();
+            sum += row.used.unallocate().non_shared();
+            sum += row.offered.unallocate().non_shared();
             // Before its first sync nothing is known of an agent.
             ensure!(
                 !run.synced || sum == row.total,

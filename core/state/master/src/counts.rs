@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use tepui_model::id::{FrameworkId, Role};
 use tepui_proto::v1::task_status::{Reason, Source};
-use tepui_proto::v1::{TaskState, TaskStatus, offer, scheduler};
+use tepui_proto::v1::{OperationState, TaskState, TaskStatus, offer, scheduler};
 
 use crate::MasterState;
 use crate::framework::Framework;
@@ -46,6 +46,10 @@ counts! {
     AgentUnregister = "messages_unregister_slave",
     Update = "messages_status_update",
     OperationUpdate = "messages_operation_status_update",
+    ValidOperationUpdate = "valid_operation_status_updates",
+    InvalidOperationUpdate = "invalid_operation_status_updates",
+    ValidOperationAcknowledge = "valid_operation_status_update_acknowledgements",
+    InvalidOperationAcknowledge = "invalid_operation_status_update_acknowledgements",
     ExecutorEnded = "messages_exited_executor",
     AgentSynced = "messages_update_slave",
     ValidToExecutor = "valid_framework_to_executor_messages",
@@ -204,6 +208,8 @@ pub struct Counted {
     pub reasons: Vec<(TaskState, Source, Reason, u64)>,
     /// Calls of frameworks that have a principal.
     pub principals: BTreeMap<String, u64>,
+    /// Operations on resources: how many ended in a state, or are in it now, by type.
+    pub operations: Vec<(offer::operation::Type, OperationState, u64)>,
     /// Filters that are in effect, by role.
     pub filters: BTreeMap<Role, u64>,
     /// Of each framework that is known, or completed and not forgotten.
@@ -263,6 +269,7 @@ impl MasterState {
                 })
                 .collect(),
             principals: counts.principals.borrow().clone(),
+            operations: self.counted_operations(),
             filters: self.allocation.filters_by_role(),
             frameworks: self.completed_counts.iter().cloned().chain(live).collect(),
         }

@@ -253,6 +253,14 @@ pub enum OperatorCall {
         /// Which.
         machines: Vec<Wire<v1::MachineId>>,
     },
+    /// An operation on an agent's resources: RESERVE_RESOURCES to SHRINK_VOLUME. Answered when the agent has made it
+    /// durable, or with 503 when it has not in time.
+    Operate {
+        /// The agent's id.
+        agent_id: AgentId,
+        /// The operation, without an id.
+        operation: Wire<v1::offer::Operation>,
+    },
     /// DEACTIVATE_AGENT: nothing of it is offered.
     Deactivate {
         /// Its id.

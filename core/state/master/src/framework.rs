@@ -43,6 +43,7 @@ pub(crate) struct Can {
     pub(crate) partitions: bool,
     pub(crate) many_roles: bool,
     pub(crate) refinement: bool,
+    pub(crate) sharing: bool,
 }
 
 impl Can {
@@ -56,6 +57,7 @@ impl Can {
             partitions: has(Capability::PartitionAware),
             many_roles: has(Capability::MultiRole),
             refinement: has(Capability::ReservationRefinement),
+            sharing: has(Capability::SharedResources),
         }
     }
 }
@@ -336,7 +338,9 @@ impl MasterState {
             self.completed.pop_front();
         }
         // More ids than rows: an agent may come back late with tasks of a removed framework.
-        self.removed_frameworks.insert(framework.id);
+        let id = framework.id;
+        self.removed_frameworks.insert(id.clone());
+        self.release_operations(&id, effects);
         if self.removed_frameworks.len() > 100_000 {
             self.removed_frameworks.shift_remove_index(0);
         }
@@ -400,7 +404,10 @@ impl MasterState {
     /// The framework is back: its agents resend at once what it has not acknowledged.
     pub(crate) fn resend_updates(&mut self, key: FrameworkKey, effects: &mut Vec<Effect>) {
         let framework = &self.frameworks[&key];
-        let agents: BTreeSet<AgentKey> = framework.tasks.iter().map(|task| task.agent).collect();
+        let with_tasks = framework.tasks.iter().map(|task| task.agent);
+        let operations = self.operation_rows.iter();
+        let own = operations.filter(|row| row.framework.as_ref() == Some(&framework.id));
+        let agents: BTreeSet<AgentKey> = with_tasks.chain(own.map(|row| row.agent)).collect();
         let id = framework.proto_id();
         for agent in agents {
             self.to_agent(

@@ -4,7 +4,7 @@ use tepui_model::allocation::{AgentKey, Fact, FrameworkKey};
 use tepui_model::id::{AgentId, TaskId};
 use tepui_model::resources::Resources;
 use tepui_model::time::{Now, Wall};
-use tepui_proto::v1::{TaskState, task_status};
+use tepui_proto::v1::{OperationState, TaskState, task_status};
 
 use crate::counts::Count;
 use crate::event::SessionKey;
@@ -53,6 +53,8 @@ impl MasterState {
         for (framework, task) in tasks {
             self.task_unreachable(framework, &task, since, &message, now, effects);
         }
+        let state = OperationState::OperationUnreachable;
+        self.end_operations(key, state, &message, effects);
         self.forget_agent(key, now, effects);
     }
 
@@ -61,6 +63,7 @@ impl MasterState {
         self.end_agent(
             id,
             TaskState::TaskGone,
+            OperationState::OperationUnknown,
             task_status::Reason::AgentRemoved,
             "removed",
             now,
@@ -73,6 +76,7 @@ impl MasterState {
         self.end_agent(
             id,
             TaskState::TaskGoneByOperator,
+            OperationState::OperationGoneByOperator,
             task_status::Reason::AgentRemovedByOperator,
             "marked gone",
             now,
@@ -80,10 +84,12 @@ impl MasterState {
         );
     }
 
+    #[expect(clippy::too_many_arguments, reason = "one sentence of a status")]
     fn end_agent(
         &mut self,
         id: &AgentId,
         state: TaskState,
+        operations: OperationState,
         reason: task_status::Reason,
         how: &str,
         now: Now,
@@ -106,6 +112,7 @@ impl MasterState {
                 effects,
             );
         }
+        self.end_operations(key, operations, &message, effects);
         self.forget_agent(key, now, effects);
     }
 

@@ -1,7 +1,8 @@
 //! Who has what on which agent. The ledger alone decides what is free; an allocator only proposes.
 //!
 //! Resources that are offered or used are kept in allocated form (each names its role); what is free is
-//! kept without. A change is always made on the agent and on the framework together.
+//! kept without. A change is always made on the agent and on the framework together. What can be shared is free
+//! however many have it.
 
 use std::collections::BTreeMap;
 
@@ -60,7 +61,7 @@ impl MasterState {
         let row = self.agents.get_mut(&agent).expect("agent of an offer");
         row.offered += what;
         let run = self.agent_runs.get_mut(&agent).expect("agent of an offer");
-        run.free -= &what.unallocate();
+        run.free -= &what.unallocate().non_shared();
         self.touch(framework).offered.add(agent, what);
     }
 
@@ -74,7 +75,7 @@ impl MasterState {
         let row = self.agents.get_mut(&agent).expect("agent of an offer");
         row.offered -= what;
         let run = self.agent_runs.get_mut(&agent).expect("agent of an offer");
-        run.free += what.unallocate();
+        run.free += what.unallocate().non_shared();
         self.touch(framework).offered.sub(agent, what);
     }
 
@@ -83,7 +84,7 @@ impl MasterState {
         let row = self.agents.get_mut(&agent).expect("agent of a task");
         row.used += what;
         let run = self.agent_runs.get_mut(&agent).expect("agent of a task");
-        run.free -= &what.unallocate();
+        run.free -= &what.unallocate().non_shared();
         self.touch(framework).used.add(agent, what);
     }
 
@@ -93,7 +94,7 @@ impl MasterState {
         if let Some(row) = self.agents.get_mut(&agent) {
             row.used -= what;
             let run = self.agent_runs.get_mut(&agent).expect("runs go with rows");
-            run.free += what.unallocate();
+            run.free += what.unallocate().non_shared();
         }
     }
 
@@ -117,8 +118,8 @@ impl MasterState {
     pub(crate) fn recount_free(&mut self, agent: AgentKey) {
         let row = self.agents.get(&agent).expect("known agent");
         let mut free = row.total.clone();
-        free -= &row.used.unallocate();
-        free -= &row.offered.unallocate();
+        free -= &row.used.unallocate().non_shared();
+        free -= &row.offered.unallocate().non_shared();
         let run = self.agent_runs.get_mut(&agent).expect("runs go with rows");
         run.free = free;
     }

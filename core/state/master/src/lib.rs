@@ -32,6 +32,7 @@ mod leaving;
 mod ledger;
 mod maintenance;
 mod offers;
+mod operations;
 mod operators;
 mod publish;
 mod quota;
@@ -53,21 +54,22 @@ use std::sync::Arc;
 use tepui_model::allocation::{AgentKey, FrameworkKey, Quota};
 use tepui_model::authorization::{Class, ClassKey};
 use tepui_model::hash::{Map, Seed, Set};
-use tepui_model::id::{AgentId, FrameworkId, Role};
+use tepui_model::id::{AgentId, FrameworkId, Role, Uuid};
 use tepui_model::resources::Quantities;
 use tepui_model::rng::Rng;
 use tepui_model::time::{Mono, Now, Wall};
-use tepui_view::{AgentRow, FrameworkView, OfferRow, Table};
+use tepui_view::{AgentRow, FrameworkView, OfferRow, OperationRow, Table};
 
 pub use counts::{Counted, CountedFramework};
 pub use effect::{Effect, Reply};
 pub use event::{CallId, Entry, Event, OperatorCall, Refused, SessionKey, StoreId, StreamKey};
+pub use operations::check_asked;
 pub use settings::Settings;
 
 use agent::{Agent, Session};
 use allocation::Allocation;
-use counts::Count;
 use framework::Framework;
+use operations::Operations;
 use registry::Pending;
 use timers::Timers;
 
@@ -125,6 +127,8 @@ pub struct MasterState {
 
     offers: Table<u64, OfferRow>,
     next_offer: u64,
+    operation_rows: Table<Uuid, OperationRow>,
+    operations: Operations,
 
     streams: BTreeMap<StreamKey, FrameworkKey>,
     next_stream: u64,
@@ -194,6 +198,8 @@ impl MasterState {
             changes: changes::Changes::default(),
             offers: Table::new(seed),
             next_offer: 0,
+            operation_rows: Table::new(seed),
+            operations: Operations::default(),
             streams: BTreeMap::new(),
             next_stream: 0,
             stores: BTreeMap::new(),
@@ -278,8 +284,9 @@ impl MasterState {
             Event::AgentUpdates { session, updates } => {
                 self.agent_updates(session, updates.0, now, effects)
             }
-            // Operations are never sent to agents yet, so none can be updated.
-            Event::AgentOperationUpdate { .. } => self.counts.add(Count::OperationUpdate),
+            Event::AgentOperationUpdate { session, update } => {
+                self.operation_updated(session, update.0, now, effects)
+            }
             Event::AgentExecutorEnded { session, ended } => {
                 self.executor_ended(session, ended.0, now, effects)
             }
@@ -304,11 +311,13 @@ impl MasterState {
             }
             Event::Operator {
                 call,
-                principal: _,
+                principal,
                 request,
                 class,
             } => {
-                if let Some(reply) = self.operator_call(call, request, class, now, effects) {
+                let principal = principal.as_deref();
+                let reply = self.operator_call(call, principal, request, class, now, effects);
+                if let Some(reply) = reply {
                     effects.push(Effect::Reply { call, reply });
                 }
             }

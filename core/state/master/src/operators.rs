@@ -22,6 +22,7 @@ impl MasterState {
     pub(crate) fn operator_call(
         &mut self,
         call: CallId,
+        principal: Option<&str>,
         request: OperatorCall,
         class: Option<ClassKey>,
         now: Now,
@@ -34,6 +35,10 @@ impl MasterState {
             OperatorCall::MarkGone { agent_id, .. } => {
                 self.operator_mark_gone(call, agent_id, now, effects)
             }
+            OperatorCall::Operate {
+                agent_id,
+                operation,
+            } => self.operator_operation(call, principal, &agent_id, operation.0, now, effects),
             change => self.change(call, change, effects),
         }
     }

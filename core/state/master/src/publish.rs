@@ -45,6 +45,7 @@ impl MasterState {
             frameworks,
             completed_frameworks: self.completed.iter().cloned().collect(),
             offers: self.offers.publish(),
+            operations: self.operation_rows.publish(),
             classes: Arc::clone(&self.published.classes),
             globals: Arc::clone(&self.published.globals),
         }

@@ -122,14 +122,24 @@ impl MasterState {
         said
     }
 
-    /// Operations are not sent to agents yet, so none is known.
+    /// No operations named: all that are known. Otherwise each one that is named.
     pub(crate) fn reconcile_operations(
         &self,
         framework: FrameworkKey,
         call: scheduler::call::ReconcileOperations,
         effects: &mut Vec<Effect>,
     ) {
+        if call.operations.is_empty() {
+            for status in self.known_operations(framework, None) {
+                self.frameworks[&framework].send(operation_event(status), effects);
+            }
+        }
         for operation in call.operations {
+            let known = self.known_operations(framework, Some(&operation.operation_id));
+            if let Some(status) = known.into_iter().next() {
+                self.frameworks[&framework].send(operation_event(status), effects);
+                continue;
+            }
             let agent = operation.agent_id.as_ref().map(|id| id.value.as_str());
             let (state, message) = match agent {
                 None => (

@@ -181,8 +181,10 @@ impl MasterState {
     pub(crate) fn end_drains(&mut self, effects: &mut Vec<Effect>) {
         let is_over = |(id, service): &(&AgentId, &OutOfService)| {
             let run = self.agent_ids.get(*id).map(|key| &self.agent_runs[key]);
-            let is_empty = run
-                .is_some_and(|run| run.synced && run.tasks.is_empty() && run.executors.is_empty());
+            let is_empty = run.is_some_and(|run| {
+                let idle = run.tasks.is_empty() && run.executors.is_empty();
+                run.synced && idle && run.operations.is_empty()
+            });
             is_empty && service.is_draining() && !service.ending
         };
         let over: Vec<AgentId> = self

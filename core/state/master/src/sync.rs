@@ -50,6 +50,7 @@ impl MasterState {
         self.rescind_agent(key, now, effects);
         let ended = self.adopt_frameworks(&sync.frameworks, effects);
         self.begin_service(key, total, resource_version, first, now);
+        self.sync_operations(key, sync.operations, effects);
 
         let reported = self.reported_tasks(key, sync.tasks);
         self.drop_missing_tasks(key, &reported, now, effects);

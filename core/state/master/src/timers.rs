@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use tepui_model::allocation::{AgentKey, FrameworkKey};
+use tepui_model::id::Uuid;
 use tepui_model::time::{Mono, Now};
 
 use crate::event::StreamKey;
@@ -21,6 +22,10 @@ pub(crate) enum Timer {
     RecoveryEnds,
     /// The offer was open long enough.
     Offer(u64),
+    /// An operator has waited long enough for the operation.
+    Operation(Uuid),
+    /// The operation's framework did not come back.
+    Orphan(Uuid),
 }
 
 /// All deadlines, ordered by time and then by the order in which they were set.
@@ -64,6 +69,8 @@ impl MasterState {
                 }
                 Timer::RecoveryEnds => self.recovery_ends(now, effects),
                 Timer::Offer(offer) => self.offer_timeout(offer, now, effects),
+                Timer::Operation(uuid) => self.operation_timeout(uuid, effects),
+                Timer::Orphan(uuid) => self.operation_orphaned(uuid, effects),
             }
         }
     }

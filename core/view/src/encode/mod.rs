@@ -11,6 +11,7 @@ mod master_roles;
 mod master_sums;
 mod master_v0;
 mod master_v1;
+mod operations;
 mod resources;
 mod wire;
 
@@ -27,6 +28,7 @@ pub use master_v0::{TasksQuery, frameworks, slaves, state, tasks};
 pub use master_v1::{
     Form, get_agents, get_executors, get_frameworks, get_state, get_tasks, state_message,
 };
+pub use operations::get_operations;
 
 /// Receives the pieces of an answer in order.
 pub type Sink<'a> = &'a mut dyn FnMut(Bytes);

@@ -151,7 +151,7 @@ pub(crate) fn view_of(state: &GetState) -> View {
         classes: Arc::new(Classes {
             list: vec![Arc::new(Class::default())],
         }),
-        globals: Arc::default(),
+        ..View::default()
     }
 }
 

@@ -23,6 +23,7 @@ use tepui_state_master::{
 #[derive(Debug, Default)]
 pub struct Greedy {
     agents: BTreeMap<AgentKey, (Resources, bool)>,
+    totals: BTreeMap<AgentKey, Resources>,
     frameworks: BTreeMap<FrameworkKey, (Vec<Role>, Vec<Role>, bool)>,
     filters: Vec<(Holding, Mono)>,
 }
@@ -32,10 +33,15 @@ impl Greedy {
         match fact {
             Fact::Reset => *self = Self::default(),
             Fact::AgentAdded(agent) => {
+                self.totals.insert(agent.key, agent.total.clone());
                 self.agents.insert(agent.key, (agent.total, agent.active));
             }
             Fact::AgentUpdated(agent) => {
-                self.agents.get_mut(&agent.key).expect("added").1 = agent.active;
+                let old = self.totals.insert(agent.key, agent.total.clone());
+                let (free, active) = self.agents.get_mut(&agent.key).expect("added");
+                let taken = &old.expect("added") - free;
+                *free = &agent.total - &taken;
+                *active = agent.active;
             }
             Fact::AgentRemoved(key) => {
                 self.agents.remove(&key);
