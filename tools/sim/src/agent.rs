@@ -6,10 +6,10 @@ use std::time::Duration;
 use tepui_executor::{CommandExecutor, Identity, Input, Output};
 use tepui_model::id::{ContainerId, FrameworkId};
 use tepui_model::time::Mono;
-use tepui_proto::{Wire, v1};
+use tepui_proto::{Wire, convert, v1};
 use tepui_state_agent::{
     AgentSettings, AgentState, ContainerEnd, Effect, Event, ExecutorKind, Found, RecordBody,
-    RecoveredAgent, RecoveredExecutor, RecoveredFramework,
+    RecoveredAgent, RecoveredExecutor, RecoveredFramework, ResourceRecord,
 };
 
 use crate::process::Process;
@@ -23,6 +23,7 @@ pub(crate) struct Disk {
     records: BTreeMap<ContainerId, Vec<RecordBody>>,
     order: Vec<ContainerId>,
     executors: BTreeMap<ContainerId, tepui_executor::Record>,
+    pub(crate) resources: ResourceRecord,
 }
 
 /// A pretended container.
@@ -135,6 +136,10 @@ impl Agent {
                 .into_iter()
                 .map(|(_, framework)| framework)
                 .collect(),
+            total: convert::resources(&self.resources)
+                .ok()
+                .and_then(|given| given.with_made(&self.disk.resources.made).ok()),
+            resources: self.disk.resources.clone(),
         }
     }
 }
@@ -261,6 +266,16 @@ impl Simulation {
                 self.after(Duration::ZERO, failed);
                 continue;
             }
+            if let Effect::CheckpointResources { operation, .. } = &effect
+                && self.disk_is_full(index)
+            {
+                let Some(operation) = *operation else {
+                    continue;
+                };
+                // Nothing that follows is done.
+                let message = "No space left on device".into();
+                return self.agent_event(index, Event::OperationFailed { operation, message });
+            }
             self.perform_agent(index, effect)?;
             if self.agents[index].state.is_none() {
                 return Ok(());
@@ -321,6 +336,9 @@ impl Simulation {
                     .or_default()
                     .push(record.body);
             }
+            Effect::CheckpointResources { record, .. } => agent.disk.resources = record,
+            // Their data is not looked at.
+            Effect::MakeVolumes { .. } | Effect::RemoveVolumes { .. } => {}
             // An agent that cannot write down who it is ends.
             Effect::CheckpointAgent { .. } if full => self.crash_agent(index),
             Effect::CheckpointAgent {
@@ -334,6 +352,7 @@ impl Simulation {
                 executors,
                 tasks,
                 total,
+                operations,
                 resource_version,
             } => {
                 let sync = tepui_proto::link::Sync {
@@ -341,7 +360,7 @@ impl Simulation {
                     executors: executors.into_iter().map(|wire| wire.0).collect(),
                     tasks: tasks.into_iter().map(|wire| wire.0).collect(),
                     total: total.into_iter().map(|wire| wire.0).collect(),
-                    operations: Vec::new(),
+                    operations: operations.into_iter().map(|wire| wire.0).collect(),
                 };
                 self.agent_sync(session, sync, resource_version.into());
             }

@@ -5,11 +5,12 @@
 //! silent, calls are lost, repeated and held up, machines are on the other side of a partition or start anew, processes
 //! die between any two effects, disks are slow or full, and the wall clock jumps. After every event the states check
 //! their invariants (R1), and an oracle watches from outside that no launch runs twice (R3), that every task's end is
-//! told (R2), that every leader knows what operators were told is so (R4), and that a new agent process takes over all
+//! told (R2), that every leader knows what operators were told is so, that reservations which
+//! were reported are on a disk (R4), and that a new agent process takes over all
 //! that runs (R5). Equal seeds give equal effects: [`Outcome::hash`] is a hash over all of them. A run can be recorded
 //! and its events played again; a failing one is tried with fewer and fewer faults ([`Case::minimized`]) and kept.
 //!
-//! What it does not simulate: HTTP, authorization, operations on resources.
+//! What it does not simulate: HTTP, authorization, persistent volumes.
 
 mod agent;
 mod allocator;
@@ -17,6 +18,7 @@ mod case;
 mod fault;
 mod link;
 mod master;
+mod operations;
 mod operator;
 mod oracle;
 mod process;

@@ -251,6 +251,10 @@ impl Simulation {
                 let status = event.update.map(|update| update.status).unwrap_or_default();
                 self.updated(index, status)
             }
+            scheduler::event::Type::UpdateOperationStatus => {
+                let update = event.update_operation_status.unwrap_or_default();
+                self.operation_told(index, update.status)
+            }
             scheduler::event::Type::Error => {
                 let message = event.error.map(|error| error.message).unwrap_or_default();
                 if message == "Framework has been removed" {
@@ -267,7 +271,8 @@ impl Simulation {
         let free = convert::resources(&offer.resources)
             .unwrap_or_default()
             .unallocate();
-        let mut left = free;
+        let operation = self.some_operation(offer);
+        let mut left = Self::left_by(&free, operation.as_ref());
         let mut tasks = Vec::new();
         let wanted = if self.faulty { self.rng.below(4) } else { 0 };
         for _ in 0..wanted {
@@ -311,7 +316,7 @@ impl Simulation {
             refuse_seconds: Some(refuse),
         });
         let offer_ids = vec![offer.id.clone()];
-        let call = if tasks.is_empty() {
+        let call = if tasks.is_empty() && operation.is_none() {
             scheduler::Call {
                 r#type: Some(Type::Decline as i32),
                 decline: Some(scheduler::call::Decline { offer_ids, filters }),
@@ -342,7 +347,7 @@ impl Simulation {
                 r#type: Some(Type::Accept as i32),
                 accept: Some(scheduler::call::Accept {
                     offer_ids,
-                    operations: vec![launch],
+                    operations: operation.into_iter().chain([launch]).collect(),
                     filters,
                 }),
                 ..Default::default()
@@ -451,7 +456,7 @@ impl Simulation {
     }
 
     /// Calls of one framework arrive in order.
-    fn send_call(&mut self, index: usize, mut call: scheduler::Call) {
+    pub(crate) fn send_call(&mut self, index: usize, mut call: scheduler::Call) {
         let latency = self.delay(0, 20) + self.held_up();
         let now = self.now.mono;
         if self.strikes("calls lost", self.chances.loss) {

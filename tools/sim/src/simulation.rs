@@ -22,6 +22,7 @@ use crate::allocator;
 use crate::fault::{Chances, Fate};
 use crate::link::{Link, Up};
 use crate::master::{Master, Registry};
+use crate::operations::Operations;
 use crate::operator::Decisions;
 use crate::oracle::Oracle;
 use crate::process::Act;
@@ -286,6 +287,7 @@ pub(crate) struct Simulation {
     pub(crate) hash: EffectHash,
     pub(crate) recording: Option<Recording>,
     pub(crate) oracle: Oracle,
+    pub(crate) operations: Operations,
 }
 
 /// Runs a seed to its end. The error says which promise was broken, and when.
@@ -358,6 +360,7 @@ impl Simulation {
             hash: EffectHash::default(),
             recording: options.record.then(|| Recording::new(options.seed)),
             oracle: Oracle::default(),
+            operations: Operations::default(),
         }
     }
 
