@@ -8,7 +8,9 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use tepui_core_master::{Approver, Authorizer, Object, Unanswered};
 use tepui_http::{Media, Method};
+use tepui_model::Resources;
 use tepui_model::authorization::{Action, Subject};
+use tepui_proto::convert;
 
 use support::{FakeAgent, Scheduler, Site, framework, settings, site_with};
 
@@ -67,10 +69,14 @@ fn changes(agent: &str, framework: &str) -> Vec<(&'static str, Value, Action)> {
     let window = json!({"machine_ids": [machine], "unavailability": {"start": {"nanoseconds": 1}}});
     let guarantee = json!([{"name": "cpus", "type": "SCALAR", "scalar": {"value": 1}}]);
     let reservations = json!([{"type": "DYNAMIC", "role": "ops"}]);
-    let reserved = json!({"name": "disk", "type": "SCALAR", "scalar": {"value": 1}, "reservations": reservations});
-    let mut volume = reserved.clone();
-    volume["disk"] =
-        json!({"persistence": {"id": "v"}, "volume": {"container_path": "d", "mode": "RW"}});
+    let reserved = json!({"name": "disk", "type": "SCALAR", "scalar": {"value": 2}, "reservations": reservations});
+    let volume = |id: &str| {
+        let mut volume = reserved.clone();
+        volume["disk"] =
+            json!({"persistence": {"id": id}, "volume": {"container_path": "d", "mode": "RW"}});
+        volume
+    };
+    let (volume, there) = (volume("v"), volume("there"));
     let on_agent = |key: &str, value: Value| json!({"agent_id": agent_id, key: value});
     let drain = |gone: bool| on_agent("mark_gone", gone.into());
     vec![
@@ -126,6 +132,11 @@ fn changes(agent: &str, framework: &str) -> Vec<(&'static str, Value, Action)> {
             Action::CreateVolume,
         ),
         (
+            "DESTROY_VOLUMES",
+            on_agent("volumes", json!([there])),
+            Action::DestroyVolume,
+        ),
+        (
             "GROW_VOLUME",
             json!({"agent_id": agent_id, "volume": volume, "addition": reserved}),
             Action::ResizeVolume,
@@ -165,7 +176,9 @@ fn changes(agent: &str, framework: &str) -> Vec<(&'static str, Value, Action)> {
 async fn each_call_asks_for_its_action() {
     let says = Says::default();
     let site = site_with(settings(), Arc::new(says.clone())).await;
-    let agent = FakeAgent::connect(&site.client, 4.0, 4096.0).await;
+    let total = "cpus:4;mem:4096;disk(reservations: [(DYNAMIC,ops)])[there:d]:2";
+    let total = Resources::parse(total, "*").expect("resources");
+    let agent = FakeAgent::with(&site.client, convert::to_proto(&total)).await;
     let scheduler = Scheduler::subscribe(&site.client, framework("some"), Media::Json).await;
     support::until("the agent serves", async || {
         let state = site.json("/state").await;

@@ -173,6 +173,10 @@ impl Simulation {
                     session,
                     updates: Wire(updates),
                 },
+                Some(Body::OperationUpdate(update)) => Event::AgentOperationUpdate {
+                    session,
+                    update: Wire(update),
+                },
                 Some(Body::ExecutorEnded(ended)) => Event::AgentExecutorEnded {
                     session,
                     ended: Wire(ended),

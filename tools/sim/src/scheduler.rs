@@ -316,7 +316,8 @@ impl Simulation {
             refuse_seconds: Some(refuse),
         });
         let offer_ids = vec![offer.id.clone()];
-        let call = if tasks.is_empty() && operation.is_none() {
+        let launches = !tasks.is_empty();
+        let call = if !launches && operation.is_none() {
             scheduler::Call {
                 r#type: Some(Type::Decline as i32),
                 decline: Some(scheduler::call::Decline { offer_ids, filters }),
@@ -347,7 +348,10 @@ impl Simulation {
                 r#type: Some(Type::Accept as i32),
                 accept: Some(scheduler::call::Accept {
                     offer_ids,
-                    operations: operation.into_iter().chain([launch]).collect(),
+                    operations: operation
+                        .into_iter()
+                        .chain(launches.then_some(launch))
+                        .collect(),
                     filters,
                 }),
                 ..Default::default()

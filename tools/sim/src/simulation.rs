@@ -402,7 +402,7 @@ impl Simulation {
             self.clear_away()?;
             self.until(self.now.mono + Self::LOOK)?;
         }
-        Ok(())
+        self.check_operations()
     }
 
     fn until(&mut self, end: Mono) -> Result<(), String> {
