@@ -117,7 +117,7 @@ impl Caller<'_> {
         for (action, object) in questions(&operation) {
             self.require_all(action, [object]).await?;
         }
-        let operation = Wire(asked.operation);
+        let operation = Box::new(Wire(asked.operation));
         self.change(OperatorCall::Operate {
             agent_id,
             operation,

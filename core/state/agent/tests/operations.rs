@@ -107,19 +107,19 @@ impl World {
             self.left -= 1;
             if let Err(failed) = self.perform(effect) {
                 // Nothing that follows is done.
-                return self.feed(failed);
+                return self.feed(*failed);
             }
         }
     }
 
-    fn perform(&mut self, effect: Effect) -> Result<(), Event> {
+    fn perform(&mut self, effect: Effect) -> Result<(), Box<Event>> {
         match effect {
             Effect::CheckpointResources { operation, record } => {
                 if !self.full {
                     self.record = record;
                 } else if let Some(operation) = operation {
                     let message = "no space".into();
-                    return Err(Event::OperationFailed { operation, message });
+                    return Err(Box::new(Event::OperationFailed { operation, message }));
                 }
             }
             Effect::MakeVolumes { volumes, .. } => self.data.extend(volumes.iter().map(name)),

@@ -259,7 +259,7 @@ pub enum OperatorCall {
         /// The agent's id.
         agent_id: AgentId,
         /// The operation, without an id.
-        operation: Wire<v1::offer::Operation>,
+        operation: Box<Wire<v1::offer::Operation>>,
     },
     /// DEACTIVATE_AGENT: nothing of it is offered.
     Deactivate {

@@ -163,7 +163,7 @@ impl Setup {
     fn asked(&self, operation: offer::Operation) -> OperatorCall {
         OperatorCall::Operate {
             agent_id: AgentId::from(self.agent.as_str()),
-            operation: Wire(operation),
+            operation: Box::new(Wire(operation)),
         }
     }
 
