@@ -365,12 +365,8 @@ impl Simulation {
                 self.agent_sync(session, sync, resource_version.into());
             }
             Effect::ToMaster { session, frame } => self.agent_frame(session, frame.0),
-            Effect::CloseSession { session, .. } => {
-                if agent.session == Some(session) {
-                    agent.session = None;
-                }
-                self.break_link(session);
-            }
+            // The agent hears of it as of every other end, and connects again.
+            Effect::CloseSession { session, .. } => self.break_link(session),
             Effect::Launch(launch) => self.launch_container(index, *launch),
             Effect::Watch { container } => {
                 agent.watched.insert(container.clone());
@@ -450,7 +446,11 @@ impl Simulation {
             Effect::UpdateContainer { .. } | Effect::RetireFramework { .. } => {}
             Effect::Exit { forget, .. } => {
                 if forget {
-                    agent.disk = Disk::default();
+                    // What is reserved stays so for the agent that registers next.
+                    agent.disk = Disk {
+                        resources: std::mem::take(&mut agent.disk.resources),
+                        ..Disk::default()
+                    };
                 }
                 self.crash_agent(index);
             }
