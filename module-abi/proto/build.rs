@@ -13,6 +13,7 @@ const FILES: &[&str] = &[
     "exporter",
     "fetcher",
     "logger",
+    "image_store",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -1,7 +1,9 @@
 //! Names of methods, for people.
 
 use tepui_module_proto::common::CommonMethod;
-use tepui_module_proto::{allocator, authorizer, exporter, fetcher, isolator, leader, logger};
+use tepui_module_proto::{
+    allocator, authorizer, exporter, fetcher, image_store, isolator, leader, logger,
+};
 
 /// The name of a method, as the contract calls it.
 pub(crate) fn name(kinds: &[String], number: u32) -> &'static str {
@@ -16,6 +18,7 @@ pub(crate) fn name(kinds: &[String], number: u32) -> &'static str {
         Some("exporter") => exporter::Method::try_from(n).map(|m| m.as_str_name()),
         Some("container-logger") => logger::Method::try_from(n).map(|m| m.as_str_name()),
         Some("fetcher") => fetcher::Method::try_from(n).map(|m| m.as_str_name()),
+        Some("image-store") => image_store::Method::try_from(n).map(|m| m.as_str_name()),
         Some("isolator") => isolator::Method::try_from(n).map(|m| m.as_str_name()),
         Some("leader-contender" | "leader-detector") => {
             leader::Method::try_from(n).map(|m| m.as_str_name())

@@ -17,7 +17,7 @@ pub mod note;
 
 pub use generated::tepui::module as common;
 pub use generated::tepui::module::{
-    allocator, authorizer, exporter, fetcher, isolator, leader, logger,
+    allocator, authorizer, exporter, fetcher, image_store, isolator, leader, logger,
 };
 pub use prost::Message;
 
@@ -36,6 +36,8 @@ pub mod kind {
     pub const FETCHER: &str = "fetcher";
     /// Says where the output of containers goes.
     pub const CONTAINER_LOGGER: &str = "container-logger";
+    /// Pulls container images and unpacks their layers.
+    pub const IMAGE_STORE: &str = "image-store";
     /// Prepares, limits and measures containers.
     pub const ISOLATOR: &str = "isolator";
     /// Takes part in the election of a leading master.
@@ -49,6 +51,7 @@ pub mod kind {
         CONTAINER_LOGGER,
         EXPORTER,
         FETCHER,
+        IMAGE_STORE,
         ISOLATOR,
         LEADER_CONTENDER,
         LEADER_DETECTOR,

@@ -13,14 +13,14 @@ use tepui_module_proto::note::NoteModule;
 use crate::failure::undecodable;
 use crate::instance::{self, Service};
 use crate::kinds::{
-    self, Allocator, Authorizer, ContainerLogger, Exporter, Fetcher, Isolator, LeaderContender,
-    LeaderDetector,
+    self, Allocator, Authorizer, ContainerLogger, Exporter, Fetcher, ImageStore, Isolator,
+    LeaderContender, LeaderDetector,
 };
 use crate::{Context, Failure, Host, Module, Result, log, macro_support};
 
 /// Makes a library of modules: `export!(authorizer: Mine)`, or several as `export!(isolator: A, isolator: B)`.
 ///
-/// Kinds are `allocator`, `authorizer`, `container_logger`, `exporter`, `fetcher`, `isolator`, `leader_contender`,
+/// Kinds are `allocator`, `authorizer`, `container_logger`, `exporter`, `fetcher`, `image_store`, `isolator`, `leader_contender`,
 /// `leader_detector`, and `leader` for a type that is both of the last two. To be used once, in a crate of type `cdylib`.
 #[macro_export]
 macro_rules! export {
@@ -130,6 +130,7 @@ kinds! {
     container_logger(ContainerLogger) = "container-logger", kinds::LoggerService::new, || None;
     exporter(Exporter) = "exporter", kinds::ExporterService::new, || None;
     fetcher(Fetcher) = "fetcher", kinds::FetcherService::new, || None;
+    image_store(ImageStore) = "image-store", kinds::ImageStoreService::new, || None;
     leader_contender(LeaderContender) = "leader-contender", kinds::ContenderService::new, || None;
     leader_detector(LeaderDetector) = "leader-detector", kinds::DetectorService::new, || None;
     leader(LeaderContender, LeaderDetector) =

@@ -64,8 +64,9 @@ pub use context::{Context, Host};
 pub use failure::{Failure, Result};
 pub use kinds::{
     Allocator, Approver, Authorizer, CacheUse, Candidacy, Check, Container, ContainerId,
-    ContainerLogger, Explanation, Exported, Exporter, Fetch, Fetcher, Isolator, LeaderContender,
-    LeaderDetector, Limitation, Logged, Output, Question, Update,
+    ContainerLogger, Explanation, Exported, Exporter, Fetch, Fetcher, ImageStore, Isolator,
+    LeaderContender, LeaderDetector, Limitation, Logged, Output, Prune, Pruned, Pulled, Question,
+    Update,
 };
 pub use module::{Module, NoConfig, Report};
 pub use tepui_module_proto as proto;
@@ -78,8 +79,9 @@ pub use tracing;
 pub mod prelude {
     pub use crate::kinds::{
         Allocator, Approver, Authorizer, CacheUse, Candidacy, Container, ContainerId,
-        ContainerLogger, Explanation, Exported, Exporter, Fetch, Fetcher, Isolator,
-        LeaderContender, LeaderDetector, Limitation, Logged, Output, Question, Update,
+        ContainerLogger, Explanation, Exported, Exporter, Fetch, Fetcher, ImageStore, Isolator,
+        LeaderContender, LeaderDetector, Limitation, Logged, Output, Prune, Pruned, Pulled,
+        Question, Update,
     };
     pub use crate::proto::isolator::{LaunchPlan, Mount, Namespace};
     pub use crate::{
@@ -105,8 +107,8 @@ pub use tepui_model as model;
 #[doc(hidden)]
 pub mod macro_support {
     pub use crate::export::{
-        Entry, allocator, authorizer, container_logger, create, exporter, fetcher, isolator,
-        leader, leader_contender, leader_detector, manifest,
+        Entry, allocator, authorizer, container_logger, create, exporter, fetcher, image_store,
+        isolator, leader, leader_contender, leader_detector, manifest,
     };
     pub use schemars;
     pub use serde;

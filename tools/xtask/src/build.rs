@@ -33,6 +33,7 @@ pub(crate) fn release() -> Result<Built> {
         "tepui-leaders",
         "tepui-exporters",
         "tepui-fetchers",
+        "tepui-images",
         "tepui-isolators",
     ];
     let mut args = vec!["build", "--release", "--locked"];

@@ -4,6 +4,7 @@ pub mod allocator;
 pub mod authorizer;
 pub mod exporter;
 pub mod fetcher;
+pub mod image_store;
 pub mod isolator;
 pub mod leader;
 pub mod logger;

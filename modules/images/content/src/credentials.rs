@@ -1,0 +1,248 @@
+//! Credentials for registries, from configuration files of Docker.
+
+use std::{collections::BTreeMap, process::Stdio, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde::Deserialize;
+use tokio::{io::AsyncWriteExt, process::Command};
+
+use crate::error::{Error, Result};
+
+/// How to prove who asks.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Credential {
+    /// Name and password.
+    Password(String, String),
+    /// A token that a server of tokens exchanges.
+    Identity(String),
+}
+
+impl std::fmt::Debug for Credential {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Credential(..)")
+    }
+}
+
+/// A configuration file of Docker (`config.json`), as far as it is about registries.
+#[derive(Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DockerConfig {
+    auths: BTreeMap<String, Auth>,
+    cred_helpers: BTreeMap<String, String>,
+    creds_store: Option<String>,
+    /// Whether programs that it names may be run.
+    #[serde(skip)]
+    trusted: bool,
+}
+
+#[derive(Clone, Default, Deserialize)]
+#[serde(default)]
+struct Auth {
+    auth: Option<String>,
+    username: Option<String>,
+    password: Option<String>,
+    identitytoken: Option<String>,
+}
+
+impl std::fmt::Debug for DockerConfig {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let hosts: Vec<&String> = self.auths.keys().collect();
+        write!(formatter, "DockerConfig({hosts:?})")
+    }
+}
+
+/// How long a credential helper may take.
+const HELPER: Duration = Duration::from_secs(30);
+
+impl DockerConfig {
+    /// Reads a configuration, in the form of today or of the older `.dockercfg`. Only that of a site is `trusted` to
+    /// name credential helpers, which are programs of the agent's machine.
+    ///
+    /// # Errors
+    ///
+    /// When it is none. The content is not repeated.
+    pub fn read(text: &[u8], trusted: bool) -> Result<Self> {
+        let bad = |error: serde_json::Error| {
+            Error::Refused(format!(
+                "the Docker configuration is not valid JSON of that form (line {}, column {})",
+                error.line(),
+                error.column()
+            ))
+        };
+        let value: serde_json::Value = serde_json::from_slice(text).map_err(bad)?;
+        let is_today = ["auths", "credHelpers", "credsStore"]
+            .iter()
+            .any(|key| value.get(key).is_some());
+        let mut config = match is_today {
+            true => serde_json::from_value::<Self>(value).map_err(bad)?,
+            false => Self {
+                // Other settings of Docker's may stand beside.
+                auths: value
+                    .as_object()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|(host, auth)| {
+                        Some((host.clone(), serde_json::from_value(auth.clone()).ok()?))
+                    })
+                    .collect(),
+                ..Self::default()
+            },
+        };
+        config.trusted = trusted;
+        Ok(config)
+    }
+
+    /// What there is for a registry (`HOST` or `HOST:PORT`).
+    ///
+    /// # Errors
+    ///
+    /// When a helper fails or an entry cannot be read.
+    pub async fn find(&self, registry: &str) -> Result<Option<Credential>> {
+        let wanted = host_of(registry);
+        let helper = self
+            .cred_helpers
+            .iter()
+            .find(|(host, _)| host_of(host) == wanted);
+        if let Some((_, helper)) = helper {
+            return self.ask(helper, registry).await;
+        }
+        if let Some((_, auth)) = self.auths.iter().find(|(host, _)| host_of(host) == wanted)
+            && let Some(credential) = auth.credential(registry)?
+        {
+            return Ok(Some(credential));
+        }
+        match &self.creds_store {
+            Some(helper) if self.trusted => self.ask(helper, registry).await,
+            _ => Ok(None),
+        }
+    }
+
+    /// Runs `docker-credential-NAME get`.
+    async fn ask(&self, helper: &str, registry: &str) -> Result<Option<Credential>> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Told {
+            username: String,
+            secret: String,
+        }
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+        if !self.trusted || helper.is_empty() || !helper.bytes().all(is_name) {
+            return Err(Error::Refused(format!(
+                "the credential helper '{helper}' is not run: only the agent's own Docker configuration may name one"
+            )));
+        }
+        let program = format!("docker-credential-{helper}");
+        let failed = |why: String| {
+            Error::Unavailable(format!("the credential helper '{program}' failed: {why}"))
+        };
+        let run = async {
+            let mut child = Command::new(&program)
+                .arg("get")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .kill_on_drop(true)
+                .spawn()?;
+            let mut stdin = child.stdin.take().expect("is piped");
+            stdin.write_all(registry.as_bytes()).await?;
+            drop(stdin);
+            child.wait_with_output().await
+        };
+        let output = tokio::time::timeout(HELPER, run)
+            .await
+            .map_err(|_| failed("it took too long".to_owned()))?
+            .map_err(|error| failed(error.to_string()))?;
+        if !output.status.success() {
+            // It has nothing for this registry, or says why on standard output, which may hold secrets.
+            return Ok(None);
+        }
+        let told: Told = serde_json::from_slice(&output.stdout)
+            .map_err(|_| failed("its answer cannot be read".to_owned()))?;
+        Ok(Some(match told.username.as_str() {
+            "<token>" => Credential::Identity(told.secret),
+            _ => Credential::Password(told.username, told.secret),
+        }))
+    }
+}
+
+impl Auth {
+    fn credential(&self, registry: &str) -> Result<Option<Credential>> {
+        if let Some(token) = self
+            .identitytoken
+            .as_ref()
+            .filter(|token| !token.is_empty())
+        {
+            return Ok(Some(Credential::Identity(token.clone())));
+        }
+        if let (Some(name), Some(password)) = (&self.username, &self.password) {
+            return Ok(Some(Credential::Password(name.clone(), password.clone())));
+        }
+        let Some(encoded) = self.auth.as_ref().filter(|auth| !auth.is_empty()) else {
+            return Ok(None);
+        };
+        let decoded = STANDARD
+            .decode(encoded)
+            .ok()
+            .and_then(|bytes| String::from_utf8(bytes).ok());
+        let pair = decoded.as_deref().and_then(|pair| pair.split_once(':'));
+        let (name, password) = pair.ok_or_else(|| {
+            Error::Refused(format!("the 'auth' of '{registry}' in the Docker configuration is not base64 of NAME:PASSWORD"))
+        })?;
+        // Docker pads it with zeros.
+        let password = password.trim_end_matches('\0');
+        Ok(Some(Credential::Password(
+            name.to_owned(),
+            password.to_owned(),
+        )))
+    }
+}
+
+/// The host of a registry, however it is written; Docker Hub has several names.
+fn host_of(registry: &str) -> &str {
+    let rest = registry
+        .split_once("://")
+        .map_or(registry, |(_, rest)| rest);
+    match rest.split('/').next().unwrap_or_default() {
+        "docker.io" | "index.docker.io" | "registry-1.docker.io" => "docker.io",
+        host => host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn hosts_are_found_in_every_form() {
+        let text = br#"{ "auths": {
+            "https://index.docker.io/v1/": { "auth": "bmFtZTpwYXNzOndvcmQ=" },
+            "r.io:5000": { "username": "u", "password": "p" },
+            "token.io": { "identitytoken": "t" },
+            "bad.io": { "auth": "-" } } }"#;
+        let config = DockerConfig::read(text, true).unwrap();
+        let password = |name: &str, password: &str| {
+            Some(Credential::Password(name.to_owned(), password.to_owned()))
+        };
+        assert_eq!(
+            config.find("registry-1.docker.io").await.unwrap(),
+            password("name", "pass:word")
+        );
+        assert_eq!(config.find("r.io:5000").await.unwrap(), password("u", "p"));
+        assert_eq!(config.find("r.io").await.unwrap(), None);
+        assert_eq!(
+            config.find("token.io").await.unwrap(),
+            Some(Credential::Identity("t".to_owned()))
+        );
+        assert!(config.find("bad.io").await.is_err());
+        let old = DockerConfig::read(br#"{ "r.io": { "auth": "dTpw" } }"#, false).unwrap();
+        assert_eq!(old.find("r.io").await.unwrap(), password("u", "p"));
+        let of_framework =
+            DockerConfig::read(br#"{ "credHelpers": { "r.io": "x" } }"#, false).unwrap();
+        let said = of_framework.find("r.io").await.unwrap_err().to_string();
+        assert!(said.contains("is not run"), "{said}");
+        let said = DockerConfig::read(b"{ secret", true)
+            .unwrap_err()
+            .to_string();
+        assert!(!said.contains("secret"), "{said}");
+    }
+}

@@ -1,0 +1,193 @@
+//! A layer on its way from where it is to a directory: downloaded, decompressed, unpacked and checked at once.
+
+use std::{
+    io::{self, BufReader, Read},
+    path::Path,
+    sync::Arc,
+};
+
+use bytes::{Buf, Bytes};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::mpsc;
+
+use crate::error::{Error, Result};
+use crate::manifest::{Digest, Part};
+use crate::registry::Registry;
+use crate::unpack::{Allowance, unpack};
+
+/// Pieces of a download that wait to be unpacked.
+const WAITING: usize = 16;
+
+/// Downloads a layer into a directory.
+pub(crate) async fn download(
+    registry: &Registry,
+    part: &Part,
+    diff_id: &Digest,
+    into: &Path,
+    allowance: Arc<Allowance>,
+    count: impl Fn(u64),
+) -> Result<()> {
+    let mut response = registry.blob(&part.digest.to_string()).await?;
+    let (sender, receiver) = mpsc::channel(WAITING);
+    let pieces = Pieces {
+        receiver,
+        piece: Bytes::new(),
+    };
+    let unpacking = install(pieces, Some(part.clone()), diff_id.clone(), into, allowance);
+    let downloading = async {
+        let mut length = 0;
+        loop {
+            match response.chunk().await {
+                Ok(Some(piece)) => {
+                    length += piece.len() as u64;
+                    count(piece.len() as u64);
+                    if length > part.size {
+                        return Err(wrong_size(part));
+                    }
+                    if sender.send(Ok(piece)).await.is_err() {
+                        // The other side has its reason.
+                        return Ok(());
+                    }
+                }
+                Ok(None) => {
+                    drop(sender);
+                    return Ok(());
+                }
+                Err(error) => {
+                    let _ = sender.send(Err(io::ErrorKind::UnexpectedEof.into())).await;
+                    return Err(registry.broken(&error));
+                }
+            }
+        }
+    };
+    let (downloaded, unpacked) = tokio::join!(downloading, unpacking);
+    downloaded?;
+    unpacked
+}
+
+/// Unpacks a layer that can be read, and checks that it is what it says.
+pub(crate) async fn install(
+    layer: impl Read + Send + 'static,
+    part: Option<Part>,
+    diff_id: Digest,
+    into: &Path,
+    allowance: Arc<Allowance>,
+) -> Result<()> {
+    let into = into.to_owned();
+    let work = move || {
+        let mut compressed = Hashed::new(layer);
+        let decoded = unpack_all(&mut compressed, &into, &allowance)?;
+        if let Some(part) = part {
+            if compressed.length != part.size {
+                return Err(wrong_size(&part));
+            }
+            let found = Digest::finish(compressed.hasher);
+            if found != part.digest {
+                return Err(Error::Refused(format!(
+                    "the layer {} is not what it says: its digest is {found}",
+                    part.digest
+                )));
+            }
+        }
+        if decoded != diff_id {
+            return Err(Error::Refused(format!(
+                "a layer unpacks to {decoded}, but the image's configuration says {diff_id}"
+            )));
+        }
+        Ok(())
+    };
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Error::Disk(format!("unpacking ended: {error}")))?
+}
+
+/// Answers the digest of what was unpacked; the layer is read to its end.
+fn unpack_all(compressed: &mut impl Read, into: &Path, allowance: &Allowance) -> Result<Digest> {
+    let mut compressed = BufReader::with_capacity(64 << 10, compressed);
+    let digest = unpack_plain(decoder(&mut compressed)?, into, allowance)?;
+    io::copy(&mut compressed, &mut io::sink())
+        .map_err(|error| Error::Refused(format!("the layer is broken: {error}")))?;
+    Ok(digest)
+}
+
+fn unpack_plain(plain: impl Read, into: &Path, allowance: &Allowance) -> Result<Digest> {
+    let mut plain = Hashed::new(plain);
+    unpack(&mut plain, into, allowance)?;
+    // Padding behind the archive counts as well.
+    let mut rest = vec![0; 64 << 10];
+    loop {
+        let broken = |error: io::Error| Error::Refused(format!("the layer is broken: {error}"));
+        match plain.read(&mut rest).map_err(broken)? {
+            0 => return Ok(Digest::finish(plain.hasher)),
+            length => allowance.bytes(length as u64)?,
+        }
+    }
+}
+
+/// By the first bytes: media types of manifests are wrong too often.
+fn decoder<'a>(compressed: &'a mut BufReader<impl Read>) -> Result<Box<dyn Read + 'a>> {
+    use std::io::BufRead;
+    let broken = |error: io::Error| Error::Refused(format!("the layer cannot be read: {error}"));
+    let start = compressed.fill_buf().map_err(broken)?;
+    if start.starts_with(&[0x1f, 0x8b]) {
+        return Ok(Box::new(flate2::bufread::MultiGzDecoder::new(compressed)));
+    }
+    if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+        let decoder = zstd::stream::read::Decoder::with_buffer(compressed).map_err(broken)?;
+        return Ok(Box::new(decoder));
+    }
+    Ok(Box::new(compressed))
+}
+
+fn wrong_size(part: &Part) -> Error {
+    Error::Refused(format!(
+        "the layer {} has not the {} bytes that the manifest says",
+        part.digest, part.size
+    ))
+}
+
+/// Takes the digest of what is read.
+struct Hashed<R> {
+    inner: R,
+    hasher: Sha256,
+    length: u64,
+}
+
+impl<R> Hashed<R> {
+    fn new(inner: R) -> Self {
+        Self {
+            inner,
+            hasher: Sha256::new(),
+            length: 0,
+        }
+    }
+}
+
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..length]);
+        self.length += length as u64;
+        Ok(length)
+    }
+}
+
+/// A download, read by a thread.
+struct Pieces {
+    receiver: mpsc::Receiver<io::Result<Bytes>>,
+    piece: Bytes,
+}
+
+impl Read for Pieces {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            match self.receiver.blocking_recv() {
+                Some(piece) => self.piece = piece?,
+                None => return Ok(0),
+            }
+        }
+        let length = buffer.len().min(self.piece.len());
+        self.piece.copy_to_slice(&mut buffer[..length]);
+        Ok(length)
+    }
+}

@@ -1,0 +1,27 @@
+//! Container images: where they come from, and a store of them by content.
+//!
+//! A plain crate that the image stores share. Everything in an image is taken for hostile: what is read has a bound,
+//! what is named by a digest is checked against it, and nothing is written outside of the store.
+
+mod archive;
+mod credentials;
+mod error;
+mod layer;
+mod layout;
+mod manifest;
+mod pulls;
+mod reference;
+mod registry;
+mod store;
+mod unpack;
+
+pub use archive::Archive;
+pub use credentials::{Credential, DockerConfig};
+pub use error::{Error, Result};
+pub use layout::Layout;
+pub use manifest::{Digest, Part};
+pub use pulls::Pulls;
+pub use reference::Reference;
+pub use registry::{Access, Registry};
+pub use store::{Counters, Image, Pruned, Settings, Source, Store};
+pub use unpack::{Allowance, is_whiteout, unpack};
