@@ -70,6 +70,12 @@ pub trait Containers: Send + Sync + 'static {
     /// What fetching came to.
     fn fetches(&self) -> FetchCounts;
 
+    /// Removes images that no container uses, but those to keep. An error is in words.
+    fn prune_images(&self, keep: Vec<v1::Image>) -> BoxFuture<'_, Result<(), String>> {
+        let _ = keep;
+        Box::pin(async { Ok(()) })
+    }
+
     /// Forgets a container that is over.
     fn forget(&self, id: &ContainerId) -> Result<(), Error>;
 }
@@ -141,6 +147,10 @@ impl Containers for Containerizer {
 
     fn fetches(&self) -> FetchCounts {
         Self::fetches(self)
+    }
+
+    fn prune_images(&self, keep: Vec<v1::Image>) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move { Self::prune_images(self, &keep).await })
     }
 
     fn forget(&self, id: &ContainerId) -> Result<(), Error> {

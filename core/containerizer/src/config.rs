@@ -9,7 +9,7 @@ use tepui_model::{
 use tepui_module_proto::isolator;
 use tepui_proto::v1;
 
-use crate::{Fetcher, Logger, Termination};
+use crate::{Fetcher, Logger, Provisioner, Termination};
 
 /// Settings of a [`crate::Containerizer`].
 #[derive(Clone, Debug)]
@@ -28,6 +28,8 @@ pub struct Settings {
     pub rlimits: Vec<isolator::Rlimit>,
     /// Where a container with a root file system of its own finds its sandbox.
     pub sandbox_directory: PathBuf,
+    /// Pulls images and makes root file systems of them; none where containers have none.
+    pub provisioner: Option<Provisioner>,
     /// Fail to recover when a record cannot be read; otherwise its container is ended, and the record kept in
     /// `damaged/` beside the others.
     pub strict: bool,
@@ -56,6 +58,7 @@ impl Settings {
             switch_user: nix::unistd::geteuid().is_root(),
             rlimits: Vec::new(),
             sandbox_directory: "/mnt/mesos/sandbox".into(),
+            provisioner: None,
             strict: true,
             start_timeout: Duration::from_secs(60),
             fetcher: None,

@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     Class, ContainerConfig, Error, FetchCounts, Isolator, LaunchError, Launched, Limit, Limits,
-    Listed, Recovered, Settings, Termination,
+    Listed, Provisioner, Recovered, Settings, Termination,
     driver::{Command, Context, Driver, Parts, View},
     isolation, nested,
     os::{self, Image},
@@ -90,6 +90,7 @@ impl Containerizer {
                 source,
             })?;
         }
+        isolators.extend(settings.provisioner.iter().map(Provisioner::isolator));
         if let Some(words) = isolation::missing(&isolators, nix::unistd::geteuid().is_root()) {
             return Err(Error::Settings(words));
         }
@@ -374,6 +375,18 @@ impl Containerizer {
         let fetcher = context.settings.fetcher.as_ref();
         let cache = fetcher.map(|fetcher| fetcher.cache());
         context.fetches.counts(cache.unwrap_or_default())
+    }
+
+    /// Removes images that no container uses, but those to keep.
+    ///
+    /// # Errors
+    ///
+    /// When a store fails, in words.
+    pub async fn prune_images(&self, keep: &[v1::Image]) -> Result<(), String> {
+        let Some(provisioner) = &self.inner.context.settings.provisioner else {
+            return Ok(());
+        };
+        provisioner.prune(keep, false).await.map(drop)
     }
 
     /// The containers that have not been forgotten.

@@ -105,6 +105,8 @@ pub(crate) struct Driver {
     /// Keeps a supervisor from beginning where one was found dead.
     _lock: Option<File>,
     step: Option<BoxFuture<'static, Done>>,
+    /// The step is the pull of its images.
+    pulling: bool,
     update: Option<BoxFuture<'static, ()>>,
     commands: mpsc::Receiver<Command>,
     view: watch::Sender<View>,
@@ -149,6 +151,7 @@ impl Driver {
             abandoned: false,
             _lock: None,
             step: None,
+            pulling: false,
             update: None,
             commands: parts.commands,
             view: parts.view,
@@ -291,6 +294,7 @@ impl Driver {
     }
 
     fn finish(&mut self, done: Done) -> Option<Event> {
+        self.pulling = false;
         Some(match done {
             Done::Event(event) => event,
             Done::Planned(isolator, plan) => {
@@ -302,6 +306,12 @@ impl Driver {
                 }
                 self.plan.merge(*plan);
                 self.tell_of_root();
+                if let Some(images) =
+                    self.isolators[isolator as usize].images(&self.launch.container)
+                {
+                    self.launch.config.image_config = images.config;
+                    self.launch.config.image_roots = images.volumes;
+                }
                 Event::Prepared { isolator }
             }
             Done::Grounded(ground) => {
@@ -317,6 +327,15 @@ impl Driver {
         })
     }
 
+    /// A pull may take long, and nothing of the container depends on it: it goes on for others, and is not waited for.
+    fn interrupt_pull(&mut self) {
+        if std::mem::take(&mut self.pulling) {
+            let message = "Container is being destroyed during provisioning images".to_owned();
+            let failed = Done::Event(Event::StepFailed { message });
+            self.step = Some(std::future::ready(failed).boxed());
+        }
+    }
+
     /// Those who prepare next see where the container's root is, and its sandbox in it.
     fn tell_of_root(&mut self) {
         if let Some(rootfs) = &self.plan.rootfs {
@@ -330,8 +349,14 @@ impl Driver {
     fn obey(&mut self, command: Command) -> Option<Event> {
         match command {
             Command::Signal(signal) => Some(Event::Signal { signal }),
-            Command::Stop(grace) => Some(Event::Stop { grace }),
-            Command::Destroy => Some(Event::Destroy),
+            Command::Stop(grace) => {
+                self.interrupt_pull();
+                Some(Event::Stop { grace })
+            }
+            Command::Destroy => {
+                self.interrupt_pull();
+                Some(Event::Destroy)
+            }
             Command::Limited(limitation) => Some(Event::Limited(limitation)),
             Command::Update(request, answer) => {
                 self.begin_update(*request, answer);
@@ -416,7 +441,10 @@ impl Driver {
                     message: failed.to_string(),
                 });
             }
-            Effect::Prepare { isolator } => self.step = Some(self.prepare(isolator)),
+            Effect::Prepare { isolator } => {
+                self.pulling = self.isolators[isolator as usize].name() == isolation::PROVISIONER;
+                self.step = Some(self.prepare(isolator));
+            }
             Effect::PrepareLogs => self.step = Some(self.prepare_logs()),
             Effect::Start => match self.start() {
                 Ok(step) => self.step = Some(step),

@@ -1,6 +1,6 @@
 //! The isolators of an agent, as the containerizer calls them.
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use futures::{FutureExt, TryFutureExt, future::BoxFuture};
 use tepui_host::{CallError, kinds::isolator::IsolatorClient};
@@ -13,6 +13,15 @@ use tepui_proto::v1::{LinuxInfo, linux_info::IpcMode, volume::source::Type as So
 
 /// What a call of an isolator comes to; an error is text for people.
 pub type Called<'a, T> = BoxFuture<'a, Result<T, String>>;
+
+/// The images of a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Images {
+    /// The configuration of its root's image, in the image's own form; empty without one.
+    pub config: Vec<u8>,
+    /// Directories with the images of volumes, by the volume's path.
+    pub volumes: BTreeMap<String, String>,
+}
 
 /// One isolator. Deadlines, lanes and restarts are behind it.
 pub trait Isolator: fmt::Debug + Send + Sync {
@@ -31,6 +40,10 @@ pub trait Isolator: fmt::Debug + Send + Sync {
     /// Whether a name in the configuration means this isolator.
     fn is_called(&self, name: &str) -> bool {
         self.name() == name
+    }
+    /// What the isolators after it are told of the images of a container that it has prepared.
+    fn images(&self, _container: &str) -> Option<Images> {
+        None
     }
     /// The first call.
     fn recover(&self, request: RecoverRequest) -> Called<'_, ()>;
@@ -271,6 +284,11 @@ pub(crate) fn unmet(
             "namespaces/ipc",
         ),
         (
+            info.is_some_and(|info| info.volumes.iter().any(|volume| volume.image.is_some())),
+            "a volume with an image",
+            "volume/image",
+        ),
+        (
             asks_for_volume(config, |source| source == Source::HostPath),
             "a volume of the host",
             "volume/host_path",
@@ -301,6 +319,17 @@ pub(crate) fn unmet(
             "namespaces/ipc",
         ),
     ];
+    let image = info.and_then(|info| info.mesos.as_ref()?.image.as_ref());
+    if image.is_some()
+        && !isolators
+            .iter()
+            .any(|isolator| isolator.name() == PROVISIONER)
+    {
+        return Some(
+            "ContainerInfo.mesos.image needs an image store: the agent has no --image_providers"
+                .to_owned(),
+        );
+    }
     let given = |name: &str| isolators.iter().any(|isolator| isolator.is_called(name));
     let (_, field, isolator) = needs
         .into_iter()

@@ -15,6 +15,7 @@ mod isolation;
 pub mod leaks;
 mod nested;
 mod os;
+mod provisioner;
 mod records;
 mod recovery;
 mod sandbox;
@@ -28,6 +29,7 @@ pub use config::{
 };
 pub use containerizer::Containerizer;
 pub use error::{Error, LaunchError};
-pub use isolation::{Called, Isolator, loaded};
+pub use isolation::{Called, Images, Isolator, loaded};
+pub use provisioner::{Backend, Provisioner};
 pub use services::{FetchCounts, Fetcher, Logger, fetcher, logger};
 pub use tepui_state_container::{Exit, Limitation, Termination};

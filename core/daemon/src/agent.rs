@@ -6,12 +6,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
-use tepui_containerizer::{Containerizer, Fetcher};
+use tepui_containerizer::{Containerizer, Fetcher, Provisioner};
 use tepui_core_agent::{
     Agent, Configured, Detector, Ended, ModuleDetector, Settings, attach_endpoints, resources,
 };
 use tepui_host::kinds::authorizer::AuthorizerClient;
 use tepui_host::kinds::fetcher::FetcherClient;
+use tepui_host::kinds::image_store::ImageStoreClient;
 use tepui_host::kinds::isolator::IsolatorClient;
 use tepui_host::kinds::leader::LeaderClient;
 use tepui_host::{LoadError, ModuleHost};
@@ -159,6 +160,7 @@ async fn containerizer(
     own.switch_user = settings.switch_user;
     own.sandbox_directory
         .clone_from(&settings.sandbox_directory);
+    own.provisioner = provisioner(settings, host).await?;
     let (soft, hard) = start::allow_open_files().context("cannot raise the limit of open files")?;
     // Programs that use select(2) break with more than they expect.
     own.rlimits = vec![Rlimit {
@@ -192,6 +194,38 @@ async fn fetcher(
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// What pulls images, where there is a store of them.
+async fn provisioner(
+    settings: &AgentSettings,
+    host: &ModuleHost,
+) -> anyhow::Result<Option<Provisioner>> {
+    let images = &settings.images;
+    if images.stores.is_empty() {
+        return Ok(None);
+    }
+    let (loading, names) = (host.clone(), images.stores.clone());
+    let instances = tokio::task::spawn_blocking(move || loading.load_all("image-store", &names))
+        .await
+        .context("loading image stores panicked")??;
+    let stores = instances.into_iter();
+    let stores = stores.map(|store| (store.name().to_owned(), ImageStoreClient::new(store)));
+    let dir = settings.work_dir.join("provisioner");
+    let provisioner = Provisioner::new(stores.collect(), images.backend.as_deref(), dir)?;
+    if let Some(collection) = &images.collection {
+        let keep = collection.keep.iter();
+        let keep = keep.map(|image| json::to_message(image.to_string().as_bytes()));
+        let keep: Vec<_> = keep
+            .collect::<Result<_, _>>()
+            .context("--image_gc_config: excluded_images")?;
+        tokio::spawn(
+            provisioner
+                .clone()
+                .collect(collection.headroom, collection.interval, keep),
+        );
+    }
+    Ok(Some(provisioner))
 }
 
 /// `tepui-init`: what is configured, beside this program, or where it is installed.

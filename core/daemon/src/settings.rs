@@ -4,6 +4,7 @@
 //! one way to configure it. A flag of the command line or the environment wins over the module's table
 //! in the file; one of the file does not.
 
+mod images;
 mod isolation;
 mod services;
 
@@ -16,6 +17,7 @@ use tepui_host::HostSettings;
 use tepui_host::config::ModuleConfig;
 
 use crate::flags::{Daemon, FlagError, Source, Values};
+pub use images::{Collection, Images};
 use isolation::{cgroup_v1, cgroups, isolation_of, isolators, sandbox_directory};
 
 /// What both daemons have.
@@ -136,6 +138,7 @@ pub struct AgentSettings {
     pub isolation: Vec<String>,
     /// Whether isolation is what the site asked for, or our choice for this user.
     pub isolation_given: bool,
+    pub images: Images,
     pub switch_user: bool,
     /// Where containers with a root file system of their own find their sandbox.
     pub sandbox_directory: PathBuf,
@@ -337,6 +340,12 @@ impl AgentSettings {
             .iter()
             .map(|name| ("isolator", name.clone()))
             .chain(self.fetcher.iter().map(|name| ("fetcher", name.clone())))
+            .chain(
+                self.images
+                    .stores
+                    .iter()
+                    .map(|name| ("image-store", name.clone())),
+            )
             .chain(detector.map(|name| ("leader-detector", name.clone())))
             .chain(authorizer.map(|name| ("authorizer", name.to_owned())))
             .chain(self.common.exporters())
@@ -389,6 +398,7 @@ impl AgentSettings {
         cgroups(&mut values);
         isolators(&mut values)?;
         services::fetcher(&mut values);
+        let images = images::images(&mut values)?;
         let authorizer = single(&values, "authorizer")?;
         let environment = values
             .text("executor_environment_variables")
@@ -403,6 +413,7 @@ impl AgentSettings {
             init: values.path("init"),
             isolation: isolation_of(&values)?,
             isolation_given,
+            images,
             switch_user: values.is("switch_user"),
             sandbox_directory: sandbox_directory(&values)?,
             fetcher: services::service(&values, "fetcher", services::URI),

@@ -2,6 +2,7 @@
 
 tepui_module_sdk::export!(
     isolator: tepui_isolator_cgroups::Cgroups,
+    isolator: tepui_isolator_filesystem::DockerRuntime,
     isolator: tepui_isolator_filesystem::LinuxFilesystem,
     isolator: tepui_isolator_namespaces::IpcNamespaces,
     isolator: tepui_isolator_namespaces::PidNamespaces,
@@ -13,5 +14,6 @@ tepui_module_sdk::export!(
     isolator: tepui_isolator_seccomp::Seccomp,
     isolator: tepui_isolator_secrets::EnvironmentSecrets,
     isolator: tepui_isolator_volumes::HostPathVolumes,
+    isolator: tepui_isolator_volumes::ImageVolumes,
     isolator: tepui_isolator_volumes::SandboxPathVolumes,
 );

@@ -1,5 +1,7 @@
-//! Isolators of a container's file system: `filesystem/linux`.
+//! Isolators of a container's file system: `filesystem/linux` and `docker/runtime`.
 
 mod linux;
+mod runtime;
 
 pub use linux::LinuxFilesystem;
+pub use runtime::{Config as RuntimeConfig, DockerRuntime};

@@ -100,6 +100,7 @@ pub fn load_in(
     });
     host.link(tepui_module_sdk::linked!(
         isolator: tepui_isolator_cgroups::Cgroups,
+        isolator: tepui_isolator_filesystem::DockerRuntime,
         isolator: tepui_isolator_filesystem::LinuxFilesystem,
         isolator: tepui_isolator_namespaces::IpcNamespaces,
         isolator: tepui_isolator_namespaces::PidNamespaces,
@@ -110,6 +111,7 @@ pub fn load_in(
         isolator: tepui_isolator_privileges::NoNewPrivileges,
         isolator: tepui_isolator_seccomp::Seccomp,
         isolator: tepui_isolator_volumes::HostPathVolumes,
+        isolator: tepui_isolator_volumes::ImageVolumes,
         isolator: tepui_isolator_volumes::SandboxPathVolumes,
     ));
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();

@@ -25,7 +25,7 @@ pub(super) fn isolation_of(values: &Values) -> Result<Vec<String>, FlagError> {
     }
     if names.iter().any(|name| name == "filesystem/linux") {
         // As in Mesos.
-        for volume in ["volume/host_path", "volume/sandbox_path"] {
+        for volume in ["volume/host_path", "volume/image", "volume/sandbox_path"] {
             if !names.iter().any(|name| name == volume) {
                 names.push(volume.to_owned());
             }
@@ -41,11 +41,12 @@ pub(super) fn isolation_of(values: &Values) -> Result<Vec<String>, FlagError> {
 
 /// Flags of Mesos that are settings of an isolator, under the same name. Without that isolator they would protect
 /// nothing.
-const OF_ISOLATORS: [(&str, &str); 8] = [
+const OF_ISOLATORS: [(&str, &str); 9] = [
     ("effective_capabilities", "linux/capabilities"),
     ("bounding_capabilities", "linux/capabilities"),
     ("seccomp_config_dir", "linux/seccomp"),
     ("seccomp_profile_name", "linux/seccomp"),
+    ("docker_ignore_runtime", "docker/runtime"),
     ("host_path_volume_force_creation", "volume/host_path"),
     ("default_container_shm_size", "namespaces/ipc"),
     ("disallow_sharing_agent_ipc_namespace", "namespaces/ipc"),

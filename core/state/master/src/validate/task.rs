@@ -189,7 +189,10 @@ fn unsupported_field(task: &TaskInfo) -> Option<&'static str> {
     if task.health_check.is_some() {
         return Some("health_check");
     }
-    let of_command = task.command.as_ref().and_then(in_command);
+    let of_command = task
+        .command
+        .as_ref()
+        .and_then(|command| in_command(command, task.container.as_ref()));
     of_command.or_else(|| task.container.as_ref().and_then(in_container))
 }
 
@@ -198,7 +201,10 @@ pub fn unsupported_executor(info: &ExecutorInfo) -> Checked {
     let field = if has_volume(&info.resources) {
         Some("resources.disk.persistence")
     } else {
-        let of_command = info.command.as_ref().and_then(in_command);
+        let of_command = info
+            .command
+            .as_ref()
+            .and_then(|command| in_command(command, info.container.as_ref()));
         of_command.or_else(|| info.container.as_ref().and_then(in_container))
     };
     field.map_or(Ok(()), |field| {
@@ -213,12 +219,13 @@ fn has_volume(resources: &[v1::Resource]) -> bool {
     disks.any(|d| d.persistence.is_some() || d.volume.is_some())
 }
 
-fn in_command(command: &CommandInfo) -> Option<&'static str> {
+fn in_command(command: &CommandInfo, container: Option<&ContainerInfo>) -> Option<&'static str> {
+    let image = container.and_then(|c| c.mesos.as_ref()?.image.as_ref());
     let mut variables = command.environment.iter().flat_map(|e| &e.variables);
     if variables.any(|v| v.secret.as_ref().is_some_and(|s| s.reference.is_some())) {
         Some("command.environment.variables.secret.reference")
-    } else if command.value.is_none() {
-        // Mesos starts such a task, whose executor then dies.
+    } else if command.value.is_none() && image.is_none() {
+        // An image says what to run. Mesos starts such a task also without one, whose executor then dies.
         Some("command without a value")
     } else {
         None
@@ -226,11 +233,9 @@ fn in_command(command: &CommandInfo) -> Option<&'static str> {
 }
 
 fn in_container(container: &ContainerInfo) -> Option<&'static str> {
-    let image = container.mesos.as_ref().is_some_and(|m| m.image.is_some());
     let docker = container.docker.is_some() || container.r#type() == container_info::Type::Docker;
     let fields = [
         (docker, "container.docker"),
-        (image, "container.mesos.image"),
         (container.hostname.is_some(), "container.hostname"),
         (
             !container.network_infos.is_empty(),

@@ -1,0 +1,345 @@
+//! Root file systems for containers with images.
+//!
+//! The provisioner is the first step of a launch, and takes part in it as isolators do: `prepare` has the images of a
+//! container pulled and plans how their layers become directories of the container; `cleanup` removes what the container
+//! wrote. What it keeps lies where Mesos keeps it:
+//!
+//! ```text
+//! DIR/containers/<id>/backends/<backend>/layers/<n>/<i>   links to the layers of the n-th image, the top one first
+//! DIR/containers/<id>/backends/<backend>/scratch/<n>/     what the container writes (overlay)
+//! DIR/containers/<id>/backends/<backend>/rootfses/<n>/    the root, or where it is mounted
+//! ```
+//!
+//! Everything is mounted in the container's own namespace, so nothing has to be unmounted here. The links say, also to a
+//! later agent process, which layers are in use.
+
+mod backend;
+mod copy;
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures::FutureExt;
+use prost::Message;
+use tepui_host::kinds::image_store::ImageStoreClient;
+use tepui_module_proto::image_store::{PruneReply, PruneRequest, PullReply};
+use tepui_module_proto::isolator::{
+    self as messages, CleanupReply, LaunchPlan, LimitedReply, StatusReply, UsageReply,
+};
+use tepui_proto::v1::{self, ContainerInfo};
+
+pub use backend::Backend;
+
+use crate::{
+    Error,
+    isolation::{Called, Images, Isolator, PROVISIONER},
+};
+
+/// See the module. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Provisioner(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// By the name of the module.
+    stores: BTreeMap<String, ImageStoreClient>,
+    backend: Backend,
+    dir: PathBuf,
+    containers: Mutex<BTreeMap<String, Known>>,
+}
+
+/// What is known of a container with images.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    images: Images,
+    /// Held while its directories are made, so that they are not removed meanwhile.
+    work: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Provisioner {
+    /// Takes the stores by the names of their modules. `asked` is the back end to use; without one the best that works
+    /// here is chosen, and the log says why.
+    ///
+    /// # Errors
+    ///
+    /// When the directory cannot be made, or the back end is unknown or does not work here.
+    pub fn new(
+        stores: BTreeMap<String, ImageStoreClient>,
+        asked: Option<&str>,
+        dir: PathBuf,
+    ) -> Result<Self, Error> {
+        let containers = dir.join("containers");
+        fs::create_dir_all(&containers).map_err(|source| Error::Io {
+            what: "create",
+            path: containers,
+            source,
+        })?;
+        let backend = Backend::choose(asked, &dir).map_err(Error::Settings)?;
+        Ok(Self(Arc::new(Inner {
+            stores,
+            backend,
+            dir,
+            containers: Mutex::default(),
+        })))
+    }
+
+    /// As the first step of launches.
+    pub fn isolator(&self) -> Arc<dyn Isolator> {
+        Arc::new(self.clone())
+    }
+
+    /// Removes images that no container uses, but those to keep; with `dry_run` only says which.
+    ///
+    /// # Errors
+    ///
+    /// When a store fails, in words.
+    pub async fn prune(&self, keep: &[v1::Image], dry_run: bool) -> Result<PruneReply, String> {
+        let in_use = self.0.layers_in_use().map_err(|error| error.to_string())?;
+        let mut all = PruneReply::default();
+        for store in self.0.stores.values() {
+            let request = PruneRequest {
+                keep: keep.iter().map(Message::encode_to_vec).collect(),
+                in_use: in_use.clone(),
+                dry_run,
+            };
+            let reply = store
+                .prune(request)
+                .await
+                .map_err(|error| error.to_string())?;
+            all.images.extend(reply.images);
+            all.layers.extend(reply.layers);
+            all.bytes += reply.bytes;
+        }
+        Ok(all)
+    }
+
+    /// Removes images that no container uses whenever less than `headroom` of the disk is free, for as long as it is
+    /// let.
+    pub async fn collect(self, headroom: f64, interval: Duration, keep: Vec<v1::Image>) {
+        loop {
+            tokio::time::sleep(interval).await;
+            let free = match rustix::fs::statvfs(&self.0.dir) {
+                Ok(disk) => disk.f_bavail as f64 / (disk.f_blocks as f64).max(1.0),
+                Err(error) => {
+                    tracing::warn!(%error, "the disk of images cannot be looked at");
+                    continue;
+                }
+            };
+            if free >= headroom {
+                continue;
+            }
+            match self.prune(&keep, false).await {
+                Ok(gone) => tracing::info!(
+                    images = gone.images.len(),
+                    bytes = gone.bytes,
+                    "images were removed: {:.1} % of the disk was free",
+                    free * 100.0
+                ),
+                Err(error) => tracing::warn!(error, "images were not removed"),
+            }
+        }
+    }
+
+    async fn provision(&self, config: &messages::ContainerConfig) -> Result<LaunchPlan, String> {
+        let inner = &self.0;
+        let info = ContainerInfo::decode(&*config.container_info)
+            .map_err(|error| format!("the container's description cannot be read: {error}"))?;
+        let mut plan = LaunchPlan::none();
+        let mut images = Images::default();
+        let wanted = wanted(&info);
+        if wanted.is_empty() {
+            return Ok(plan);
+        }
+        inner.known(&config.id);
+        for (number, (volume, image)) in wanted.into_iter().enumerate() {
+            let pulled = inner.store(image)?.pull(image.encode_to_vec()).await;
+            let pulled = pulled.map_err(|error| error.to_string())?;
+            let made = self.make(&config.id, number, &pulled).await?;
+            plan.mounts.extend(made.mounts);
+            let root = made.root.to_string_lossy().into_owned();
+            match volume {
+                Some(path) => {
+                    images.volumes.insert(path.to_owned(), root);
+                }
+                None => {
+                    plan.rootfs = Some(root);
+                    images.config = pulled.config;
+                }
+            }
+        }
+        if let Some(known) = inner.containers().get_mut(&config.id) {
+            known.images = images;
+        }
+        Ok(plan)
+    }
+
+    /// Makes a root of an image's layers.
+    async fn make(
+        &self,
+        container: &str,
+        number: usize,
+        pulled: &PullReply,
+    ) -> Result<backend::Made, String> {
+        let layers: Vec<PathBuf> = pulled.layers.iter().map(PathBuf::from).collect();
+        let backend = self.0.backend;
+        let dir = self
+            .0
+            .container(container)
+            .join("backends")
+            .join(backend.name());
+        let work = self.0.known(container).work.lock_owned().await;
+        let made = tokio::task::spawn_blocking(move || {
+            let _work = work;
+            backend.make(&dir, number, &layers)
+        });
+        made.await.map_err(|error| error.to_string())?
+    }
+
+    async fn remove(&self, container: &str) -> Result<(), String> {
+        let known = self.0.containers().remove(container).unwrap_or_default();
+        let _work = known.work.lock().await;
+        let dir = self.0.container(container);
+        let removed = tokio::task::spawn_blocking(move || match fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(format!("failed to remove '{}': {error}", dir.display()))
+            }
+            _ => Ok(()),
+        });
+        removed.await.map_err(|error| error.to_string())?
+    }
+}
+
+/// The images of a container: of its root, and of volumes by their paths.
+fn wanted(info: &ContainerInfo) -> Vec<(Option<&str>, &v1::Image)> {
+    let root = info.mesos.as_ref().and_then(|mesos| mesos.image.as_ref());
+    let volumes = info.volumes.iter().filter_map(|volume| {
+        let image = volume.image.as_ref()?;
+        Some((Some(volume.container_path.as_str()), image))
+    });
+    root.map(|image| (None, image))
+        .into_iter()
+        .chain(volumes)
+        .collect()
+}
+
+impl Inner {
+    fn containers(&self) -> MutexGuard<'_, BTreeMap<String, Known>> {
+        self.containers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known(&self, container: &str) -> Known {
+        self.containers()
+            .entry(container.to_owned())
+            .or_default()
+            .clone()
+    }
+
+    fn container(&self, id: &str) -> PathBuf {
+        self.dir.join("containers").join(id)
+    }
+
+    /// The store that an image is of. Layouts of the OCI have no type of their own in Mesos: their names begin with
+    /// `oci:`.
+    fn store(&self, image: &v1::Image) -> Result<&ImageStoreClient, String> {
+        let name = image
+            .docker
+            .as_ref()
+            .map_or("", |docker| docker.name.as_str());
+        let store = match image.r#type() {
+            v1::image::Type::Appc => "appc",
+            v1::image::Type::Docker if name.starts_with("oci:") => "oci",
+            v1::image::Type::Docker => "docker",
+        };
+        self.stores.get(store).ok_or_else(|| {
+            format!(
+                "no image store for this image: '{}' is not in the agent's --image_providers",
+                store.to_ascii_uppercase()
+            )
+        })
+    }
+
+    fn layers_in_use(&self) -> io::Result<Vec<String>> {
+        let mut found = Vec::new();
+        for container in fs::read_dir(self.dir.join("containers"))?.flatten() {
+            for backend in children(&container.path().join("backends")) {
+                for image in children(&backend.join("layers")) {
+                    let links = children(&image).into_iter();
+                    let layers = links.filter_map(|link| fs::read_link(link).ok());
+                    found.extend(layers.map(|layer| layer.to_string_lossy().into_owned()));
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// None where there is no directory.
+fn children(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
+}
+
+impl Isolator for Provisioner {
+    fn name(&self) -> &str {
+        PROVISIONER
+    }
+    fn nesting(&self) -> bool {
+        true
+    }
+    fn standalone(&self) -> bool {
+        true
+    }
+    fn limits(&self) -> bool {
+        false
+    }
+    fn needs(&self) -> Vec<String> {
+        vec!["filesystem/linux".to_owned()]
+    }
+    fn images(&self, container: &str) -> Option<Images> {
+        self.0
+            .containers()
+            .get(container)
+            .map(|known| known.images.clone())
+    }
+    fn recover(&self, request: messages::RecoverRequest) -> Called<'_, ()> {
+        async move {
+            for orphan in &request.orphans {
+                self.remove(orphan).await?;
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+    fn prepare(&self, request: messages::PrepareRequest) -> Called<'_, LaunchPlan> {
+        async move { self.provision(&request.config.unwrap_or_default()).await }.boxed()
+    }
+    fn isolate(&self, _: messages::IsolateRequest) -> Called<'_, ()> {
+        async { Ok(()) }.boxed()
+    }
+    fn update(&self, _: messages::UpdateRequest) -> Called<'_, ()> {
+        async { Ok(()) }.boxed()
+    }
+    fn cleanup(&self, container: String) -> Called<'_, CleanupReply> {
+        async move {
+            self.remove(&container).await?;
+            Ok(CleanupReply::default())
+        }
+        .boxed()
+    }
+    fn usage(&self, _: Vec<String>) -> Called<'_, UsageReply> {
+        async { Ok(UsageReply::default()) }.boxed()
+    }
+    fn status(&self, _: Vec<String>) -> Called<'_, StatusReply> {
+        async { Ok(StatusReply::default()) }.boxed()
+    }
+    fn limited(&self, _: u64) -> Called<'_, LimitedReply> {
+        std::future::pending().boxed()
+    }
+}
