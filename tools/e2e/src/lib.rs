@@ -2,6 +2,7 @@
 //! the replay of recorded exchanges.
 
 pub mod cluster;
+pub mod images;
 pub mod replay;
 pub mod scheduler;
 pub mod server;

@@ -205,16 +205,24 @@ impl Scheduler {
             .expect("accepted");
     }
 
-    /// Waits until a task is in a state; the update that said so.
+    /// Waits until a task is in a state; the update that said so. One that has ended otherwise fails the test.
     #[track_caller]
     pub fn wait_state(&mut self, task: &str, state: TaskState) -> v1::TaskStatus {
         self.wait(&format!("{} of {task}", state.as_str_name()), |scheduler| {
-            scheduler
-                .updates
-                .get(task)?
-                .iter()
-                .find(|status| status.state() == state)
-                .cloned()
+            let updates = scheduler.updates.get(task)?;
+            let found = updates.iter().find(|status| status.state() == state);
+            let ended = updates.iter().find(|status| is_end(status.state()));
+            if let (None, Some(ended)) = (found, ended) {
+                let name = ended.state().as_str_name();
+                panic!("{task} ended as {name}: {}", ended.message());
+            }
+            found.cloned()
         })
     }
+}
+
+/// Whether nothing follows.
+fn is_end(state: TaskState) -> bool {
+    use TaskState::{TaskError, TaskFailed, TaskFinished, TaskKilled};
+    matches!(state, TaskError | TaskFailed | TaskFinished | TaskKilled)
 }

@@ -357,7 +357,8 @@ fn unsupported(wanted: &Wanted) -> Option<&'static str> {
         let Some(command) = &executor.command else {
             return Some("ExecutorInfo without command");
         };
-        return unsupported_command(command).or_else(|| container.and_then(unsupported_container));
+        return unsupported_command(command, container)
+            .or_else(|| container.and_then(unsupported_container));
     }
     if wanted.group {
         return Some("a task group without executor");
@@ -369,7 +370,7 @@ fn unsupported_task(task: &TaskInfo) -> Option<&'static str> {
     let Some(command) = &task.command else {
         return Some("TaskInfo without command");
     };
-    if let Some(field) = unsupported_command(command) {
+    if let Some(field) = unsupported_command(command, task.container.as_ref()) {
         return Some(field);
     }
     if task.health_check.is_some() {
@@ -381,8 +382,12 @@ fn unsupported_task(task: &TaskInfo) -> Option<&'static str> {
     task.container.as_ref().and_then(unsupported_container)
 }
 
-fn unsupported_command(command: &CommandInfo) -> Option<&'static str> {
-    if command.value.is_none() {
+fn unsupported_command(
+    command: &CommandInfo,
+    container: Option<&v1::ContainerInfo>,
+) -> Option<&'static str> {
+    let image = container.and_then(|container| container.mesos.as_ref()?.image.as_ref());
+    if command.value.is_none() && image.is_none() {
         return Some("CommandInfo without value");
     }
     let mut variables = command.environment.iter().flat_map(|e| &e.variables);
@@ -395,16 +400,6 @@ fn unsupported_command(command: &CommandInfo) -> Option<&'static str> {
 fn unsupported_container(container: &v1::ContainerInfo) -> Option<&'static str> {
     if container.r#type() == v1::container_info::Type::Docker || container.docker.is_some() {
         return Some("ContainerInfo.docker");
-    }
-    if container
-        .mesos
-        .as_ref()
-        .is_some_and(|mesos| mesos.image.is_some())
-    {
-        return Some("ContainerInfo.mesos.image");
-    }
-    if !container.volumes.is_empty() {
-        return Some("ContainerInfo.volumes");
     }
     if !container.network_infos.is_empty() {
         return Some("ContainerInfo.network_infos");

@@ -1,0 +1,167 @@
+//! Real parts for images: Debian's `docker-registry`, `skopeo` and `umoci`, and a program to put into images.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use crate::wait_for;
+
+/// What these tests need beside the daemons: Debian's packages of the same names, and busybox-static.
+const PROGRAMS: [&str; 4] = ["docker-registry", "skopeo", "umoci", "/bin/busybox"];
+
+/// Whether everything is there, and root; says what is missing.
+pub fn available() -> bool {
+    let is_there = |program: &str| {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path).any(|dir| dir.join(program).exists())
+    };
+    let missing: Vec<&str> = PROGRAMS
+        .into_iter()
+        .filter(|program| !is_there(program))
+        .collect();
+    let is_root = nix::unistd::geteuid().is_root();
+    if !missing.is_empty() || !is_root {
+        eprintln!("NOT RUN: needs root and {PROGRAMS:?}; missing: {missing:?}, root: {is_root}");
+    }
+    missing.is_empty() && is_root
+}
+
+/// Runs a program to its good end.
+#[track_caller]
+pub fn run(program: &str, args: &[&str]) {
+    let output = Command::new(program)
+        .args(args)
+        .output()
+        .unwrap_or_else(|error| panic!("{program}: {error}"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {args:?}: {said}");
+}
+
+/// Makes an image layout at `dir/NAME` with the tag `latest`, of three layers: busybox with some files; one that takes
+/// `/gone` away; one that replaces `/etc/layer`. Its entry point is `cat`, its command `layer`, its working directory
+/// `/etc`.
+pub fn layout(dir: &Path, name: &str) -> PathBuf {
+    let layout = dir.join(name);
+    let root = dir.join(format!("{name}.root"));
+    for part in ["bin", "etc", "gone"] {
+        fs::create_dir_all(root.join(part)).expect("a folder");
+    }
+    fs::copy("/bin/busybox", root.join("bin/busybox")).expect("busybox");
+    for applet in ["cat", "echo", "id", "ls", "pwd", "sh", "sleep", "touch"] {
+        std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).expect("a link");
+    }
+    fs::write(root.join("gone/file"), "").expect("a file");
+    fs::write(root.join("etc/layer"), "bottom\n").expect("a file");
+    let top = dir.join(format!("{name}.top"));
+    fs::write(&top, format!("top of {name}\n")).expect("a file");
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let (at, root, top) = (text(&layout), text(&root), text(&top));
+    let image = format!("{at}:latest");
+    let image = image.as_str();
+    run("umoci", &["init", "--layout", &at]);
+    run("umoci", &["new", "--image", image]);
+    run("umoci", &["insert", "--image", image, &root, "/"]);
+    run(
+        "umoci",
+        &["insert", "--image", image, "--whiteout", "/gone"],
+    );
+    run("umoci", &["insert", "--image", image, &top, "/etc/layer"]);
+    let config = [
+        "--config.env=FROM=image",
+        "--config.env=BOTH=image",
+        "--config.workingdir=/etc",
+        "--config.entrypoint=/bin/cat",
+        "--config.cmd=layer",
+    ];
+    run(
+        "umoci",
+        &[&["config", "--image", image][..], &config].concat(),
+    );
+    layout
+}
+
+/// The digest of the last layer of a layout's only image.
+pub fn last_layer(layout: &Path) -> String {
+    let read = |path: PathBuf| -> serde_json::Value {
+        serde_json::from_slice(&fs::read(path).expect("a file")).expect("JSON")
+    };
+    let index = read(layout.join("index.json"));
+    let digest = index["manifests"][0]["digest"].as_str().expect("a digest");
+    let manifest = read(
+        layout
+            .join("blobs/sha256")
+            .join(digest.replace("sha256:", "")),
+    );
+    let layers = manifest["layers"].as_array().expect("layers");
+    let last = layers.last().expect("a layer");
+    last["digest"].as_str().expect("a digest").to_owned()
+}
+
+/// A registry on this machine; ends when it is dropped.
+pub struct Registry {
+    child: Child,
+    log: PathBuf,
+    /// `127.0.0.1:PORT`.
+    pub address: String,
+}
+
+impl Registry {
+    /// Starts one that keeps its images in `dir`. `more` is YAML for its `http` and what follows it.
+    pub fn start(dir: &Path, more: &str) -> Self {
+        fs::create_dir_all(dir).expect("a folder");
+        let config = dir.join("config.yml");
+        let data = dir.join("data");
+        let text = format!(
+            "version: 0.1\nlog: {{level: info, accesslog: {{disabled: false}}}}\n\
+             storage: {{filesystem: {{rootdirectory: {}}}}}\nhttp:\n  addr: 127.0.0.1:0\n{more}\n",
+            data.display()
+        );
+        fs::write(&config, text).expect("a file");
+        let log = dir.join("log");
+        let output = File::create(&log).expect("a file");
+        let child = Command::new("docker-registry")
+            .arg("serve")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().expect("a descriptor"))
+            .stderr(output)
+            .spawn()
+            .expect("docker-registry");
+        let address = wait_for("the registry", || {
+            let text = fs::read_to_string(&log).unwrap_or_default();
+            let after = text.split_once("listening on ").map(|(_, rest)| rest);
+            let address = after.and_then(|rest| rest.split(['"', ',', ' ', '\n']).next());
+            address.map(str::to_owned).ok_or(text)
+        });
+        Self {
+            child,
+            log,
+            address,
+        }
+    }
+
+    /// Pushes a layout under a name; `args` are for skopeo.
+    pub fn push(&self, layout: &Path, name: &str, args: &[&str]) {
+        let from = format!("oci:{}:latest", layout.display());
+        let to = format!("docker://{}/{name}", self.address);
+        run(
+            "skopeo",
+            &[&["copy", "--quiet"][..], args, &[&from, &to]].concat(),
+        );
+    }
+
+    /// How often something with these words was answered.
+    pub fn answered(&self, words: &str) -> usize {
+        let text = fs::read_to_string(&self.log).unwrap_or_default();
+        text.lines()
+            .filter(|line| line.contains("HTTP/1.") && line.contains(words))
+            .count()
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,318 @@
+//! Tasks of images: of a real registry, of `docker save`, of an image layout.
+
+use std::fs;
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+use tepui_e2e::cluster::wait_clean;
+use tepui_e2e::images::{Registry, available, last_layer, layout, run};
+use tepui_e2e::scheduler::{framework, task};
+use tepui_e2e::{Daemon, Scheduler, Scratch};
+use tepui_proto::v1::{self, TaskState};
+
+const ISOLATION: &str = "--isolation=filesystem/linux,docker/runtime,namespaces/pid";
+
+/// A task of an image. Without a command it runs what the image says. What it prints is in its sandbox.
+fn of_image(id: &str, image: &str, command: Option<&str>) -> v1::TaskInfo {
+    let mut task = task(id, command.unwrap_or_default(), 0.1, 32.0);
+    if command.is_none() {
+        task.command = Some(v1::CommandInfo {
+            shell: Some(false),
+            ..Default::default()
+        });
+    }
+    task.container = Some(v1::ContainerInfo {
+        r#type: v1::container_info::Type::Mesos.into(),
+        mesos: Some(v1::container_info::MesosInfo {
+            image: Some(docker(image)),
+        }),
+        ..Default::default()
+    });
+    task
+}
+
+fn docker(name: &str) -> v1::Image {
+    v1::Image {
+        r#type: v1::image::Type::Docker.into(),
+        docker: Some(v1::image::Docker {
+            name: name.to_owned(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+/// What a task has printed.
+fn stdout(scratch: &Scratch, agent: &str, id: &str) -> String {
+    let agents = scratch.path().join(agent).join("slaves");
+    let latest = walk(&agents, &format!("executors/{id}/runs/latest/stdout"));
+    fs::read_to_string(latest).expect("its output")
+}
+
+/// The first path below a folder that ends like this.
+fn walk(dir: &std::path::Path, end: &str) -> std::path::PathBuf {
+    let mut waiting = vec![dir.to_owned()];
+    while let Some(dir) = waiting.pop() {
+        let candidate = dir.join(end);
+        if candidate.exists() {
+            return candidate;
+        }
+        let entries = fs::read_dir(&dir).into_iter().flatten().flatten();
+        waiting.extend(
+            entries
+                .map(|entry| entry.path())
+                .filter(|path| path.is_dir() && !path.is_symlink()),
+        );
+    }
+    panic!("nothing ends with {end} below {}", dir.display());
+}
+
+#[test]
+fn images_run_wherever_they_come_from_and_are_pulled_once() {
+    if !available() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let images = scratch.path().join("images");
+    fs::create_dir(&images).expect("a folder");
+    let layout = layout(&images, "box");
+    let registry = Registry::start(&scratch.path().join("registry"), "");
+    registry.push(
+        &layout,
+        "some/box:1",
+        &["--dest-tls-verify=false", "--format=v2s2"],
+    );
+    let config = scratch.path().join("agent.toml");
+    fs::write(
+        &config,
+        format!(
+            "[modules.oci]\nlayouts_dir = {:?}\n",
+            images.display().to_string()
+        ),
+    )
+    .expect("a file");
+    let flags = [
+        ISOLATION,
+        "--image_providers=DOCKER,OCI",
+        &format!("--docker_registry=http://{}", registry.address),
+        &format!("--config={}", config.display()),
+    ];
+    let master = Daemon::master(scratch.path(), &[]);
+    let agent = Daemon::agent(scratch.path(), "agent", master.address, &flags);
+    let mut scheduler = Scheduler::subscribe(master.address, framework("e2e", true));
+    let look = "pwd; ls / ; cat /etc/layer; echo $FROM $BOTH $MESOS_SANDBOX; touch /etc/new $MESOS_SANDBOX/made; \
+                ls /volume/etc; id -u";
+    let mut shell = of_image("shell", "some/box:1", Some(look));
+    let command = shell.command.as_mut().expect("set");
+    command.environment = Some(v1::Environment {
+        variables: vec![v1::environment::Variable {
+            name: "BOTH".to_owned(),
+            value: Some("task".to_owned()),
+            ..Default::default()
+        }],
+    });
+    let container = shell.container.as_mut().expect("set");
+    container.volumes.push(v1::Volume {
+        mode: v1::volume::Mode::Ro.into(),
+        container_path: "/volume".to_owned(),
+        image: Some(docker("oci:box")),
+        ..Default::default()
+    });
+    scheduler.launch(vec![
+        of_image("entry", "some/box:1", None),
+        shell,
+        of_image("layout", "oci:box:latest", None),
+        of_image("absent", "some/other:1", None),
+        of_image("named", "Not A Name", None),
+    ]);
+    for id in ["entry", "shell", "layout"] {
+        scheduler.wait_state(id, TaskState::TaskFinished);
+    }
+    assert!(stdout(&scratch, "agent", "entry").contains("top of box\n"));
+    assert!(stdout(&scratch, "agent", "layout").contains("top of box\n"));
+    let said = stdout(&scratch, "agent", "shell");
+    let expected = "/etc\nbin\ndev\netc\nmnt\nproc\nsys\nvolume\ntop of box\nimage task /mnt/mesos/sandbox\nlayer\n0\n";
+    assert!(said.contains(expected), "{said}");
+    // Two tasks of one image, at the same time, pulled it once.
+    assert_eq!(
+        registry.answered(&format!("GET /v2/some/box/blobs/{}", last_layer(&layout))),
+        1
+    );
+    let absent = scheduler.wait_state("absent", TaskState::TaskFailed);
+    assert!(
+        absent
+            .message()
+            .contains("Failed to pull the image 'some/other:1'"),
+        "{}",
+        absent.message()
+    );
+    assert!(absent.message().contains("404"), "{}", absent.message());
+    assert_eq!(
+        absent.reason(),
+        v1::task_status::Reason::ContainerLaunchFailed
+    );
+    let named = scheduler.wait_state("named", TaskState::TaskFailed);
+    assert!(
+        named
+            .message()
+            .contains("'Not A Name' is no name of an image"),
+        "{}",
+        named.message()
+    );
+
+    // Images that nobody uses go when that is asked for, but those to keep.
+    let layers = |module: &str| {
+        let dir = scratch
+            .path()
+            .join("agent/module-state")
+            .join(module)
+            .join("layers");
+        fs::read_dir(&dir)
+            .map(Iterator::count)
+            .unwrap_or_else(|error| panic!("{}: {error}", dir.display()))
+    };
+    assert_eq!((layers("docker"), layers("oci")), (3, 3));
+    let keep = json!([{ "type": "DOCKER", "docker": { "name": "some/box:1" } }]);
+    agent
+        .status_of(&json!({ "type": "PRUNE_IMAGES", "prune_images": { "excluded_images": keep } }));
+    assert_eq!((layers("docker"), layers("oci")), (3, 0));
+    agent.status_of(&json!({ "type": "PRUNE_IMAGES" }));
+    assert_eq!((layers("docker"), layers("oci")), (0, 0));
+    agent.stop(Signal::SIGUSR1);
+    wait_clean(scratch.path());
+}
+
+#[test]
+fn private_registries_want_credentials_and_have_certificates() {
+    if !available() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let at = |name: &str| scratch.path().join(name).display().to_string();
+    let layout = layout(scratch.path(), "box");
+    run(
+        "openssl",
+        &[
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1,DNS:localhost",
+            "-keyout",
+            &at("key.pem"),
+            "-out",
+            &at("cert.pem"),
+        ],
+    );
+    let password = std::process::Command::new("htpasswd")
+        .args(["-Bbn", "me", "secret"])
+        .output();
+    let password = password
+        .expect("htpasswd, of Debian's apache2-utils")
+        .stdout;
+    fs::write(at("htpasswd"), password).expect("a file");
+    let more = format!(
+        "  tls: {{certificate: {}, key: {}}}\nauth: {{htpasswd: {{realm: here, path: {}}}}}",
+        at("cert.pem"),
+        at("key.pem"),
+        at("htpasswd")
+    );
+    let registry = Registry::start(&scratch.path().join("registry"), &more);
+    registry.push(
+        &layout,
+        "mine/box:1",
+        &["--dest-tls-verify=false", "--dest-creds=me:secret"],
+    );
+    let saved = scratch.path().join("saved");
+    fs::create_dir(&saved).expect("a folder");
+    let archive = format!("docker-archive:{}:box:1", saved.join("box:1.tar").display());
+    let layout = format!("oci:{}:latest", layout.display());
+    run(
+        "skopeo",
+        &[
+            "copy",
+            "--quiet",
+            &layout,
+            &archive.replace("box:1.tar", "box.tar"),
+        ],
+    );
+    let config = scratch.path().join("agent.toml");
+    fs::write(
+        &config,
+        format!("[modules.docker]\ncertificates = {:?}\n", at("cert.pem")),
+    )
+    .expect("a file");
+    // Names without a registry are archives of `docker save`; the copying back end this time.
+    let flags = [
+        ISOLATION,
+        "--image_providers=DOCKER",
+        "--image_provisioner_backend=copy",
+        &format!("--docker_registry={}", saved.display()),
+        &format!("--config={}", config.display()),
+    ];
+    let credentials = |password: &str| {
+        use base64::{Engine as _, engine::general_purpose::STANDARD};
+        let auth = STANDARD.encode(format!("me:{password}"));
+        json!({ "auths": { registry.address.as_str(): { "auth": auth } } }).to_string()
+    };
+    let name = format!("{}/mine/box:1", registry.address);
+    let with = |id: &str, config: Option<String>| {
+        let mut task = of_image(id, &name, None);
+        let mesos = task
+            .container
+            .as_mut()
+            .and_then(|container| container.mesos.as_mut());
+        let image = mesos.and_then(|mesos| mesos.image.as_mut()).expect("set");
+        image.cached = Some(false);
+        image.docker.as_mut().expect("set").config = config.map(|text| v1::Secret {
+            r#type: Some(v1::secret::Type::Value.into()),
+            value: Some(v1::secret::Value {
+                data: text.into_bytes().into(),
+            }),
+            reference: None,
+        });
+        task
+    };
+    let master = Daemon::master(scratch.path(), &[]);
+    let agent = Daemon::agent(scratch.path(), "agent", master.address, &flags);
+    let mut scheduler = Scheduler::subscribe(master.address, framework("e2e", true));
+    scheduler.launch(vec![
+        of_image("saved", "box", Some("ls /; cat /etc/layer")),
+        with("nobody", None),
+        with("wrong", Some(credentials("guess"))),
+        with("right", Some(credentials("secret"))),
+    ]);
+    for id in ["saved", "right"] {
+        scheduler.wait_state(id, TaskState::TaskFinished);
+        assert!(stdout(&scratch, "agent", id).contains("top of box\n"));
+    }
+    assert!(!stdout(&scratch, "agent", "saved").contains("gone"));
+    for id in ["nobody", "wrong"] {
+        let failed = scheduler.wait_state(id, TaskState::TaskFailed);
+        assert!(
+            failed.message().contains("401 Unauthorized"),
+            "{}",
+            failed.message()
+        );
+    }
+    agent.stop(Signal::SIGUSR1);
+    // The agent's own credentials serve everybody.
+    let own = format!("--docker_config={}", credentials("secret"));
+    let agent = Daemon::agent(
+        scratch.path(),
+        "other",
+        master.address,
+        &[&flags[..], &[&own]].concat(),
+    );
+    scheduler.launch(vec![with("own", None)]);
+    scheduler.wait_state("own", TaskState::TaskFinished);
+    assert!(!agent.log().contains("secret"), "{}", agent.log());
+    agent.stop(Signal::SIGUSR1);
+    wait_clean(scratch.path());
+}
