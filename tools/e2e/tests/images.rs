@@ -164,7 +164,7 @@ fn images_run_wherever_they_come_from_and_are_pulled_once() {
     let layers = |module: &str| {
         let dir = scratch
             .path()
-            .join("agent/module-state")
+            .join("agent/modules")
             .join(module)
             .join("layers");
         fs::read_dir(&dir)
@@ -179,6 +179,7 @@ fn images_run_wherever_they_come_from_and_are_pulled_once() {
     agent.status_of(&json!({ "type": "PRUNE_IMAGES" }));
     assert_eq!((layers("docker"), layers("oci")), (0, 0));
     agent.stop(Signal::SIGUSR1);
+    drop(registry);
     wait_clean(scratch.path());
 }
 
@@ -204,6 +205,8 @@ fn private_registries_want_credentials_and_have_certificates() {
             "/CN=localhost",
             "-addext",
             "subjectAltName=IP:127.0.0.1,DNS:localhost",
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
             "-keyout",
             &at("key.pem"),
             "-out",
@@ -211,7 +214,7 @@ fn private_registries_want_credentials_and_have_certificates() {
         ],
     );
     let password = std::process::Command::new("htpasswd")
-        .args(["-Bbn", "me", "secret"])
+        .args(["-Bbn", "me", "pass-phrase"])
         .output();
     let password = password
         .expect("htpasswd, of Debian's apache2-utils")
@@ -227,7 +230,7 @@ fn private_registries_want_credentials_and_have_certificates() {
     registry.push(
         &layout,
         "mine/box:1",
-        &["--dest-tls-verify=false", "--dest-creds=me:secret"],
+        &["--dest-tls-verify=false", "--dest-creds=me:pass-phrase"],
     );
     let saved = scratch.path().join("saved");
     fs::create_dir(&saved).expect("a folder");
@@ -286,7 +289,7 @@ fn private_registries_want_credentials_and_have_certificates() {
         of_image("saved", "box", Some("ls /; cat /etc/layer")),
         with("nobody", None),
         with("wrong", Some(credentials("guess"))),
-        with("right", Some(credentials("secret"))),
+        with("right", Some(credentials("pass-phrase"))),
     ]);
     for id in ["saved", "right"] {
         scheduler.wait_state(id, TaskState::TaskFinished);
@@ -303,16 +306,26 @@ fn private_registries_want_credentials_and_have_certificates() {
     }
     agent.stop(Signal::SIGUSR1);
     // The agent's own credentials serve everybody.
-    let own = format!("--docker_config={}", credentials("secret"));
+    let own = format!("--docker_config={}", credentials("pass-phrase"));
     let agent = Daemon::agent(
         scratch.path(),
         "other",
         master.address,
         &[&flags[..], &[&own]].concat(),
     );
-    scheduler.launch(vec![with("own", None)]);
+    let offer = loop {
+        // Those of the first agent came before it left.
+        let offer = scheduler.offer();
+        if offer.agent_id.value.ends_with("S1") {
+            break offer;
+        }
+    };
+    let mut own = with("own", None);
+    own.agent_id = offer.agent_id.clone();
+    scheduler.accept(&offer, vec![own]);
     scheduler.wait_state("own", TaskState::TaskFinished);
-    assert!(!agent.log().contains("secret"), "{}", agent.log());
+    assert!(!agent.log().contains("pass-phrase"), "{}", agent.log());
     agent.stop(Signal::SIGUSR1);
+    drop(registry);
     wait_clean(scratch.path());
 }

@@ -98,7 +98,7 @@ impl Part {
 
 /// What a manifest says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Manifest {
+pub(crate) enum Manifest {
     /// Another manifest is the one for this machine.
     Elsewhere(Part),
     /// The configuration and the layers of an image, lowest first.
@@ -110,7 +110,7 @@ pub enum Manifest {
 /// # Errors
 ///
 /// When it is none, is beyond a bound, or has nothing for this machine.
-pub fn read(text: &[u8]) -> Result<Manifest> {
+pub(crate) fn read(text: &[u8]) -> Result<Manifest> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Kind {
@@ -191,7 +191,7 @@ fn choose(index: &ImageIndex) -> Result<Part> {
 /// # Errors
 ///
 /// When it is no configuration of an image.
-pub fn diff_ids(config: &[u8]) -> Result<Vec<Digest>> {
+pub(crate) fn diff_ids(config: &[u8]) -> Result<Vec<Digest>> {
     #[derive(Deserialize)]
     struct Config {
         rootfs: RootFs,

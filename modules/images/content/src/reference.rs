@@ -60,8 +60,9 @@ impl Reference {
             return Err(bad("a tag has up to 128 letters, digits, '.', '_' and '-'"));
         }
         let is_host = |host: &String| {
-            host.bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b".:-[]".contains(&byte))
+            let fits = |byte: u8| byte.is_ascii_alphanumeric() || b".:-[]".contains(&byte);
+            host.starts_with(|first: char| first.is_ascii_alphanumeric() || first == '[')
+                && host.bytes().all(fits)
         };
         if !registry.as_ref().is_none_or(is_host) {
             return Err(bad("the registry is no HOST or HOST:PORT"));

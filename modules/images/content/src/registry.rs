@@ -70,8 +70,10 @@ impl Access {
             return Ok(secure);
         }
         match client.get(secure.join("v2/").expect("a path")).send().await {
-            // A certificate that is not trusted is no reason to do without: nothing answers in plain there.
-            Err(error) if error.is_connect() || error.is_request() => at("http"),
+            // A certificate that is not trusted is no reason to do without.
+            Err(error) if error.is_connect() && !with_causes(&error).contains("certificate") => {
+                at("http")
+            }
             _ => Ok(secure),
         }
     }
@@ -124,13 +126,8 @@ impl Registry {
 
     /// What went wrong between us, for people.
     pub(crate) fn broken(&self, error: &reqwest::Error) -> Error {
-        let mut text = error.to_string();
-        let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(error);
-        while let Some(inner) = cause {
-            text = format!("{text}: {inner}");
-            cause = inner.source();
-        }
-        Error::Unavailable(format!("the registry '{}' failed: {text}", self.name()))
+        let why = with_causes(error);
+        Error::Unavailable(format!("the registry '{}' failed: {why}", self.name()))
     }
 
     fn name(&self) -> &str {
@@ -280,6 +277,16 @@ impl Registry {
             .and_then(|token| token.token.or(token.access_token))
             .ok_or_else(|| refused("its answer has no token"))
     }
+}
+
+fn with_causes(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
 }
 
 fn basic(credential: &Credential) -> Option<String> {

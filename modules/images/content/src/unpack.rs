@@ -71,6 +71,9 @@ fn take(left: &AtomicU64, amount: u64) -> Option<()> {
 /// Longest description of one file: its names and attributes.
 const HEADER: u64 = 1 << 20;
 
+/// Padding of a last file, and the two empty blocks that end an archive.
+const END: u64 = 3 * 512;
+
 const OPAQUE: &[u8] = b".wh..wh..opq";
 const WHITEOUT: &[u8] = b".wh.";
 /// The rest of what other storage drivers leave in layers.
@@ -84,7 +87,8 @@ const OF_DRIVER: &[u8] = b".wh..wh.";
 pub fn unpack(layer: impl Read, into: &Path, allowance: &Allowance) -> Result<()> {
     let budget = Rc::new(Cell::new(HEADER));
     let mut archive = Archive::new(Bounded {
-        inner: layer,
+        // Some tools leave out the padding and the end of an archive. What is missing otherwise shows by the digest.
+        inner: layer.chain(io::repeat(0).take(END)),
         budget: budget.clone(),
     });
     let root = sys::open(
