@@ -150,6 +150,16 @@ fn master_settings(settings: &MasterSettings) -> anyhow::Result<Settings> {
         state: state::Settings {
             allocation_interval: settings.allocation_interval,
             agent_reregister_timeout: settings.agent_reregister_timeout,
+            agent_removal_rate_limit: settings.agent_removal_rate_limit,
+            recovery_agent_removal_limit: settings.recovery_agent_removal_limit,
+            registry_gc_interval: settings.registry_gc_interval,
+            registry_max_agent_age: settings.registry_max_agent_age,
+            registry_max_agent_count: settings.registry_max_agent_count,
+            require_agent_domain: settings.require_agent_domain,
+            roles: settings
+                .roles
+                .as_ref()
+                .map(|roles| roles.iter().map(|role| role.as_str().into()).collect()),
             agent_ping_timeout: settings.agent_ping_timeout,
             max_agent_ping_timeouts: settings.max_agent_ping_timeouts,
             offer_timeout: settings.offer_timeout,
@@ -159,6 +169,7 @@ fn master_settings(settings: &MasterSettings) -> anyhow::Result<Settings> {
             min_allocatable: min_allocatable(&settings.min_allocatable_resources)?,
             ..own.state
         },
+        whitelist: settings.whitelist.clone(),
         registry_fetch_timeout: settings.registry_fetch_timeout,
         registry_store_timeout: settings.registry_store_timeout,
         disabled_endpoints: common.disabled_endpoints.clone(),

@@ -15,6 +15,7 @@ use std::time::Duration;
 use serde_json::Value as Json;
 use tepui_host::HostSettings;
 use tepui_host::config::ModuleConfig;
+use tepui_host::value::parse_duration;
 
 use crate::flags::{Daemon, FlagError, Source, Values};
 pub use images::{Collection, Images};
@@ -95,6 +96,16 @@ pub struct MasterSettings {
     pub registry_fetch_timeout: Duration,
     pub registry_store_timeout: Duration,
     pub agent_reregister_timeout: Duration,
+    /// So many agents may be given up in so long.
+    pub agent_removal_rate_limit: Option<(u32, Duration)>,
+    /// As a share of 1.
+    pub recovery_agent_removal_limit: f64,
+    pub registry_gc_interval: Duration,
+    pub registry_max_agent_age: Duration,
+    pub registry_max_agent_count: usize,
+    pub require_agent_domain: bool,
+    pub roles: Option<Vec<String>>,
+    pub whitelist: Option<PathBuf>,
     pub agent_ping_timeout: Duration,
     pub max_agent_ping_timeouts: u32,
     pub allocator: String,
@@ -160,6 +171,9 @@ pub struct AgentSettings {
     pub recover: Recover,
     pub strict: bool,
     pub recovery_timeout: Duration,
+    pub gc_delay: Duration,
+    pub gc_disk_headroom: f64,
+    pub disk_watch_interval: Duration,
     pub max_completed_executors_per_framework: usize,
 }
 
@@ -296,6 +310,17 @@ impl MasterSettings {
             registry_fetch_timeout: duration(&values, "registry_fetch_timeout"),
             registry_store_timeout: duration(&values, "registry_store_timeout"),
             agent_reregister_timeout: duration(&values, "agent_reregister_timeout"),
+            agent_removal_rate_limit: values
+                .text("agent_removal_rate_limit")
+                .map(rate)
+                .transpose()?,
+            recovery_agent_removal_limit: share(&text(&values, "recovery_agent_removal_limit"))?,
+            registry_gc_interval: duration(&values, "registry_gc_interval"),
+            registry_max_agent_age: duration(&values, "registry_max_agent_age"),
+            registry_max_agent_count: number(&values, "registry_max_agent_count"),
+            require_agent_domain: values.is("require_agent_domain"),
+            roles: values.text("roles").map(roles).transpose()?,
+            whitelist: values.path("whitelist"),
             agent_ping_timeout: duration(&values, "agent_ping_timeout"),
             max_agent_ping_timeouts: number(&values, "max_agent_ping_timeouts") as u32,
             allocator: text(&values, "allocator"),
@@ -433,12 +458,60 @@ impl AgentSettings {
                 _ => Recover::Reconnect,
             },
             recovery_timeout: duration(&values, "recovery_timeout"),
+            gc_delay: duration(&values, "gc_delay"),
+            gc_disk_headroom: text(&values, "gc_disk_headroom")
+                .parse()
+                .expect("checked when read"),
+            disk_watch_interval: duration(&values, "disk_watch_interval"),
             max_completed_executors_per_framework: number(
                 &values,
                 "max_completed_executors_per_framework",
             ),
         })
     }
+}
+
+/// `1/20mins`: how many in how long.
+fn rate(text: &str) -> Result<(u32, Duration), FlagError> {
+    let read = |(count, duration): (&str, &str)| {
+        let count = count
+            .trim()
+            .parse::<u32>()
+            .ok()
+            .filter(|count| *count > 0)?;
+        let duration = parse_duration(duration.trim()).ok()?;
+        (duration > Duration::ZERO).then_some((count, duration))
+    };
+    text.split_once('/').and_then(read).ok_or_else(|| {
+        together(&format!(
+            "'agent_removal_rate_limit': expected COUNT/DURATION such as 1/20mins, found '{text}'"
+        ))
+    })
+}
+
+/// `50%` as a share of 1.
+fn share(text: &str) -> Result<f64, FlagError> {
+    let number = text.trim().strip_suffix('%').map(str::trim);
+    let percent = number.and_then(|number| number.parse::<f64>().ok());
+    let percent = percent.filter(|percent| (0.0..=100.0).contains(percent));
+    percent.map(|percent| percent / 100.0).ok_or_else(|| {
+        together(&format!(
+            "'recovery_agent_removal_limit': expected a percentage from 0% to 100%, found '{text}'"
+        ))
+    })
+}
+
+fn roles(text: &str) -> Result<Vec<String>, FlagError> {
+    let names = text
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty());
+    names
+        .map(|name| match tepui_model::roles::validate(name) {
+            Ok(()) => Ok(name.to_owned()),
+            Err(error) => Err(together(&format!("'roles': {error}"))),
+        })
+        .collect()
 }
 
 fn default_runtime_dir() -> String {

@@ -42,6 +42,7 @@ mod settings;
 mod store;
 mod v0;
 mod visibility;
+mod whitelist;
 
 pub use authorize::{AllowAll, Approver, Authorizer, Object, Unanswered};
 pub use leadership::{Leadership, Standalone};

@@ -28,7 +28,7 @@ use crate::scheduler::SchedulerApi;
 use crate::settings::Settings;
 use crate::store::{self, Store};
 use crate::v0::V0;
-use crate::{allocation, clock, links, metrics, routes};
+use crate::{allocation, clock, links, metrics, routes, whitelist};
 
 /// Batches that may wait for the registry; beyond that the leader steps down.
 const STORE: usize = 64 * 1024;
@@ -342,6 +342,9 @@ async fn lead(site: &Arc<Site>, candidate: Candidate) -> Result<Apis, String> {
         .await;
     // The allocator knows nothing yet: it begins with a snapshot.
     owner.event(Event::AllocatorRestarted).await;
+    if let Some(path) = &settings.whitelist {
+        site.spawn(whitelist::run(path.clone(), owner.clone()));
+    }
     let about = Arc::new(about(&settings));
     Ok(Apis {
         scheduler: SchedulerApi {

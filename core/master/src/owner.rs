@@ -235,6 +235,16 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
+    /// The next event that was told, for tests of those who tell.
+    #[cfg(test)]
+    pub(crate) async fn next_event(&mut self) -> Event {
+        loop {
+            if let Input::Event(event) = self.receiver.recv().await.expect("somebody tells") {
+                return event;
+            }
+        }
+    }
+
     /// Starts the owner. It ends on [`Owner::stop`], and the outbox with it.
     pub(crate) fn run(
         self,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +34,8 @@ pub struct Settings {
     pub version: VersionInfo,
     /// Settings of the state. Master id, info, seed and start time are filled in here.
     pub state: state::Settings,
+    /// `whitelist`: the file with the hosts that may be offered from.
+    pub whitelist: Option<PathBuf>,
     /// `registry_fetch_timeout`.
     pub registry_fetch_timeout: Duration,
     /// `registry_store_timeout`.
@@ -63,6 +66,7 @@ impl Settings {
             external_log_file: None,
             version: VersionInfo::default(),
             state: state::Settings::default(),
+            whitelist: None,
             registry_fetch_timeout: Duration::from_secs(60),
             registry_store_timeout: Duration::from_secs(20),
             max_operator_streams: 1000,

@@ -114,7 +114,8 @@ pub struct Framework {
     pub active: bool,
     /// Names of its capabilities, as in `FrameworkInfo.Capability.Type`.
     pub capabilities: Vec<String>,
-    /// What resources must hold to be offered to a role of it, where it set that; empty: anything.
+    /// What resources must hold to be offered to a role of it, where it set that; empty: anything. Of several entries for
+    /// one role they must hold one.
     pub minimums: Vec<(Role, Quantities)>,
 }
 

@@ -215,17 +215,12 @@ impl Cluster {
             return Err(NotOffered::NothingFree);
         }
         let amounts = part.quantities();
-        let own = framework
-            .minimums
-            .iter()
-            .find(|(of, _)| of == role)
-            .map(|(_, minimum)| minimum);
-        let enough = match own {
-            Some(minimum) => amounts.contains(minimum),
-            None => {
-                self.minimum.is_empty()
-                    || self.minimum.iter().any(|minimum| amounts.contains(minimum))
-            }
+        let of_role = framework.minimums.iter().filter(|(of, _)| of == role);
+        let mut own = of_role.map(|(_, minimum)| minimum).peekable();
+        let enough = if own.peek().is_some() {
+            own.any(|minimum| amounts.contains(minimum))
+        } else {
+            self.minimum.is_empty() || self.minimum.iter().any(|minimum| amounts.contains(minimum))
         };
         if !enough {
             return Err(NotOffered::BelowMinimum);

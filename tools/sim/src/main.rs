@@ -151,10 +151,8 @@ impl Arguments {
                 }
             };
             let workers: Vec<_> = (0..self.jobs.max(1)).map(|_| scope.spawn(work)).collect();
-            let ended = workers.into_iter().map(|worker| worker.join());
-            ended
-                .map(|worker| worker.expect("a failing run is caught"))
-                .collect::<anyhow::Result<()>>()
+            let mut ended = workers.into_iter().map(|worker| worker.join());
+            ended.try_for_each(|worker| worker.expect("a failing run is caught"))
         })?;
         Ok(summary.into_inner().expect("no panic"))
     }

@@ -238,6 +238,14 @@ fn settings_that_do_not_go_together_are_refused() {
             "'master_contender' and 'master_detector' need each other",
         ),
         (
+            &["--registry=in_memory", "--agent_removal_rate_limit=0/1mins"],
+            "'agent_removal_rate_limit': expected COUNT/DURATION such as 1/20mins, found '0/1mins'",
+        ),
+        (
+            &["--registry=in_memory", "--recovery_agent_removal_limit=0.5"],
+            "'recovery_agent_removal_limit': expected a percentage from 0% to 100%, found '0.5'",
+        ),
+        (
             &["--registry=in_memory", "--ip=x"],
             "'ip': \"x\" is not an IP address",
         ),

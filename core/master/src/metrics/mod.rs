@@ -19,7 +19,7 @@ use crate::clock;
 use crate::owner::Owner;
 
 /// Counters of what there is nothing of here. They are told because tools ask for them by name.
-const ZEROES: [&str; 8] = [
+const ZEROES: [&str; 7] = [
     "master/dropped_messages",
     "master/http_cache_hits",
     "master/messages_authenticate",
@@ -27,7 +27,6 @@ const ZEROES: [&str; 8] = [
     "master/slave_shutdowns_canceled",
     "master/slave_shutdowns_completed",
     "master/slave_shutdowns_scheduled",
-    "master/slave_unreachable_canceled",
 ];
 
 /// Types of operations that have metrics: those that agents perform.

@@ -188,6 +188,7 @@ impl MasterState {
         if self.sessions.contains_key(&session) {
             return Err(refuse(Code::Denied, "a session says hello once", 0));
         }
+        self.may_stand_there(hello)?;
         let hostname = hello.info.as_ref().map_or("", |info| &info.hostname);
         if self.is_down(hostname, &hello.address) {
             return Err(refuse(
@@ -226,6 +227,28 @@ impl MasterState {
             }
         }
         Ok(())
+    }
+
+    /// Whether the agent is where this master knows how to tell near from far.
+    fn may_stand_there(&self, hello: &link::Hello) -> Result<(), link::Refuse> {
+        let domain = hello.info.as_ref().and_then(|info| info.domain.as_ref());
+        let reason = match domain.and_then(|domain| domain.fault_domain.as_ref()) {
+            Some(_) if self.region().is_none() => {
+                "the agent has a domain and this master has none: start the master with --domain"
+            }
+            None if self.settings.require_agent_domain => {
+                "the agent has no domain, which --require_agent_domain of this master asks for: start it with --domain"
+            }
+            _ => return Ok(()),
+        };
+        // A leader that is started otherwise may take it.
+        Err(refuse(Code::Denied, reason, 10_000))
+    }
+
+    /// The region of this master.
+    pub(crate) fn region(&self) -> Option<String> {
+        let info = v1::MasterInfo::decode(self.settings.master_info.clone()).ok()?;
+        Some(info.domain?.fault_domain?.region.name)
     }
 
     fn broken_agent_at(&self, address: &str) -> Option<AgentId> {
@@ -275,6 +298,7 @@ impl MasterState {
             }
             None => self.new_agent(id.clone(), now),
         };
+        self.spare(&id);
         if self.recovered.remove(&id).is_some() {
             self.globals_version += 1;
         }
@@ -494,7 +518,7 @@ impl MasterState {
         };
         if run.session.is_none() && run.broken == Some(since) {
             let id = run.id.clone();
-            self.mark_unreachable(&id, now, effects);
+            self.give_up(&id, now, effects);
         }
     }
 
@@ -511,7 +535,7 @@ impl MasterState {
             Some(Session::Open(key)) => {
                 self.session_ended(key, now, effects);
                 let id = self.agent_runs[&key].id.clone();
-                self.mark_unreachable(&id, now, effects);
+                self.give_up(&id, now, effects);
             }
         }
         effects.push(Effect::CloseAgent { session });

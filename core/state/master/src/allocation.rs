@@ -18,7 +18,7 @@ use tepui_model::allocation::{
     self, AgentKey, Fact, FilterScope, FrameworkKey, Holding, Proposal, Round,
 };
 use tepui_model::id::Role;
-use tepui_model::resources::Resources;
+use tepui_model::resources::{Name, Quantities, Resources, Scalar};
 use tepui_model::time::{Mono, Now};
 use tepui_proto::convert;
 
@@ -270,7 +270,10 @@ impl MasterState {
         }
         if !self.allocation.facts.is_empty() {
             self.allocation.news = true;
-            effects.push(Effect::Facts(std::mem::take(&mut self.allocation.facts)));
+            let mut facts = std::mem::take(&mut self.allocation.facts);
+            let exclusions = self.exclusions(&facts);
+            facts.extend(exclusions);
+            effects.push(Effect::Facts(facts));
         }
         self.allocation.arm(now.mono, interval);
         let allocation = &mut self.allocation;
@@ -380,6 +383,7 @@ impl MasterState {
             && self.is_in_service(proposal.agent)
             && !self.transitioning.contains(&agent.id)
             && !proposal.resources.is_empty()
+            && !self.is_excluded(proposal.framework, &proposal.role, proposal.agent)
             && proposal.resources.iter().all(|resource| {
                 resource.allocation_role().is_none()
                     && resource.is_allocatable_to(proposal.role.as_str())
@@ -388,8 +392,28 @@ impl MasterState {
     }
 
     /// Whether the agent may be offered from.
-    fn is_in_service(&self, agent: AgentKey) -> bool {
-        self.agents.get(&agent).is_some_and(|row| row.active)
+    pub(crate) fn is_in_service(&self, agent: AgentKey) -> bool {
+        let listed = |hostname: &str| {
+            let whitelist = self.whitelist.as_ref();
+            whitelist.is_none_or(|hostnames| hostnames.contains(hostname))
+        };
+        self.agents
+            .get(&agent)
+            .is_some_and(|row| row.active && listed(&row.hostname))
+    }
+
+    /// Hosts that may be offered from have changed. What was offered stays so, as in Mesos.
+    pub(crate) fn set_whitelist(&mut self, hostnames: Option<BTreeSet<String>>) {
+        let agents: Vec<AgentKey> = self.agent_runs.keys().copied().collect();
+        let before: Vec<bool> = agents.iter().map(|key| self.is_in_service(*key)).collect();
+        self.whitelist = hostnames;
+        for (key, before) in agents.into_iter().zip(before) {
+            let now = self.is_in_service(key);
+            if now != before {
+                self.allocation.tell(Fact::AgentActive(key, now));
+                self.allocation.want(key);
+            }
+        }
     }
 
     /// Tells the allocator what came back, and decides who may get it at once.
@@ -480,13 +504,17 @@ impl MasterState {
     fn agent_fact(&self, key: AgentKey) -> allocation::Agent {
         let run = &self.agent_runs[&key];
         let row = self.agents.get(&key).expect("rows go with runs");
+        let domain = run.info.domain.as_ref();
+        let fault = domain.and_then(|domain| domain.fault_domain.as_ref());
+        let region = fault.map(|fault| fault.region.name.clone());
+        let remote = region.is_some() && region != self.region();
         allocation::Agent {
             key,
             id: run.id.clone(),
             hostname: row.hostname.clone(),
             total: row.total.clone(),
             attributes: convert::attributes(&run.info.attributes).unwrap_or_default(),
-            active: row.active,
+            active: self.is_in_service(key),
             capabilities: row.capabilities.clone(),
             domain: run
                 .info
@@ -494,7 +522,7 @@ impl MasterState {
                 .as_ref()
                 .and_then(|domain| domain.fault_domain.as_ref())
                 .map(|fault| (fault.region.name.clone(), fault.zone.name.clone())),
-            remote: false,
+            remote,
         }
     }
 
@@ -585,6 +613,28 @@ fn framework_fact(framework: &Framework) -> allocation::Framework {
             .filter(|capability| capability.r#type.is_some())
             .map(|capability| capability.r#type().as_str_name().to_owned())
             .collect(),
-        minimums: Vec::new(),
+        minimums: minimums(framework),
     }
+}
+
+/// `FrameworkInfo.offer_filters`: an empty list of alternatives is no minimum, none is the master's own.
+fn minimums(framework: &Framework) -> Vec<(Role, Quantities)> {
+    let mut minimums = Vec::new();
+    for (role, filters) in &framework.info.offer_filters {
+        let Some(alternatives) = &filters.min_allocatable_resources else {
+            continue;
+        };
+        let role = Role::from(role.as_str());
+        if alternatives.quantities.is_empty() {
+            minimums.push((role, Quantities::new()));
+            continue;
+        }
+        for alternative in &alternatives.quantities {
+            let amounts = alternative.quantities.iter();
+            let amounts = amounts
+                .map(|(name, amount)| (Name::from(name.as_str()), Scalar::from_f64(amount.value)));
+            minimums.push((role.clone(), amounts.collect()));
+        }
+    }
+    minimums
 }

@@ -70,6 +70,8 @@ counts! {
     /// Another agent came at the address of one that was away.
     RemovedRegistered = "slave_removals/reason_registered",
     UnreachableScheduled = "slave_unreachable_scheduled",
+    /// It came back while it waited for its turn.
+    UnreachableCanceled = "slave_unreachable_canceled",
     UnreachableCompleted = "slave_unreachable_completed",
 }
 

@@ -1,5 +1,7 @@
 //! What happens to a master: plain data that can be recorded, replayed and hashed.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tepui_model::allocation::Proposal;
@@ -195,6 +197,11 @@ pub enum Event {
         class: Option<ClassKey>,
     },
 
+    /// Which hosts may be offered from; none given: all. The file that says so was read for the first time, or has changed.
+    Whitelist {
+        /// Their names.
+        hostnames: Option<BTreeSet<String>>,
+    },
     /// An operator subscribes to events: from now on they are made.
     Watched,
     /// Nobody reads the events of operators any more.

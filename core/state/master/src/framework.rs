@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tepui_model::allocation::{AgentKey, Fact, FrameworkKey};
+use tepui_model::allocation::{AgentKey, Fact, FilterScope, FrameworkKey};
 use tepui_model::authorization::{Class, ClassKey};
 use tepui_model::hash::Seed;
 use tepui_model::id::{ExecutorId, FrameworkId, Role, TaskId, Uuid};
@@ -18,6 +18,7 @@ use tepui_proto::v1::framework_info::capability::Type as Capability;
 use tepui_proto::v1::{self, FrameworkInfo, TaskState, scheduler, task_status};
 use tepui_view::{DoneRow, ExecutorRow, FrameworkRow, FrameworkView, Table, TaskRow};
 
+use crate::constraints::Constraints;
 use crate::counts::FrameworkCounts;
 use crate::effect::bytes_of;
 use crate::event::StreamKey;
@@ -82,6 +83,8 @@ pub(crate) struct Framework {
     pub(crate) roles: BTreeSet<Role>,
     pub(crate) suppressed: BTreeSet<Role>,
     pub(crate) constraints: Option<scheduler::OfferConstraints>,
+    /// The same, compiled.
+    pub(crate) excluding: Constraints,
     pub(crate) registered: Wall,
     pub(crate) reregistered: Option<Wall>,
     pub(crate) unregistered: Option<Wall>,
@@ -114,6 +117,7 @@ impl Framework {
             roles: BTreeSet::new(),
             suppressed: BTreeSet::new(),
             constraints: None,
+            excluding: Constraints::default(),
             registered: Wall::default(),
             reregistered: None,
             unregistered: None,
@@ -272,9 +276,17 @@ impl MasterState {
         framework.can = can;
         framework.roles = roles;
         framework.suppressed = suppressed;
+        framework.excluding = constraints
+            .as_ref()
+            .map_or_else(Constraints::default, Constraints::of);
         framework.constraints = constraints;
         framework.class = class;
         framework.version += 1;
+        if framework.constraints.is_some() {
+            self.constrained.insert(key);
+        } else {
+            self.constrained.remove(&key);
+        }
     }
 
     /// The scheduler's connection ended: no offers until it is back, and only so long.
@@ -322,6 +334,7 @@ impl MasterState {
         self.remove_all_executors(key, now);
         let mut framework = self.frameworks.remove(&key).expect("caller found it");
         self.framework_ids.swap_remove(&framework.id);
+        self.constrained.remove(&key);
         if let Some(stream) = framework.stream.take() {
             effects.push(Effect::CloseStream { stream: stream.key });
             self.streams.remove(&stream.key);
@@ -420,6 +433,26 @@ impl MasterState {
         }
     }
 
+    /// Whether all roles are on the list of those that there are.
+    pub(crate) fn may_have_roles(&self, info: &FrameworkInfo) -> Result<(), String> {
+        let Some(known) = &self.settings.roles else {
+            return Ok(());
+        };
+        let roles = roles_of(info, Can::of(info));
+        let unknown: Vec<&str> = roles
+            .iter()
+            .map(Role::as_str)
+            .filter(|role| *role != "*" && !known.contains(*role))
+            .collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        Err(format!(
+            "Roles '{}' are not present in the master's --roles",
+            unknown.join(", ")
+        ))
+    }
+
     /// UPDATE_FRAMEWORK: 200, or 400 with the reason.
     pub(crate) fn update_framework(
         &mut self,
@@ -431,6 +464,7 @@ impl MasterState {
         let framework = &self.frameworks[&key];
         let mut info = call.framework_info;
         let checked = validate::framework_info(&info)
+            .and_then(|()| self.may_have_roles(&info))
             .and_then(|()| validate::framework_update(&framework.info, &info))
             .and_then(|()| validate::suppressed_roles(&info, &call.suppressed_roles))
             .and_then(|()| match &call.offer_constraints {
@@ -471,6 +505,7 @@ impl MasterState {
     ) {
         let framework = &self.frameworks[&key];
         let (old_roles, old_suppressed) = (framework.roles.clone(), framework.suppressed.clone());
+        let constrained = framework.constraints != constraints;
         self.set_framework_info(key, info, suppressed, constraints);
         let framework = &self.frameworks[&key];
         let left = old_roles.difference(&framework.roles);
@@ -478,7 +513,15 @@ impl MasterState {
             |role: &&Role| framework.roles.contains(*role) && !framework.suppressed.contains(*role);
         let revived: Vec<Role> = old_suppressed.iter().filter(wanted).cloned().collect();
         let unfiltered: Vec<Role> = left.chain(&revived).cloned().collect();
-        if !unfiltered.is_empty() {
+        if constrained {
+            // Agents that were excluded are told as filtered: all of a framework's filters end.
+            self.allocation.clear_filters(key, &[]);
+            self.allocation.tell(Fact::FiltersCleared(FilterScope {
+                framework: Some(key),
+                ..FilterScope::default()
+            }));
+            self.allocation.want_all();
+        } else if !unfiltered.is_empty() {
             self.allocation.clear_filters(key, &unfiltered);
         }
         if !revived.is_empty() {

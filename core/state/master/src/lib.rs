@@ -23,6 +23,7 @@ mod allocation;
 mod calls;
 mod changes;
 mod check;
+mod constraints;
 mod counts;
 mod effect;
 mod event;
@@ -38,6 +39,7 @@ mod publish;
 mod quota;
 mod reconcile;
 mod registry;
+mod removal;
 mod service;
 mod settings;
 mod status;
@@ -88,6 +90,8 @@ pub struct MasterState {
 
     frameworks: BTreeMap<FrameworkKey, Framework>,
     framework_ids: Map<FrameworkId, FrameworkKey>,
+    /// Frameworks with offer constraints.
+    constrained: BTreeSet<FrameworkKey>,
     completed: VecDeque<Arc<FrameworkView>>,
     /// Ids of removed frameworks; more of them than are shown.
     removed_frameworks: Set<FrameworkId>,
@@ -101,6 +105,11 @@ pub struct MasterState {
     agents_at: Map<String, BTreeSet<AgentKey>>,
     sessions: BTreeMap<SessionKey, Session>,
     recovered: BTreeMap<AgentId, registry::Recovered>,
+    /// How many agents the registry listed, until their time to come back is over.
+    recovered_at_first: usize,
+    removals: removal::Removals,
+    /// Hosts that may be offered from; all without.
+    whitelist: Option<BTreeSet<String>>,
     unreachable: BTreeMap<AgentId, Wall>,
     gone: BTreeMap<AgentId, Wall>,
     /// Agents that an operator took out of service.
@@ -171,6 +180,7 @@ impl MasterState {
             elected: None,
             frameworks: BTreeMap::new(),
             framework_ids: Map::with_hasher(seed),
+            constrained: BTreeSet::new(),
             completed: VecDeque::new(),
             removed_frameworks: Set::with_hasher(seed),
             next_framework: 0,
@@ -181,6 +191,9 @@ impl MasterState {
             agents_at: Map::with_hasher(seed),
             sessions: BTreeMap::new(),
             recovered: BTreeMap::new(),
+            recovered_at_first: 0,
+            removals: removal::Removals::default(),
+            whitelist: None,
             unreachable: BTreeMap::new(),
             gone: BTreeMap::new(),
             out_of_service: BTreeMap::new(),
@@ -321,6 +334,7 @@ impl MasterState {
                     effects.push(Effect::Reply { call, reply });
                 }
             }
+            Event::Whitelist { hostnames } => self.set_whitelist(hostnames),
             Event::Watched => {
                 self.watchers += 1;
                 self.watched = true;

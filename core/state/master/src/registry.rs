@@ -24,6 +24,11 @@ pub(crate) enum Pending {
     },
     /// The agent is unreachable, and its tasks with it.
     Unreachable { id: AgentId, since: Wall },
+    /// Agents that were unreachable or gone for long are forgotten.
+    Pruned {
+        unreachable: Vec<AgentId>,
+        gone: Vec<AgentId>,
+    },
     /// The agent left by itself.
     Removed { id: AgentId },
     /// The agent is gone by an operator, who is answered if he waits.
@@ -86,6 +91,9 @@ impl MasterState {
         }
         self.globals_version += 1;
         self.tell_minimum();
+        self.recovered_at_first = self.recovered.len();
+        self.timers
+            .set(now.mono + self.registry_gc_interval(), Timer::RegistryGc);
         if !self.recovered.is_empty() {
             self.timers.set(
                 now.mono + self.settings.agent_reregister_timeout,
@@ -170,6 +178,7 @@ impl MasterState {
                 self.unreachable.insert(id.clone(), since);
                 self.agent_unreachable(&id, since, now, effects);
             }
+            Some(Pending::Pruned { unreachable, gone }) => self.pruned(&unreachable, &gone),
             Some(Pending::Removed { id }) => {
                 self.transitioning.remove(&id);
                 self.globals_version += 1;
@@ -197,12 +206,11 @@ impl MasterState {
         }
     }
 
-    /// Gives up an agent: unreachable as soon as the registry says so.
+    /// The agent is unreachable as soon as the registry says so.
     pub(crate) fn mark_unreachable(&mut self, id: &AgentId, now: Now, effects: &mut Vec<Effect>) {
         if !self.transitioning.insert(id.clone()) {
             return;
         }
-        self.counts.add(Count::UnreachableScheduled);
         let entry = Entry {
             key: format!("unreachable/{id}"),
             value: bytes_of(&disk::UnreachableAgent {
@@ -214,13 +222,5 @@ impl MasterState {
             since: now.wall,
         };
         self.store(vec![entry], vec![format!("agents/{id}")], pending, effects);
-    }
-
-    /// Agents that the registry lists did not come back in time.
-    pub(crate) fn recovery_ends(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        let missing: Vec<AgentId> = self.recovered.keys().cloned().collect();
-        for id in missing {
-            self.mark_unreachable(&id, now, effects);
-        }
     }
 }

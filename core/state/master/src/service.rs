@@ -146,7 +146,8 @@ impl MasterState {
         let active = self.agent_runs[&key].synced && !deactivated;
         if row.active != active {
             row.active = active;
-            self.allocation.tell(Fact::AgentActive(key, active));
+            let offered = self.is_in_service(key);
+            self.allocation.tell(Fact::AgentActive(key, offered));
         }
         if deactivated {
             self.rescind_agent(key, now, effects);

@@ -1,9 +1,11 @@
 //! What a master is told at start.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use tepui_model::id::Role;
 use tepui_model::resources::{Name, Quantities, Scalar};
 use tepui_model::time::Wall;
 
@@ -24,6 +26,20 @@ pub struct Settings {
     pub heartbeat_interval: Duration,
     /// `agent_reregister_timeout`.
     pub agent_reregister_timeout: Duration,
+    /// `agent_removal_rate_limit`: so many agents may be given up in so long.
+    pub agent_removal_rate_limit: Option<(u32, Duration)>,
+    /// `recovery_agent_removal_limit`, as a share of 1.
+    pub recovery_agent_removal_limit: f64,
+    /// `registry_gc_interval`.
+    pub registry_gc_interval: Duration,
+    /// `registry_max_agent_age`.
+    pub registry_max_agent_age: Duration,
+    /// `registry_max_agent_count`.
+    pub registry_max_agent_count: usize,
+    /// `require_agent_domain`.
+    pub require_agent_domain: bool,
+    /// `roles`: the only ones that there are, beside `*`.
+    pub roles: Option<BTreeSet<Role>>,
     /// `agent_ping_timeout`: told to agents, kept by the link.
     pub agent_ping_timeout: Duration,
     /// `max_agent_ping_timeouts`.
@@ -54,6 +70,13 @@ impl Default for Settings {
             allocation_interval: Duration::from_secs(1),
             heartbeat_interval: Duration::from_secs(15),
             agent_reregister_timeout: Duration::from_secs(600),
+            agent_removal_rate_limit: None,
+            recovery_agent_removal_limit: 1.0,
+            registry_gc_interval: Duration::from_mins(15),
+            registry_max_agent_age: Duration::from_hours(14 * 24),
+            registry_max_agent_count: 102_400,
+            require_agent_domain: false,
+            roles: None,
             agent_ping_timeout: Duration::from_secs(15),
             max_agent_ping_timeouts: 5,
             offer_timeout: None,

@@ -165,6 +165,7 @@ impl MasterState {
             validate::framework_id(id.as_str())?;
         }
         validate::framework_info(info)?;
+        self.may_have_roles(info)?;
         validate::suppressed_roles(info, suppressed)?;
         if let Some(constraints) = constraints {
             validate::offer_constraints(constraints)?;

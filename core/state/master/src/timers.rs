@@ -20,6 +20,10 @@ pub(crate) enum Timer {
     AgentGone(AgentKey, Mono),
     /// Agents that the registry lists and that have not come back are given up.
     RecoveryEnds,
+    /// The next of those agents may be given up.
+    Removal,
+    /// The registry is looked through for what is too old.
+    RegistryGc,
     /// The offer was open long enough.
     Offer(u64),
     /// An operator has waited long enough for the operation.
@@ -67,6 +71,8 @@ impl MasterState {
                 Timer::AgentGone(agent, since) => {
                     self.reregister_timeout(agent, since, now, effects)
                 }
+                Timer::Removal => self.removal_due(at, now, effects),
+                Timer::RegistryGc => self.prune_registry(now, effects),
                 Timer::RecoveryEnds => self.recovery_ends(now, effects),
                 Timer::Offer(offer) => self.offer_timeout(offer, now, effects),
                 Timer::Operation(uuid) => self.operation_timeout(uuid, effects),

@@ -34,8 +34,22 @@ pub fn framework_id(id: &str) -> Checked {
     id::validate(id).map_err(|error| error.to_string())
 }
 
-/// Roles and capabilities of a SUBSCRIBE or UPDATE_FRAMEWORK.
+/// Longest `failover_timeout` in seconds: what 64 bits of nanoseconds hold.
+const MAX_FAILOVER: f64 = i64::MAX as f64 / 1e9;
+
+/// Roles, capabilities and times of a SUBSCRIBE or UPDATE_FRAMEWORK.
 pub fn framework_info(info: &FrameworkInfo) -> Checked {
+    // What is no number is taken as none.
+    if info
+        .failover_timeout
+        .is_some_and(|seconds| seconds.abs() > MAX_FAILOVER)
+    {
+        return Err(
+            "Not a valid failover timeout: Argument out of the range that a Duration can represent \
+             due to int64_t's size limit"
+                .into(),
+        );
+    }
     let many = info.capabilities.iter().any(|capability| {
         capability.r#type.is_some() && capability.r#type() == Capability::MultiRole
     });

@@ -107,6 +107,57 @@ fn roles_share_by_weight_and_frameworks_alike() {
 }
 
 #[test]
+fn remote_agents_are_for_those_who_know_regions() {
+    let Fact::AgentAdded(near) = agent(1, 1.0, 100.0) else {
+        unreachable!("made there")
+    };
+    let far = Fact::AgentAdded(Agent {
+        remote: true,
+        ..near
+    });
+    let aware = |key, capabilities: &[&str]| match framework(key, "a") {
+        Fact::FrameworkAdded(framework) => Fact::FrameworkAdded(Framework {
+            capabilities: capabilities.iter().map(|name| (*name).to_owned()).collect(),
+            ..framework
+        }),
+        other => other,
+    };
+    let mut test = Test::new(vec![far, aware(1, &["MULTI_ROLE"])]);
+    assert!(test.round().is_empty());
+    test.tell([aware(2, &["MULTI_ROLE", "REGION_AWARE"])]);
+    assert_eq!(test.round().len(), 1);
+    assert_eq!(test.cpus(), BTreeMap::from([(1, 0), (2, 1)]));
+}
+
+#[test]
+fn a_framework_says_what_it_has_no_use_for() {
+    let wants = |key, minimums: &[Resources]| match framework(key, "a") {
+        Fact::FrameworkAdded(framework) => Fact::FrameworkAdded(Framework {
+            minimums: minimums
+                .iter()
+                .map(|minimum| (Role::from("a"), Quantities::of(minimum)))
+                .collect(),
+            ..framework
+        }),
+        other => other,
+    };
+    let (much, more) = (
+        Resources::cpus_mem(2.0, 50.0),
+        Resources::cpus_mem(1.0, 200.0),
+    );
+    for (minimums, offers) in [
+        (&[much.clone(), more.clone()][..], 0),
+        (&[much, Resources::cpus_mem(1.0, 100.0)], 1),
+        (&[Resources::new()], 1),
+        (&[], 0),
+    ] {
+        let cluster = Fact::Minimum(vec![Quantities::of(&more)]);
+        let mut test = Test::new(vec![cluster, agent(1, 1.0, 100.0), wants(1, minimums)]);
+        assert_eq!(test.round().len(), offers, "{minimums:?}");
+    }
+}
+
+#[test]
 fn a_framework_is_offered_to_in_each_of_its_roles() {
     let several = Fact::FrameworkAdded(Framework {
         roles: ["a", "b/c"].map(Role::from).to_vec(),

@@ -49,7 +49,7 @@ fn attribute_constraint(constraint: &AttributeConstraint) -> Checked {
     }
 }
 
-/// The mistakes in a pattern that can be found without compiling it; the allocator compiles it.
+/// Mistakes that RE2 has words for are told in those; of others the compiler tells.
 fn regex(pattern: &str) -> Checked {
     let wrong = |what: &str| {
         Err(format!(
@@ -78,5 +78,7 @@ fn regex(pattern: &str) -> Checked {
     if open > 0 {
         return wrong(&format!("missing ): {pattern}"));
     }
-    Ok(())
+    crate::constraints::pattern(pattern)
+        .map(drop)
+        .or_else(|error| wrong(&error))
 }

@@ -295,10 +295,15 @@ impl World {
 
     /// The next leader: it knows what is in the registry, and nothing else.
     pub fn failover(&self) -> Self {
-        let mut world = Self::empty(Settings {
+        self.failover_with(Settings {
             seed: 8,
             ..Settings::default()
-        });
+        })
+    }
+
+    /// The same with other settings.
+    pub fn failover_with(&self, settings: Settings) -> Self {
+        let mut world = Self::empty(settings);
         world.registry = self.registry.clone();
         let entry = |(key, value): (&String, &Bytes)| Entry {
             key: key.clone(),
