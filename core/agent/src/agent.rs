@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::connection::Connection;
 use crate::containers::Containers;
 use crate::executors::Executors;
+use crate::gc::{Gc, Policy};
 use crate::http::Endpoints;
 use crate::launching::{attach, sandbox_guard};
 pub use crate::owner::Ended;
@@ -74,6 +75,7 @@ pub struct Agent {
     connection: tokio::task::JoinHandle<()>,
     containers: Arc<dyn Containers>,
     settings: Arc<Settings>,
+    gc: Gc,
 }
 
 impl std::fmt::Debug for dyn Containers {
@@ -112,6 +114,7 @@ impl Agent {
         }
         let live = recorded.iter().filter(|one| !one.retired);
         let known: BTreeSet<ContainerId> = live.map(|one| one.container.clone()).collect();
+        let in_use: BTreeSet<String> = known.iter().map(|id| id.value.to_string()).collect();
         let found = containers.recover(known).await?;
         tracing::info!(
             running = found.running.len(),
@@ -128,6 +131,17 @@ impl Agent {
         if let Some(id) = &id {
             show(&paths, &AgentId::from(&**id), &recorded, shared);
         }
+        let gc = Gc::new(
+            &paths,
+            &settings.work_dir,
+            Policy {
+                delay: settings.gc_delay,
+                headroom: settings.gc_disk_headroom,
+                interval: settings.disk_watch_interval,
+            },
+        );
+        let own = id.as_ref().map(|id| paths.slaves().join(id));
+        gc.take_over(&paths.slaves(), own.as_deref(), &in_use);
         let mut resumable = BTreeMap::new();
         let recovered = RecoveredAgent {
             agent_id: id,
@@ -150,6 +164,7 @@ impl Agent {
             settings: settings.clone(),
             containers: containers.clone(),
             files: shared.files.clone(),
+            gc: gc.clone(),
             runtime: tokio::runtime::Handle::current(),
             handle: handle.clone(),
             ended: ended_sender,
@@ -166,6 +181,7 @@ impl Agent {
             .spawn(move || owner.run(&received))?;
 
         let stop = CancellationToken::new();
+        tokio::spawn(gc.clone().run(shared.files.clone(), stop.clone()));
         let connection = Connection {
             settings: settings.clone(),
             handle: handle.clone(),
@@ -180,6 +196,7 @@ impl Agent {
             connection,
             containers,
             settings,
+            gc,
         }))
     }
 
@@ -233,6 +250,7 @@ pub fn attach_endpoints(
         handle: agent.handle.clone(),
         containers: agent.containers.clone(),
         settings: agent.settings.clone(),
+        gc: agent.gc.clone(),
         shared: shared.clone(),
         modules,
         started: crate::clock::now().wall,

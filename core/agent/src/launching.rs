@@ -72,6 +72,7 @@ impl Owner {
         let container = &launch.container;
         let sandbox = self.paths.sandbox(agent, &framework, &executor, container);
         let runs = self.paths.runs(agent, &framework, &executor);
+        self.keep(agent, &framework, &runs);
         std::fs::create_dir_all(&runs)
             .and_then(|()| relink(container.value.as_ref().as_ref(), &runs.join("latest")))
             .map_err(|error| format!("cannot make '{}': {error}", runs.display()))?;

@@ -14,6 +14,7 @@ mod containers;
 mod detector;
 mod environment;
 mod executors;
+mod gc;
 mod groups;
 mod http;
 mod launching;

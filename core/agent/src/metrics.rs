@@ -13,12 +13,10 @@ use crate::http::{Endpoints, read};
 use crate::owner::Snapshot;
 
 /// Counters of what there is nothing of here. They are told because tools ask for them by name.
-const ZERO_COUNTERS: [&str; 9] = [
+const ZERO_COUNTERS: [&str; 7] = [
     "containerizer/mesos/container_destroy_errors",
     "containerizer/mesos/provisioner/bind/remove_rootfs_errors",
     "containerizer/mesos/provisioner/remove_container_errors",
-    "gc/path_removals_failed",
-    "gc/path_removals_succeeded",
     "resource_provider_manager/events/disconnect",
     "resource_provider_manager/events/subscribe",
     "slave/executors_preempted",
@@ -26,11 +24,7 @@ const ZERO_COUNTERS: [&str; 9] = [
 ];
 
 /// The same of gauges.
-const ZERO_GAUGES: [&str; 3] = [
-    "gc/path_removals_pending",
-    "resource_provider_manager/subscribed",
-    "slave/executor_directory_max_allowed_age_secs",
-];
+const ZERO_GAUGES: [&str; 1] = ["resource_provider_manager/subscribed"];
 
 /// Ends that agents count.
 const ENDS: [(TaskState, &str); 5] = [
@@ -63,6 +57,7 @@ fn samples(endpoints: &Endpoints, snapshot: &Snapshot) -> Vec<Sample> {
     let mut samples = Vec::new();
     samples.extend(ZERO_COUNTERS.map(|name| Sample::counter(name, 0)));
     samples.extend(ZERO_GAUGES.map(|name| Sample::gauge(name, 0.0)));
+    samples.extend(endpoints.gc.samples());
     let counts = &snapshot.counts;
     samples.extend(ENDS.map(|(state, name)| Sample::counter(name, counts.ended_in(state))));
     samples.extend([

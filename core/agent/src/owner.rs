@@ -5,6 +5,7 @@
 //! containers and the master are served by tasks that answer with events.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::containers::Containers;
 use crate::executors::{Executors, Share, Stream};
+use crate::gc::Gc;
 use crate::launching::end_of;
 use crate::paths::{Paths, relink};
 use crate::store::Store;
@@ -128,6 +130,7 @@ pub(crate) struct Owner {
     pub(crate) settings: Arc<Settings>,
     pub(crate) containers: Arc<dyn Containers>,
     pub(crate) files: Files,
+    pub(crate) gc: Gc,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) handle: Handle,
     pub(crate) ended: mpsc::Sender<Ended>,
@@ -373,7 +376,12 @@ impl Owner {
                 }
             }
             Effect::CloseExecutor { container } => self.executors.close(&container),
-            Effect::Retire { container, .. } => {
+            Effect::Retire {
+                framework,
+                executor,
+                container,
+            } => {
+                self.collect(&framework, &executor, &container);
                 self.played.remove(&container);
                 self.groups.remove(&container);
                 self.executors.forget(&container);
@@ -382,6 +390,9 @@ impl Owner {
                 }
             }
             Effect::RetireFramework { framework } => {
+                if let Some(agent) = self.state.agent_id() {
+                    self.gc.schedule(self.paths.framework(agent, &framework));
+                }
                 tracing::info!(%framework, "nothing of the framework is left here");
             }
             Effect::Exit { reason, forget } => self.leave(reason, forget),
@@ -400,6 +411,22 @@ impl Owner {
                 .push_front(Event::OperationFailed { operation, message });
         }
         operation.is_none()
+    }
+
+    /// The executor's sandbox goes in time, and what is around it if it does not come again.
+    fn collect(&self, framework: &FrameworkId, executor: &ExecutorId, container: &ContainerId) {
+        let Some(agent) = self.state.agent_id() else {
+            return;
+        };
+        let runs = self.paths.runs(agent, framework, executor);
+        self.gc.schedule(runs.join(&*container.value));
+        self.gc.schedule(parent(&runs));
+    }
+
+    /// What is around a sandbox that is about to be made stays.
+    pub(crate) fn keep(&self, agent: &AgentId, framework: &FrameworkId, runs: &Path) {
+        self.gc.unschedule(&self.paths.framework(agent, framework));
+        self.gc.unschedule(&parent(runs));
     }
 
     fn with_session(
@@ -611,4 +638,9 @@ fn depends_on_record(effect: &Effect) -> bool {
             | Effect::CheckpointResources { .. }
             | Effect::RemoveVolumes { .. }
     )
+}
+
+/// The executor's directory, which holds its runs.
+fn parent(runs: &Path) -> PathBuf {
+    runs.parent().unwrap_or(runs).to_owned()
 }

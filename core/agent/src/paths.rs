@@ -1,7 +1,7 @@
 //! Where things are below the work directory.
 //!
 //! Sandboxes lie exactly where Mesos has them, because clients see and use their paths. What lies
-//! below `meta/` is ours: `version`, `boot_id`, `lock`, `agent.pb`, `resources.pb`, `executors/<container>/`, `damaged/`,
+//! below `meta/` is ours: `version`, `boot_id`, `lock`, `agent.pb`, `resources.pb`, `executors/<container>/`, `damaged/`, `trash/`,
 //! and `containers/` of the containerizer.
 
 use std::path::{Path, PathBuf};
@@ -65,6 +65,20 @@ impl Paths {
         self.work_dir.join("containers")
     }
 
+    /// Where directories are moved to that are being removed.
+    pub(crate) fn trash(&self) -> PathBuf {
+        self.meta().join("trash")
+    }
+
+    /// `slaves/<agent>/frameworks/<framework>`
+    pub(crate) fn framework(&self, agent: &AgentId, framework: &FrameworkId) -> PathBuf {
+        let mut path = self.slaves();
+        path.push(agent.as_str());
+        path.push("frameworks");
+        path.push(framework.as_str());
+        path
+    }
+
     pub(crate) fn slaves(&self) -> PathBuf {
         self.work_dir.join("slaves")
     }
@@ -76,10 +90,7 @@ impl Paths {
         framework: &FrameworkId,
         executor: &ExecutorId,
     ) -> PathBuf {
-        let mut path = self.slaves();
-        path.push(agent.as_str());
-        path.push("frameworks");
-        path.push(framework.as_str());
+        let mut path = self.framework(agent, framework);
         path.push("executors");
         path.push(executor.as_str());
         path.push("runs");

@@ -47,6 +47,12 @@ pub struct Settings {
     pub strict: bool,
     /// End everything that an earlier process left, forget it, and exit.
     pub cleanup: bool,
+    /// How long sandboxes are kept on an empty disk.
+    pub gc_delay: Duration,
+    /// The share of the disk that is to stay free: the fuller the disk, the shorter sandboxes are kept.
+    pub gc_disk_headroom: f64,
+    /// How often the disk's usage is looked at.
+    pub disk_watch_interval: Duration,
     /// Ended executors that are remembered, of each framework.
     pub max_completed_executors_per_framework: usize,
     /// Where generated executors appear to be.
@@ -81,6 +87,9 @@ impl Settings {
             registration_backoff_factor: Duration::from_secs(1),
             strict: true,
             cleanup: false,
+            gc_delay: Duration::from_hours(7 * 24),
+            gc_disk_headroom: 0.1,
+            disk_watch_interval: Duration::from_mins(1),
             max_completed_executors_per_framework: 150,
             launcher_dir: "/usr/libexec/mesos".into(),
             flags: Vec::new(),

@@ -353,6 +353,9 @@ fn agent_settings(
         registration_backoff_factor: settings.registration_backoff_factor,
         strict: settings.strict,
         cleanup: settings.recover == Recover::Cleanup,
+        gc_delay: settings.gc_delay,
+        gc_disk_headroom: settings.gc_disk_headroom,
+        disk_watch_interval: settings.disk_watch_interval,
         max_completed_executors_per_framework: settings.max_completed_executors_per_framework,
         launcher_dir: settings
             .launcher_dir

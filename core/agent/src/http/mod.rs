@@ -17,6 +17,7 @@ use tepui_model::time::Wall;
 
 use crate::Settings;
 use crate::containers::Containers;
+use crate::gc::Gc;
 use crate::owner::{Handle, Input, Snapshot};
 
 /// What the endpoints read from.
@@ -24,6 +25,7 @@ pub(crate) struct Endpoints {
     pub(crate) handle: Handle,
     pub(crate) containers: Arc<dyn Containers>,
     pub(crate) settings: Arc<Settings>,
+    pub(crate) gc: Gc,
     pub(crate) shared: Shared,
     pub(crate) modules: Modules,
     pub(crate) started: Wall,

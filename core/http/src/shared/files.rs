@@ -160,6 +160,14 @@ impl Files {
             .remove(&root);
     }
 
+    /// Ends every [`Files::attach`] of what lies in a directory, or is it.
+    pub fn detach_below(&self, real: &Path) {
+        self.roots
+            .write()
+            .expect("no panic happens under this lock")
+            .retain(|_, root| !root.real.starts_with(real));
+    }
+
     /// Real path of a virtual one, by its longest attached prefix.
     fn resolve(&self, path: &str) -> Result<Resolved, FileError> {
         let clean = parts(path);
