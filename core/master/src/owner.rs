@@ -265,13 +265,9 @@ impl Inbox {
             published: Instant::now(),
             wake_at: None,
         });
-        let own = Arc::clone(&desk);
-        let thread = thread::Builder::new()
+        thread::Builder::new()
             .name("owner".to_owned())
-            .spawn(move || own.run())?;
-        // Nobody else sets it.
-        let _ = desk.thread.set(thread.thread().clone());
-        Ok(thread)
+            .spawn(move || desk.run())
     }
 }
 
@@ -327,24 +323,33 @@ impl Desk {
                 Err(TryLockError::Poisoned(ended)) => ended.into_inner(),
             };
             let begun = *begun.get_or_insert_with(Instant::now);
-            let earlier = match self.turn(work) {
-                Some((before, now)) => now.is_some() && (before.is_none() || now < before),
-                None => return,
-            };
-            fence(Ordering::SeqCst);
-            if earlier || begun.elapsed() > HELP {
-                self.wake_thread();
-            }
-            if begun.elapsed() > HELP {
+            if self.turn(work, false).is_none() {
                 return;
+            }
+            fence(Ordering::SeqCst);
+            if begun.elapsed() > HELP {
+                return self.wake_thread();
             }
         }
     }
 
     /// The owner's thread.
     fn run(&self) {
+        // Nobody else sets it.
+        let _ = self.thread.set(thread::current());
         loop {
-            let Some((_, deadline)) = self.turn(self.lock()) else {
+            self.more.store(true, Ordering::SeqCst);
+            fence(Ordering::SeqCst);
+            let work = match self.work.try_lock() {
+                Ok(work) => work,
+                // Its holder sees to what is due; this thread looks after it.
+                Err(TryLockError::WouldBlock) => {
+                    thread::park_timeout(HELP);
+                    continue;
+                }
+                Err(TryLockError::Poisoned(_)) => return,
+            };
+            let Some(deadline) = self.turn(work, true) else {
                 return;
             };
             fence(Ordering::SeqCst);
@@ -358,15 +363,11 @@ impl Desk {
         }
     }
 
-    /// One batch: until when the thread was to sleep, and until when it may. None at the end.
-    #[expect(clippy::type_complexity, reason = "two times that may be never")]
-    fn turn(
-        &self,
-        work: MutexGuard<'_, Option<Work>>,
-    ) -> Option<(Option<Instant>, Option<Instant>)> {
+    /// One batch; when there is something to do without an event, if ever. None at the end.
+    fn turn(&self, work: MutexGuard<'_, Option<Work>>, is_thread: bool) -> Option<Option<Instant>> {
         let mut hands = Hands(work, self);
         let work = hands.0.as_mut()?;
-        self.more.store(false, Ordering::SeqCst);
+        self.more.swap(false, Ordering::SeqCst);
         let Some(full) = work.batch() else {
             *hands.0 = None;
             self.wake_thread();
@@ -375,8 +376,14 @@ impl Desk {
         if full {
             self.more.store(true, Ordering::SeqCst);
         }
-        let now = work.deadline();
-        Some((std::mem::replace(&mut work.wake_at, now), now))
+        let deadline = work.deadline();
+        if is_thread {
+            work.wake_at = deadline;
+        } else if deadline.is_some_and(|at| work.wake_at.is_none_or(|until| at < until)) {
+            work.wake_at = deadline;
+            self.wake_thread();
+        }
+        Some(deadline)
     }
 }
 

@@ -159,9 +159,12 @@ async fn calls_that_come_together_are_all_answered_in_order() {
     const FRAMEWORKS: usize = 8;
     const ROUNDS: usize = 50;
     let site = site().await;
-    let agent = FakeAgent::connect(&site.client, 4.0, 4096.0).await.id;
+    let agent = FakeAgent::connect(&site.client, 4.0, 4096.0).await;
+    // Of an agent that has not told everything yet nothing is known, and nothing said.
+    let mut first = Scheduler::subscribe(&site.client, framework("first"), Media::Json).await;
+    assert!(!first.offers().await.is_empty());
     let frameworks = (0..FRAMEWORKS).map(|n| {
-        let (client, agent) = (site.client.clone(), agent.clone());
+        let (client, agent) = (site.client.clone(), agent.id.clone());
         tokio::spawn(async move {
             let info = framework(&format!("busy-{n}"));
             let mut scheduler = Scheduler::subscribe(&client, info, Media::Protobuf).await;
