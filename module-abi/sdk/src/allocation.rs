@@ -613,12 +613,18 @@ impl<'a> Proposals<'a> {
     }
 
     fn push(&mut self, client: &Client, agent: AgentKey, resources: Resources) {
-        let left = self
-            .left
-            .entry(agent)
-            .or_insert_with(|| self.cluster.free(agent).clone());
-        for resource in &resources {
-            left.sub_one(resource);
+        let free = self.free(agent);
+        if resources.len() == free.len() && resources.contains(free) {
+            // All of it, as most proposals are.
+            self.left.insert(agent, Resources::new());
+        } else {
+            let left = self
+                .left
+                .entry(agent)
+                .or_insert_with(|| self.cluster.free(agent).clone());
+            for resource in &resources {
+                left.sub_one(resource);
+            }
         }
         let charged = resources.filter(is_charged).quantities();
         *self.given.entry(client.role).or_default() += &charged;

@@ -67,18 +67,48 @@ impl Allocator for Hierarchical {
         for agent in agents {
             order.offer(agent, out);
         }
-        let Order {
-            role_offers,
-            client_offers,
-            ..
-        } = order;
-        self.role_offers.extend(role_offers);
-        self.client_offers.extend(client_offers);
+        // The order borrows the counts that it began with.
+        let roles = order.of_roles.iter();
+        let roles: Vec<_> = roles
+            .map(|(role, standing)| (*role, standing.offers()))
+            .collect();
+        let clients = order.of_clients.iter();
+        let clients: Vec<_> = clients
+            .map(|(client, standing)| (*client, standing.offers()))
+            .collect();
+        self.role_offers.extend(roles);
+        self.client_offers.extend(clients);
     }
 }
 
 /// Place in an order: share, then offers ever got, then name.
 type Place<'a> = (Share, u64, &'a str);
+
+/// What a role or a client has, with what this round gave, and its place by that.
+struct Standing<'a> {
+    taken: Quantities,
+    weight: u64,
+    place: Place<'a>,
+}
+
+impl<'a> Standing<'a> {
+    fn new(taken: Quantities, weight: u64, offers: u64, name: &'a str) -> Self {
+        Self {
+            taken,
+            weight,
+            place: (0, offers, name),
+        }
+    }
+
+    fn offers(&self) -> u64 {
+        self.place.1
+    }
+
+    /// Finds its place anew, after `taken` or the offers changed.
+    fn settle(&mut self, cluster: &Cluster, excluded: &BTreeSet<String>) {
+        self.place.0 = share(&self.taken, cluster.total(), self.weight, excluded);
+    }
+}
 
 /// Who comes first, kept while a round goes on.
 struct Order<'a> {
@@ -88,12 +118,8 @@ struct Order<'a> {
     roles: BTreeMap<Place<'a>, RoleKey>,
     /// The clients of each role, by place.
     clients: BTreeMap<RoleKey, BTreeMap<Place<'a>, Client>>,
-    /// What each has, with what this round gave.
-    role_taken: BTreeMap<RoleKey, Quantities>,
-    client_taken: BTreeMap<Client, Quantities>,
-    /// Offers ever got, of those in the order.
-    role_offers: BTreeMap<RoleKey, u64>,
-    client_offers: BTreeMap<Client, u64>,
+    of_roles: BTreeMap<RoleKey, Standing<'a>>,
+    of_clients: BTreeMap<Client, Standing<'a>>,
 }
 
 impl<'a> Order<'a> {
@@ -103,73 +129,45 @@ impl<'a> Order<'a> {
             excluded: &state.config.fair_sharing_excluded_resource_names,
             roles: BTreeMap::new(),
             clients: BTreeMap::new(),
-            role_taken: BTreeMap::new(),
-            client_taken: BTreeMap::new(),
-            role_offers: BTreeMap::new(),
-            client_offers: BTreeMap::new(),
+            of_roles: BTreeMap::new(),
+            of_clients: BTreeMap::new(),
         };
         for client in cluster.clients() {
-            let taken = cluster.taken(client).cloned().unwrap_or_default();
-            order.client_taken.insert(*client, taken);
-            order.client_offers.insert(
-                *client,
+            let role = client.role;
+            order.of_roles.entry(role).or_insert_with(|| {
+                Standing::new(
+                    cluster.taken_by_role(role).clone(),
+                    cluster.weight(role),
+                    state.role_offers.get(&role).copied().unwrap_or(0),
+                    cluster.role(role).as_str(),
+                )
+            });
+            let framework = cluster.framework(client.framework);
+            let mut standing = Standing::new(
+                cluster.taken(client).cloned().unwrap_or_default(),
+                1000,
                 state.client_offers.get(client).copied().unwrap_or(0),
+                framework.map_or("", |framework| framework.id.as_str()),
             );
-            order
-                .role_taken
-                .insert(client.role, cluster.taken_by_role(client.role).clone());
-            order.role_offers.insert(
-                client.role,
-                state.role_offers.get(&client.role).copied().unwrap_or(0),
-            );
-            let place = order.client_place(client);
-            order
-                .clients
-                .entry(client.role)
-                .or_default()
-                .insert(place, *client);
+            standing.settle(cluster, order.excluded);
+            let clients = order.clients.entry(role).or_default();
+            clients.insert(standing.place, *client);
+            order.of_clients.insert(*client, standing);
         }
-        for role in order.role_taken.keys().copied().collect::<Vec<_>>() {
-            let place = order.role_place(role);
-            order.roles.insert(place, role);
+        for (role, standing) in &mut order.of_roles {
+            standing.settle(cluster, order.excluded);
+            order.roles.insert(standing.place, *role);
         }
         order
-    }
-
-    fn client_place(&self, client: &Client) -> Place<'a> {
-        let share = share(
-            &self.client_taken[client],
-            self.cluster.total(),
-            1000,
-            self.excluded,
-        );
-        let framework = self.cluster.framework(client.framework);
-        let id = framework.map_or("", |framework| framework.id.as_str());
-        (share, self.client_offers[client], id)
-    }
-
-    fn role_place(&self, role: RoleKey) -> Place<'a> {
-        let weight = self.cluster.weight(role);
-        let share = share(
-            &self.role_taken[&role],
-            self.cluster.total(),
-            weight,
-            self.excluded,
-        );
-        (
-            share,
-            self.role_offers[&role],
-            self.cluster.role(role).as_str(),
-        )
     }
 
     /// Offers what is left on an agent, to the first who may have it; what is reserved for others goes on to them.
     fn offer(&mut self, agent: AgentKey, out: &mut Proposals<'_>) {
         let mut given: Vec<(Client, Quantities)> = Vec::new();
-        for role in self.roles.values() {
+        'all: for role in self.roles.values() {
             for client in self.clients[role].values() {
                 if out.free(agent).is_empty() {
-                    break;
+                    break 'all;
                 }
                 if let Ok(resources) = out.all_free(client, agent) {
                     given.push((*client, resources.quantities()));
@@ -183,19 +181,21 @@ impl<'a> Order<'a> {
 
     /// Counts an offer and moves its client and role to their new places.
     fn charge(&mut self, client: Client, amounts: &Quantities) {
-        let (old_role, old_client) = (self.role_place(client.role), self.client_place(&client));
-        *self.client_taken.entry(client).or_default() += amounts;
-        *self.role_taken.entry(client.role).or_default() += amounts;
-        *self.client_offers.entry(client).or_default() += 1;
-        *self.role_offers.entry(client.role).or_default() += 1;
-        let clients = self.clients.entry(client.role).or_default();
-        clients.remove(&old_client);
-        self.roles.remove(&old_role);
-        let (role, place) = (self.role_place(client.role), self.client_place(&client));
-        self.clients
-            .entry(client.role)
-            .or_default()
-            .insert(place, client);
-        self.roles.insert(role, client.role);
+        const LISTED: &str = "only who is in the order is offered to";
+        let (cluster, excluded) = (self.cluster, self.excluded);
+        let more = |standing: &mut Standing<'a>| {
+            let old = standing.place;
+            standing.taken += amounts;
+            standing.place.1 += 1;
+            standing.settle(cluster, excluded);
+            (old, standing.place)
+        };
+        let (old, new) = more(self.of_clients.get_mut(&client).expect(LISTED));
+        let clients = self.clients.get_mut(&client.role).expect(LISTED);
+        clients.remove(&old);
+        clients.insert(new, client);
+        let (old, new) = more(self.of_roles.get_mut(&client.role).expect(LISTED));
+        self.roles.remove(&old);
+        self.roles.insert(new, client.role);
     }
 }

@@ -24,10 +24,14 @@ pub(crate) fn share(
                 .ok()
                 .filter(|total| *total > 0)?;
             let amount = u128::try_from(amount.0).ok()?;
-            // Amounts are below 2^63, so the product is below 2^123.
-            Some((amount << BITS) / total)
+            Some((amount, total))
         });
-    let dominant = parts.max().unwrap_or(0);
+    // Divided once: fractions are compared by their cross products, which are below 2^126.
+    let greater = |a: &(u128, u128), b: &(u128, u128)| (a.0 * b.1).cmp(&(b.0 * a.1));
+    // Amounts are below 2^63, so the product is below 2^123.
+    let dominant = parts
+        .max_by(greater)
+        .map_or(0, |(amount, total)| (amount << BITS) / total);
     // A weight is never zero in Mesos; one that is counts as the smallest there is.
     dominant.saturating_mul(1000) / u128::from(weight.max(1))
 }
