@@ -44,7 +44,8 @@ fn busybox(at: &Path) -> Option<PathBuf> {
     fs::create_dir_all(root.join("bin")).unwrap();
     fs::copy(program, root.join("bin/busybox")).unwrap();
     for applet in [
-        "sh", "cat", "ls", "id", "stat", "touch", "mkdir", "mount", "readlink", "test", "echo",
+        "sh", "cat", "ls", "id", "stat", "sleep", "touch", "mkdir", "mount", "readlink", "test",
+        "echo",
     ] {
         symlink("busybox", root.join("bin").join(applet)).unwrap();
     }
@@ -345,4 +346,118 @@ async fn persistent_volumes_are_in_the_sandbox_and_their_users() {
     config.resources = convert::resources(&[resource("RW")]).unwrap();
     let said = containerizer.launch(config).await.unwrap_err().to_string();
     assert!(said.contains("of the volume 'id' is missing"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_are_files_of_their_container_and_on_no_disk() {
+    let at = tempfile::tempdir().unwrap();
+    if !is_root() {
+        return;
+    }
+    let run_dir = at.path().join("modules");
+    let names = ["filesystem/linux", "volume/secret"];
+    let isolators = kernel::load_in(&names, json!({}), Some(&run_dir), Some(at.path())).unwrap();
+    let containerizer = common::containerizer(at.path(), isolators);
+    containerizer.recover(BTreeSet::new()).await.unwrap();
+    let secret = |value: serde_json::Value| json!({ "mode": "RW", "container_path": "keys/key", "source": { "type": "SECRET", "secret": value } });
+    let mut config = shell(
+        at.path(),
+        "c",
+        "cat keys/key; (echo x > keys/key) 2>/dev/null || echo; ls -ln keys/key | cut -c1-10",
+    );
+    config.user = Some("nobody".to_owned());
+    let value = secret(json!({ "type": "VALUE", "value": { "data": "cGFzcyB3b3Jk" } }));
+    config.container = container(json!({ "type": "MESOS", "volumes": [value] }));
+    assert_eq!(
+        run(&containerizer, &config).await,
+        "pass word\n-r--------\n"
+    );
+    assert_eq!(
+        fs::read_to_string(config.sandbox.join("keys/key")).unwrap(),
+        ""
+    );
+    assert_eq!(leaks::find(at.path(), None, &[]), Vec::<String>::new());
+    let mut config = shell(at.path(), "reference", "true");
+    let value = secret(json!({ "type": "REFERENCE", "reference": { "name": "x" } }));
+    config.container = container(json!({ "type": "MESOS", "volumes": [value] }));
+    let said = containerizer.launch(config).await.unwrap_err().to_string();
+    assert!(said.contains("no secret resolver"), "{said}");
+    assert_eq!(leaks::find(at.path(), None, &[]), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_with_a_root_of_their_own_have_the_allowed_devices() {
+    let at = tempfile::tempdir().unwrap();
+    if !kernel::available() || !Path::new("/dev/kmsg").exists() {
+        return;
+    }
+    let Some(root) = busybox(at.path()) else {
+        return;
+    };
+    let group = kernel::Root::new("devices");
+    let device = json!({ "device": { "path": "/dev/kmsg" }, "access": { "read": true } });
+    let settings = json!({
+        "cgroups": { "cgroups_root": group.0, "allowed_devices": { "allowed_devices": [device] } },
+        "linux/devices": { "allowed_devices": [device] },
+    });
+    let names = ["filesystem/linux", "cgroups/devices", "linux/devices"];
+    let mut isolators = kernel::load_in(&names, settings, None, Some(at.path())).unwrap();
+    isolators.push(provisioner(&root));
+    let containerizer = common::containerizer(at.path(), isolators);
+    containerizer.recover(BTreeSet::new()).await.unwrap();
+    let text = "stat -c '%F %t:%T %a' /dev/kmsg; (echo x > /dev/kmsg) 2>/dev/null || echo refused; cat /dev/null";
+    let config = shell(at.path(), "c", text);
+    assert_eq!(
+        run(&containerizer, &config).await,
+        "character special file 1:b 444\nrefused\n"
+    );
+    let missing = kernel::load_in(&["linux/devices"], json!({}), None, None).unwrap();
+    let settings = common::settings(at.path());
+    let said = Containerizer::new(settings, missing)
+        .unwrap_err()
+        .to_string();
+    assert!(said.contains("needs 'cgroups/devices'"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_too_much_disk_is_ended_where_quotas_are_enforced() {
+    let at = tempfile::tempdir().unwrap();
+    let described = json!({ "name": "disk", "type": "SCALAR", "scalar": { "value": 1 } });
+    let disk: v1::Resource = mesos_json::to_message(described.to_string().as_bytes()).unwrap();
+    for enforced in [false, true] {
+        let settings = json!({ "disk/du": {
+            "container_disk_watch_interval_secs": 1, "enforce_container_disk_quota": enforced,
+        } });
+        let at = at.path().join(enforced.to_string());
+        let isolators = kernel::load_in(&["disk/du"], settings, None, Some(&at)).unwrap();
+        let containerizer = common::containerizer(&at, isolators);
+        containerizer.recover(BTreeSet::new()).await.unwrap();
+        let mut config = shell(
+            &at,
+            "c",
+            "dd if=/dev/zero of=big bs=1048576 count=3 2>/dev/null; sleep 1000",
+        );
+        config.resources = convert::resources(std::slice::from_ref(&disk)).unwrap();
+        containerizer.launch(config.clone()).await.unwrap();
+        let id = &config.id;
+        if enforced {
+            let limitation = containerizer.wait(id).await.unwrap().limitation.unwrap();
+            assert_eq!(
+                limitation.reason,
+                v1::task_status::Reason::ContainerLimitationDisk as i32
+            );
+            let words = "B) exceeds quota (1048576B)";
+            assert!(limitation.message.contains(words), "{}", limitation.message);
+            assert!(limitation.resources[0].0.scalar.as_ref().unwrap().value >= 3.0);
+        } else {
+            let mut used = 0;
+            while used < 3 << 20 {
+                let usage = containerizer.usage(id).await.unwrap();
+                assert_eq!(usage.disk_limit_bytes, Some(1 << 20));
+                used = usage.disk_used_bytes.unwrap_or_default();
+                tokio::task::yield_now().await;
+            }
+            containerizer.destroy(id).await.unwrap();
+        }
+    }
 }

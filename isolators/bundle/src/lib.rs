@@ -2,7 +2,9 @@
 
 tepui_module_sdk::export!(
     isolator: tepui_isolator_cgroups::Cgroups,
+    isolator: tepui_isolator_cgroups::LinuxDevices,
     isolator: tepui_isolator_filesystem::DockerRuntime,
+    isolator: tepui_isolator_filesystem::Du,
     isolator: tepui_isolator_filesystem::LinuxFilesystem,
     isolator: tepui_isolator_namespaces::IpcNamespaces,
     isolator: tepui_isolator_namespaces::PidNamespaces,
@@ -16,4 +18,5 @@ tepui_module_sdk::export!(
     isolator: tepui_isolator_volumes::HostPathVolumes,
     isolator: tepui_isolator_volumes::ImageVolumes,
     isolator: tepui_isolator_volumes::SandboxPathVolumes,
+    isolator: tepui_isolator_volumes::SecretVolumes,
 );

@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use tepui_isolators_linux::Cgroup;
 use tepui_module_sdk::prelude::*;
+use tepui_module_sdk::proto::isolator;
 
 use crate::groups::failure;
 
@@ -91,13 +92,7 @@ impl Allowed {
 impl Device {
     fn entry(&self) -> Result<Entry> {
         let path = self.device.path.display();
-        let metadata = std::fs::metadata(&self.device.path)
-            .map_err(|error| Failure::invalid(format!("the device '{path}': {error}")))?;
-        let kind = match metadata.file_type() {
-            kind if kind.is_char_device() => 'c',
-            kind if kind.is_block_device() => 'b',
-            _ => return Err(Failure::invalid(format!("'{path}' is not a device"))),
-        };
+        let (kind, major, minor) = self.node()?;
         let Access { read, write, mknod } = self.access;
         let letters: String = [(read, 'r'), (write, 'w'), (mknod, 'm')]
             .into_iter()
@@ -108,8 +103,41 @@ impl Device {
                 "the device '{path}' is listed with no access: expected 'read', 'write' or 'mknod' to be true"
             )));
         }
-        let (major, minor) = numbers(metadata.rdev());
         Ok(Entry(format!("{kind} {major}:{minor} {letters}")))
+    }
+
+    /// Kind, major and minor number of the host's node.
+    fn node(&self) -> Result<(char, u64, u64)> {
+        let path = self.device.path.display();
+        let metadata = std::fs::metadata(&self.device.path)
+            .map_err(|error| Failure::invalid(format!("the device '{path}': {error}")))?;
+        let kind = match metadata.file_type() {
+            kind if kind.is_char_device() => 'c',
+            kind if kind.is_block_device() => 'b',
+            _ => return Err(Failure::invalid(format!("'{path}' is not a device"))),
+        };
+        let (major, minor) = numbers(metadata.rdev());
+        Ok((kind, major, minor))
+    }
+
+    /// The same node in a container, for everybody in it with the access that is listed.
+    fn planned(&self) -> Result<isolator::Device> {
+        let (kind, major, minor) = self.node()?;
+        let Access { read, write, .. } = self.access;
+        let number = |number: u64| u32::try_from(number).unwrap_or_default();
+        let letters = [(read, "r"), (write, "w")];
+        Ok(isolator::Device {
+            path: self.device.path.to_string_lossy().into_owned(),
+            r#type: kind.to_string(),
+            major: number(major),
+            minor: number(minor),
+            access: letters
+                .iter()
+                .filter(|(allowed, _)| *allowed)
+                .map(|(_, letter)| *letter)
+                .collect(),
+            mode: if read { 0o444 } else { 0 } | if write { 0o222 } else { 0 },
+        })
     }
 }
 
@@ -128,6 +156,47 @@ pub(crate) fn limit(cgroup: &Cgroup, more: &[Entry]) -> Result<()> {
         cgroup.write("devices.allow", entry).map_err(failure)?;
     }
     Ok(())
+}
+
+/// Isolator `linux/devices`: nodes of the listed devices in containers with a root file system of their own. Mirrors
+/// `src/slave/containerizer/mesos/isolators/linux/devices.cpp`; the other containers have the host's.
+pub struct LinuxDevices(Allowed);
+
+impl Module for LinuxDevices {
+    type Config = Allowed;
+    const NAME: &'static str = "linux/devices";
+    const DESCRIPTION: &'static str = "nodes of the allowed devices in containers with an image";
+
+    fn create(config: Allowed, _: Context) -> Result<Self> {
+        Ok(Self(config))
+    }
+}
+
+impl Isolator for LinuxDevices {
+    const NESTING: bool = true;
+    const STANDALONE: bool = true;
+    const LIMITS: bool = false;
+    const NEEDS: &'static [&'static str] = &["cgroups/devices", "filesystem/linux"];
+
+    async fn recover(&self, _: Vec<Container>, _: Vec<ContainerId>) -> Result<()> {
+        Ok(())
+    }
+
+    async fn prepare(&self, container: Container) -> Result<LaunchPlan> {
+        let is_debug = container.config.class() == isolator::ContainerClass::Debug;
+        if container.plan.rootfs.is_none() || is_debug {
+            return Ok(LaunchPlan::none());
+        }
+        let devices = self.0.allowed_devices.iter().map(Device::planned);
+        Ok(LaunchPlan {
+            devices: devices.collect::<Result<_>>()?,
+            ..LaunchPlan::none()
+        })
+    }
+
+    async fn cleanup(&self, _: &ContainerId) -> Result<()> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ use tepui_module_sdk::mesos::{ContainerStatus, ResourceStatistics};
 use tepui_module_sdk::prelude::*;
 
 pub use config::Config;
-pub use devices::{Access, Allowed, Device, Node};
+pub use devices::{Access, Allowed, Device, LinuxDevices, Node};
 use groups::Groups;
 use mem::Watched;
 use subsystems::Subsystems;

@@ -172,7 +172,7 @@ fn inside(sandbox: &str, container_path: &str) -> Result<String> {
 }
 
 /// Where a volume lies: `<root>/volumes/roles/<role>/<id>`, or all of a disk that is a mount.
-fn volume_path(work_dir: &Path, resource: &mesos::Resource) -> Option<PathBuf> {
+pub(crate) fn volume_path(work_dir: &Path, resource: &mesos::Resource) -> Option<PathBuf> {
     use resource::disk_info::source::Type;
     let disk = resource.disk.as_ref()?;
     let id = &disk.persistence.as_ref()?.id;

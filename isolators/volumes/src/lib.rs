@@ -1,14 +1,17 @@
-//! Isolators of volumes: `volume/host_path`, `volume/image` and `volume/sandbox_path`.
+//! Isolators of volumes: `volume/host_path`, `volume/image`, `volume/sandbox_path` and
+//! `volume/secret`.
 //!
 //! Each only plans mounts, which the container's first process makes in its own mount namespace; they vanish with it.
 
 mod host_path;
 mod image;
 mod sandbox_path;
+mod secret;
 
 pub use host_path::{Config as HostPathConfig, HostPathVolumes};
 pub use image::ImageVolumes;
 pub use sandbox_path::SandboxPathVolumes;
+pub use secret::SecretVolumes;
 
 use std::path::{Component, Path};
 

@@ -26,6 +26,7 @@ mod authorizer;
 mod common;
 mod exporter;
 mod fetcher;
+mod image_store;
 mod isolator;
 mod leader;
 mod logger;
@@ -35,6 +36,7 @@ pub use allocator::allocator;
 pub use authorizer::authorizer;
 pub use exporter::exporter;
 pub use fetcher::fetcher;
+pub use image_store::image_store;
 pub use isolator::isolator;
 pub use leader::leader;
 pub use logger::container_logger;
@@ -74,6 +76,9 @@ fn check_all(root: RootV1Ref, name: &str, example: &str) -> Result<()> {
     }
     if has(kind::CONTAINER_LOGGER) {
         container_logger(&subject)?;
+    }
+    if has(kind::IMAGE_STORE) {
+        image_store(&subject, None)?;
     }
     if has(kind::ISOLATOR) {
         isolator(&subject, &ContainerConfig::default())?;

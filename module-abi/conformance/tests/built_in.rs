@@ -3,13 +3,15 @@
 //! `cargo xtask test` builds them first and says where they are. Without that this would test stale files, so it fails.
 
 use std::env;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use serde_json::json;
 use tepui_module_conformance::{
-    Subject, allocator, authorizer, exporter, fetcher, isolator, leader,
+    Subject, allocator, authorizer, exporter, fetcher, image_store, isolator, leader,
 };
 use tepui_module_proto::isolator::ContainerConfig;
+use tepui_proto::v1::{Image, image};
 
 fn library(name: &str) -> PathBuf {
     let dirs = env::var_os("TEPUI_MODULE_DIRS");
@@ -77,6 +79,61 @@ fn standalone() {
 }
 
 #[test]
+fn images() {
+    if !std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0) {
+        eprintln!("NOT RUN: image stores need root");
+        return;
+    }
+    // An image of one empty layer, whose digests were computed by other means.
+    let layouts = tempfile::tempdir().unwrap();
+    let layout = layouts.path().join("empty");
+    let blobs = layout.join("blobs/sha256");
+    std::fs::create_dir_all(&blobs).unwrap();
+    let config = r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":["sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"]}}"#;
+    let manifest = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:83656ea199d8d74b56ef7fe4a0bef9dd10aa412ec632f8ccdf3e0c903471c0a2","size":151},"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef","size":1024}]}"#;
+    let index = json!({ "schemaVersion": 2, "manifests": [{
+        "mediaType": "application/vnd.oci.image.manifest.v1+json", "size": manifest.len(),
+        "digest": "sha256:2610400cbe43690060eb8b4d0cbea3941c77c51ffee5a11b9b4683499e74f649",
+    }] });
+    for (name, content) in [
+        (
+            "oci-layout",
+            br#"{ "imageLayoutVersion": "1.0.0" }"#.to_vec(),
+        ),
+        ("index.json", index.to_string().into_bytes()),
+        (
+            "blobs/sha256/5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef",
+            vec![0; 1024],
+        ),
+        (
+            "blobs/sha256/83656ea199d8d74b56ef7fe4a0bef9dd10aa412ec632f8ccdf3e0c903471c0a2",
+            config.into(),
+        ),
+        (
+            "blobs/sha256/2610400cbe43690060eb8b4d0cbea3941c77c51ffee5a11b9b4683499e74f649",
+            manifest.into(),
+        ),
+    ] {
+        std::fs::write(layout.join(name), content).unwrap();
+    }
+    let image = Image {
+        r#type: image::Type::Docker.into(),
+        docker: Some(image::Docker {
+            name: "oci:empty".to_owned(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let settings = json!({ "layouts_dir": layouts.path() });
+    both("tepui_images", "oci", settings, |subject| {
+        image_store(subject, Some(&image)).unwrap()
+    });
+    both("tepui_images", "docker", json!({}), |subject| {
+        image_store(subject, None).unwrap()
+    });
+}
+
+#[test]
 fn prometheus() {
     let settings = json!({"max_series": 100});
     both("tepui_exporters", "prometheus", settings, |subject| {
@@ -96,7 +153,6 @@ fn uri() {
 /// Needs root and the cgroup hierarchies of version 1; `cargo xtask test` says so where they are missing.
 #[test]
 fn kernel_isolators() {
-    use std::os::unix::fs::MetadataExt;
     let root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
     let hierarchies = ["cpu", "memory"].map(|name| PathBuf::from("/sys/fs/cgroup").join(name));
     if !root || hierarchies.iter().any(|dir| !dir.join("tasks").is_file()) {
@@ -121,7 +177,10 @@ fn kernel_isolators() {
         ("cgroups/cpu", json!({"cgroups_root": own})),
         ("cgroups/mem", json!({"cgroups_root": own})),
         ("cgroups/all", json!({"cgroups_root": own})),
+        ("disk/du", json!({})),
+        ("docker/runtime", json!({})),
         ("filesystem/linux", json!({})),
+        ("linux/devices", json!({})),
         ("namespaces/ipc", json!({})),
         ("namespaces/pid", json!({})),
         ("posix/cpu", json!({})),
@@ -133,6 +192,8 @@ fn kernel_isolators() {
         ),
         ("environment_secret", json!({})),
         ("volume/host_path", json!({})),
+        ("volume/image", json!({})),
+        ("volume/secret", json!({})),
         ("volume/sandbox_path", json!({})),
         ("linux/nnp", json!({})),
         (

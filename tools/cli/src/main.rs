@@ -9,6 +9,7 @@ macro_rules! say {
     }};
 }
 
+mod agent_cmd;
 mod client;
 mod config_cmd;
 mod local;
@@ -48,6 +49,8 @@ enum Command {
     Tasks(show::TasksArgs),
     /// Print all that is known of a task, as JSON
     Inspect(show::InspectArgs),
+    /// Look at this machine as an agent would
+    Agent(agent_cmd::Args),
     /// List agents
     Agents(show::ListArgs),
     /// List frameworks
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Tasks(args) => show::tasks(args),
         Command::Inspect(args) => show::inspect(args),
+        Command::Agent(args) => agent_cmd::run(args),
         Command::Agents(args) => show::agents(args),
         Command::Frameworks(args) => show::frameworks(args),
         Command::Logs(args) => logs::run(args),

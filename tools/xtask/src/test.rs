@@ -17,6 +17,9 @@ pub(crate) struct Args {
     filter: Vec<String>,
 }
 
+/// What some of them are for.
+const IMAGES: &str = "images of a real registry";
+
 /// Debian packages that tests use, with what goes untested without them.
 const PACKAGES: &[(&str, &str, &str)] = &[
     (
@@ -32,6 +35,12 @@ const PACKAGES: &[(&str, &str, &str)] = &[
     ("gcc", "/usr/bin/gcc", "the unmodified Python client"),
     ("npm", "/usr/bin/npm", "the unmodified Node.js client"),
     ("g++", "/usr/bin/g++", "the fuzz targets under libFuzzer"),
+    ("docker-registry", "/usr/bin/docker-registry", IMAGES),
+    ("skopeo", "/usr/bin/skopeo", IMAGES),
+    ("umoci", "/usr/bin/umoci", IMAGES),
+    ("busybox-static", "/bin/busybox", IMAGES),
+    ("apache2-utils", "/usr/bin/htpasswd", IMAGES),
+    ("openssl", "/usr/bin/openssl", IMAGES),
 ];
 
 /// Clients that others wrote, by their folder in tools/e2e, which has a `setup.sh`.

@@ -100,7 +100,9 @@ pub fn load_in(
     });
     host.link(tepui_module_sdk::linked!(
         isolator: tepui_isolator_cgroups::Cgroups,
+        isolator: tepui_isolator_cgroups::LinuxDevices,
         isolator: tepui_isolator_filesystem::DockerRuntime,
+        isolator: tepui_isolator_filesystem::Du,
         isolator: tepui_isolator_filesystem::LinuxFilesystem,
         isolator: tepui_isolator_namespaces::IpcNamespaces,
         isolator: tepui_isolator_namespaces::PidNamespaces,
@@ -113,6 +115,7 @@ pub fn load_in(
         isolator: tepui_isolator_volumes::HostPathVolumes,
         isolator: tepui_isolator_volumes::ImageVolumes,
         isolator: tepui_isolator_volumes::SandboxPathVolumes,
+        isolator: tepui_isolator_volumes::SecretVolumes,
     ));
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let instances = host.load_all("isolator", &names)?;

@@ -13,6 +13,7 @@ pub(super) fn isolation_of(values: &Values) -> Result<Vec<String>, FlagError> {
     let names = values.list("isolation").into_iter();
     let names = names.flat_map(|name| match name.as_str() {
         "none" => Vec::new(),
+        "posix/disk" => vec!["disk/du".to_owned()],
         "process" => vec!["posix/cpu".to_owned(), "posix/mem".to_owned()],
         _ => vec![name],
     });
@@ -41,12 +42,13 @@ pub(super) fn isolation_of(values: &Values) -> Result<Vec<String>, FlagError> {
 
 /// Flags of Mesos that are settings of an isolator, under the same name. Without that isolator they would protect
 /// nothing.
-const OF_ISOLATORS: [(&str, &str); 9] = [
+const OF_ISOLATORS: [(&str, &str); 10] = [
     ("effective_capabilities", "linux/capabilities"),
     ("bounding_capabilities", "linux/capabilities"),
     ("seccomp_config_dir", "linux/seccomp"),
     ("seccomp_profile_name", "linux/seccomp"),
     ("docker_ignore_runtime", "docker/runtime"),
+    ("enforce_container_disk_quota", "disk/du"),
     ("host_path_volume_force_creation", "volume/host_path"),
     ("default_container_shm_size", "namespaces/ipc"),
     ("disallow_sharing_agent_ipc_namespace", "namespaces/ipc"),
@@ -103,15 +105,20 @@ pub(super) fn cgroups(values: &mut Values) {
     let timeout = duration(values, "cgroups_destroy_timeout").as_secs().into();
     let (flag, key) = ("cgroups_destroy_timeout", "cgroups_destroy_timeout_secs");
     set_in_module(values, flag, "cgroups", key, timeout);
+    let interval = duration(values, "container_disk_watch_interval")
+        .as_secs()
+        .max(1);
+    let (flag, key) = (
+        "container_disk_watch_interval",
+        "container_disk_watch_interval_secs",
+    );
+    set_in_module(values, flag, "disk/du", key, interval.into());
     if let Some(devices) = values.text("allowed_devices") {
-        let devices = serde_json::from_str(devices).expect("checked when read");
-        set_in_module(
-            values,
-            "allowed_devices",
-            "cgroups",
-            "allowed_devices",
-            devices,
-        );
+        let devices: Json = serde_json::from_str(devices).expect("checked when read");
+        let flag = "allowed_devices";
+        set_in_module(values, flag, "cgroups", flag, devices.clone());
+        let list = devices["allowed_devices"].clone();
+        set_in_module(values, flag, "linux/devices", flag, list);
     }
 }
 
