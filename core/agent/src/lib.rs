@@ -8,6 +8,7 @@
 //! ([`tepui_containerizer`] does), how the leader is found (a [`Detector`] does).
 
 mod agent;
+mod checks;
 mod clock;
 mod connection;
 mod containers;

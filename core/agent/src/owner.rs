@@ -12,7 +12,8 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use tepui_containerizer::Termination;
 use tepui_executor::{
-    CommandExecutor, DefaultExecutor, GroupInput, Identity, Input as ExecutorInput, Output,
+    CommandExecutor, DefaultExecutor, Finding, GroupInput, Identity, Input as ExecutorInput,
+    Output, ProbeId,
 };
 use tepui_http::shared::Files;
 use tepui_http::{Media, StreamBody};
@@ -55,6 +56,8 @@ pub(crate) enum Input {
     StreamOver(ContainerId, u64),
     /// A change of what a container has is done, or failed.
     Updated(ContainerId, Result<(), String>),
+    /// A probe of a task that is played here has ended.
+    Probed(ContainerId, ProbeId, Finding),
     /// What the next `Hello` says of the state.
     Hello(oneshot::Sender<Hello>),
     /// A reader wants to know everything.
@@ -229,6 +232,9 @@ impl Owner {
                 self.start_update(container, next);
             }
             Input::Child(container, input) => self.play_groups(&container, input),
+            Input::Probed(container, id, finding) => {
+                self.play(&container, ExecutorInput::Probed(id, finding));
+            }
             Input::Hello(answer) => {
                 // Whoever asked may be gone.
                 let _ = answer.send(self.hello());
@@ -589,6 +595,7 @@ impl Owner {
                         tracing::debug!(%container, error = %crate::chain(&error), "not recorded");
                     }
                 }
+                Output::Probe(probe) => self.probe(container.clone(), probe),
                 Output::Stop { grace } => {
                     if let Err(error) = self.containers.stop(container, grace) {
                         tracing::debug!(%container, %error, "nothing to stop");

@@ -466,6 +466,7 @@ fn intent_to_disk(intent: Option<Intent>) -> played_executor::Intent {
         None => played_executor::Intent::None,
         Some(Intent::Killed) => played_executor::Intent::Killed,
         Some(Intent::OutOfTime) => played_executor::Intent::OutOfTime,
+        Some(Intent::Unhealthy) => played_executor::Intent::Unhealthy,
     }
 }
 
@@ -474,6 +475,7 @@ fn intent_from_disk(intent: played_executor::Intent) -> Option<Intent> {
         played_executor::Intent::None => None,
         played_executor::Intent::Killed => Some(Intent::Killed),
         played_executor::Intent::OutOfTime => Some(Intent::OutOfTime),
+        played_executor::Intent::Unhealthy => Some(Intent::Unhealthy),
     }
 }
 

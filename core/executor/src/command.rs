@@ -12,6 +12,7 @@ use tepui_proto::v1::task_status::Reason;
 use tepui_proto::v1::{self, TaskInfo, TaskState, TaskStatus, framework_info, task_status};
 use tepui_proto::{Wire, v1::FrameworkInfo};
 
+use crate::checks::{Checks, Finding, Probe, ProbeId, Verdict};
 use crate::describe_status;
 
 /// Time between SIGTERM and SIGKILL when nobody asks for another.
@@ -38,6 +39,8 @@ pub enum Input {
         /// It was destroyed for a limit; the agent reports that itself.
         limited: bool,
     },
+    /// A probe has ended.
+    Probed(ProbeId, Finding),
     /// A deadline has passed.
     Tick,
 }
@@ -55,6 +58,8 @@ pub enum Output {
         /// How long the command has.
         grace: Duration,
     },
+    /// Look at the task; answered by [`Input::Probed`].
+    Probe(Probe),
 }
 
 /// Why the command is being ended.
@@ -64,6 +69,8 @@ pub enum Intent {
     Killed,
     /// It ran for longer than its `max_completion_time`.
     OutOfTime,
+    /// Its health check failed too often.
+    Unhealthy,
 }
 
 /// What must survive the agent process.
@@ -93,6 +100,7 @@ pub struct CommandExecutor {
     killing_state: bool,
     shutdown_grace: Duration,
     task: Option<Wire<TaskInfo>>,
+    checks: Checks,
     /// Newest state sent, a `TaskState`.
     state: i32,
     record: Record,
@@ -107,6 +115,7 @@ impl CommandExecutor {
             killing_state: false,
             shutdown_grace: Duration::from_secs(5),
             task: None,
+            checks: Checks::default(),
             state: TaskState::TaskStaging.into(),
             record: Record::default(),
         };
@@ -129,6 +138,7 @@ impl CommandExecutor {
     ) -> Self {
         let mut executor = Self::start(identity, seed, outputs);
         executor.record = record;
+        executor.checks = Checks::of(&task);
         executor.task = Some(Wire(task));
         executor.state = state.into();
         executor
@@ -138,7 +148,10 @@ impl CommandExecutor {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Mono> {
         match self.record.intent {
-            None if !is_terminal(self.state()) => self.record.deadline,
+            None if !is_terminal(self.state()) => {
+                let checks = self.checks.next_deadline();
+                self.record.deadline.into_iter().chain(checks).min()
+            }
             _ => None,
         }
     }
@@ -152,10 +165,14 @@ impl CommandExecutor {
             Input::Event(event) => self.event(event.0, now, outputs),
             Input::Ended { limited: true, .. } => {}
             Input::Ended { status, .. } => self.ended(status, now, outputs),
+            Input::Probed(id, finding) => self.probed(id, &finding, now, outputs),
+            Input::Tick if self.record.intent.is_some() => {}
+            Input::Tick if self.record.deadline.is_some_and(|at| at <= now.mono) => {
+                self.out_of_time(outputs);
+            }
             Input::Tick => {
-                if self.next_deadline().is_some_and(|at| at <= now.mono) {
-                    self.out_of_time(outputs);
-                }
+                let due = self.checks.due(now.mono);
+                outputs.extend(due.into_iter().map(Output::Probe));
             }
         }
     }
@@ -208,6 +225,7 @@ impl CommandExecutor {
 
     fn launch(&mut self, task: TaskInfo, now: Now, outputs: &mut Vec<Output>) {
         if self.task.is_none() {
+            self.checks = Checks::of(&task);
             self.task = Some(Wire(task));
             self.run(now, outputs);
         }
@@ -228,13 +246,45 @@ impl CommandExecutor {
         if self.state() == TaskState::TaskStarting {
             self.update(TaskState::TaskRunning, None, None, now, outputs);
         }
+        if self.record.intent.is_none() {
+            self.checks.start(now.mono);
+        }
+    }
+
+    /// What a check or health check found. Updates about it also say what is known from the other.
+    fn probed(&mut self, id: ProbeId, finding: &Finding, now: Now, outputs: &mut Vec<Output>) {
+        let (reason, kill) = match self.checks.found(id, finding, now.mono) {
+            Verdict::Same => return,
+            Verdict::CheckChanged => (Reason::TaskCheckStatusUpdated, false),
+            Verdict::Health { kill, .. } => (Reason::TaskHealthCheckStatusUpdated, kill),
+        };
+        let (check, healthy) = (self.checks.status(), self.checks.healthy());
+        self.send(TaskState::TaskRunning, now, outputs, |status| {
+            status.reason = Some(reason.into());
+            status.check_status = check;
+            status.healthy = healthy;
+        });
+        if kill {
+            self.end(Intent::Unhealthy, None, now, outputs);
+        }
     }
 
     fn kill(&mut self, asked: Option<Duration>, now: Now, outputs: &mut Vec<Output>) {
+        self.end(Intent::Killed, asked, now, outputs);
+    }
+
+    fn end(
+        &mut self,
+        intent: Intent,
+        asked: Option<Duration>,
+        now: Now,
+        outputs: &mut Vec<Output>,
+    ) {
         let policy = self.task.as_ref().and_then(|task| task.kill_policy);
         let grace = asked.or_else(|| grace(policy.as_ref())).unwrap_or(GRACE);
         if self.record.intent.is_none() {
-            self.record.intent = Some(Intent::Killed);
+            self.record.intent = Some(intent);
+            self.checks.stop();
             outputs.push(Output::Record(self.record.clone()));
             if self.killing_state && self.task.is_some() {
                 self.update(TaskState::TaskKilling, None, None, now, outputs);
@@ -245,6 +295,7 @@ impl CommandExecutor {
 
     fn out_of_time(&mut self, outputs: &mut Vec<Output>) {
         self.record.intent = Some(Intent::OutOfTime);
+        self.checks.stop();
         outputs.push(Output::Record(self.record.clone()));
         outputs.push(Output::Stop {
             grace: OUT_OF_TIME_GRACE,
@@ -267,7 +318,7 @@ impl CommandExecutor {
                 Some(Reason::MaxCompletionTimeReached),
             ),
             (_, Some(0)) => (TaskState::TaskFinished, None),
-            (Some(Intent::Killed), Some(_)) => (TaskState::TaskKilled, None),
+            (Some(Intent::Killed | Intent::Unhealthy), Some(_)) => (TaskState::TaskKilled, None),
             _ => (TaskState::TaskFailed, None),
         };
         self.update(state, Some(message), reason, now, outputs);
@@ -281,14 +332,30 @@ impl CommandExecutor {
         now: Now,
         outputs: &mut Vec<Output>,
     ) {
+        let unhealthy =
+            state == TaskState::TaskKilled && self.record.intent == Some(Intent::Unhealthy);
+        let check = self.checks.no_status();
+        self.send(state, now, outputs, |status| {
+            status.message = message;
+            status.reason = reason.map(Into::into);
+            status.check_status = check;
+            status.healthy = unhealthy.then_some(false);
+        });
+    }
+
+    fn send(
+        &mut self,
+        state: TaskState,
+        now: Now,
+        outputs: &mut Vec<Output>,
+        fill: impl FnOnce(&mut TaskStatus),
+    ) {
         let Some(task) = &self.task else { return };
         self.state = state.into();
-        let status = TaskStatus {
+        let mut status = TaskStatus {
             task_id: task.task_id.clone(),
             state: state.into(),
-            message,
             source: Some(task_status::Source::Executor.into()),
-            reason: reason.map(Into::into),
             executor_id: Some(v1::ExecutorId {
                 value: self.identity.executor.to_string(),
             }),
@@ -296,6 +363,7 @@ impl CommandExecutor {
             uuid: Some(Bytes::copy_from_slice(self.rng.uuid().as_bytes())),
             ..TaskStatus::default()
         };
+        fill(&mut status);
         outputs.push(self.call(call::Type::Update, |call| {
             call.update = Some(call::Update { status });
         }));

@@ -18,10 +18,12 @@
 
 #![deny(clippy::disallowed_types)]
 
+mod checks;
 mod command;
 mod group;
 mod signal;
 
+pub use checks::{Finding, Probe, ProbeId, ProbeKind};
 pub use command::{CommandExecutor, Identity, Input, Intent, Output, Record};
 pub use group::{ChildEnd, DefaultExecutor, GroupInput, GroupOutput, GroupRecord, TaskRecord};
 pub use signal::describe_status;

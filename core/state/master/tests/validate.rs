@@ -101,7 +101,7 @@ fn what_is_not_there_yet_is_named() {
         "max_completion_time":{"nanoseconds":5},"limits":{"cpus":{"value":2}}"#,
     );
     assert_eq!(validate::task(&fine, "a"), Ok(()));
-    assert_eq!(validate::unsupported(&fine), Ok(()));
+    assert_eq!(validate::unsupported(&fine, false), Ok(()));
     let command = r#","command":{"value":"true"}"#;
     for (more, field) in [
         (r#","command":{}"#, "command without a value"),
@@ -125,7 +125,7 @@ fn what_is_not_there_yet_is_named() {
     ] {
         let task = task(more);
         assert_eq!(validate::task(&task, "a"), Ok(()), "{field}");
-        let said = validate::unsupported(&task).expect_err(field);
+        let said = validate::unsupported(&task, true).expect_err(field);
         assert_eq!(
             said,
             format!("Task uses '{field}', which is not supported yet")

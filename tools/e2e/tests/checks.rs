@@ -1,0 +1,200 @@
+//! Checks and health checks of command tasks, taken by a real agent.
+
+use nix::sys::signal::Signal;
+use tepui_e2e::cluster::wait_clean;
+use tepui_e2e::scheduler::{framework, task};
+use tepui_e2e::server::{Page, PageServer};
+use tepui_e2e::{Daemon, Scheduler, Scratch};
+use tepui_proto::json;
+use tepui_proto::v1::environment::Variable;
+use tepui_proto::v1::task_status::Reason;
+use tepui_proto::v1::{CheckInfo, Environment, HealthCheck, TaskInfo, TaskState, TaskStatus};
+
+const RESOURCES: &str = "--resources=cpus:8;mem:4096;disk:4096";
+
+struct Bench {
+    master: Daemon,
+    scratch: Scratch,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let scratch = Scratch::new();
+        let master = Daemon::master(scratch.path(), &[]);
+        Self { master, scratch }
+    }
+
+    fn scheduler(&self) -> Scheduler {
+        Scheduler::subscribe(self.master.address, framework("checks", true))
+    }
+}
+
+fn health(text: &str) -> HealthCheck {
+    let times =
+        r#""delay_seconds":0,"interval_seconds":0.1,"grace_period_seconds":0,"timeout_seconds":5"#;
+    json::to_message(format!("{{{text},{times}}}").as_bytes()).expect("a health check")
+}
+
+fn check(text: &str) -> CheckInfo {
+    let times = r#""delay_seconds":0,"interval_seconds":0.1,"timeout_seconds":1"#;
+    json::to_message(format!("{{{text},{times}}}").as_bytes()).expect("a check")
+}
+
+/// Waits for an update that has this.
+#[track_caller]
+fn wait_for(
+    scheduler: &mut Scheduler,
+    task: &str,
+    has: impl Fn(&TaskStatus) -> bool,
+) -> TaskStatus {
+    scheduler.wait(&format!("an update of {task}"), |scheduler| {
+        let updates = scheduler.updates.get(task)?;
+        updates.iter().find(|status| has(status)).cloned()
+    })
+}
+
+fn sleeping(id: &str) -> TaskInfo {
+    let mut task = task(id, "touch own; exec sleep 1000", 0.1, 32.0);
+    let variable = Variable {
+        name: "OWN".to_owned(),
+        value: Some("1".to_owned()),
+        ..Variable::default()
+    };
+    task.command.as_mut().expect("set").environment = Some(Environment {
+        variables: vec![variable],
+    });
+    task
+}
+
+#[test]
+fn health_is_told_and_decides() {
+    let bench = Bench::new();
+    let server = PageServer::start([("/health", Page::Whole("200 OK", b"fine".into()))]);
+    let agent = Daemon::agent(
+        bench.scratch.path(),
+        "agent",
+        bench.master.address,
+        &[RESOURCES],
+    );
+    let port = server.address.port();
+    let mut scheduler = bench.scheduler();
+    let with = |id: &str, text: &str| TaskInfo {
+        health_check: Some(health(text)),
+        ..sleeping(id)
+    };
+    let tasks = vec![
+        with(
+            "http",
+            &format!(
+                r#""type":"HTTP","http":{{"port":{port},"path":"/health"}},"consecutive_failures":2"#
+            ),
+        ),
+        with("tcp", &format!(r#""type":"TCP","tcp":{{"port":{port}}}"#)),
+        // Where the task works, and with its environment.
+        with(
+            "command",
+            r#""type":"COMMAND","command":{"value":"test -e own -a \"$OWN\" = 1"},"consecutive_failures":100"#,
+        ),
+        with(
+            "refused",
+            r#""type":"TCP","tcp":{"port":1,"protocol":"IPv6"},"consecutive_failures":1"#,
+        ),
+    ];
+    scheduler.launch(tasks);
+    for id in ["http", "tcp", "command"] {
+        let healthy = wait_for(&mut scheduler, id, |status| status.healthy == Some(true));
+        assert_eq!(healthy.reason(), Reason::TaskHealthCheckStatusUpdated);
+    }
+    server.set("/health", Page::Whole("500 Oops", b"not fine".into()));
+    for id in ["http", "refused"] {
+        let killed = scheduler.wait_state(id, TaskState::TaskKilled);
+        assert_eq!(killed.healthy, Some(false), "{id}");
+        assert_eq!(
+            killed.message(),
+            "Command terminated with signal Terminated"
+        );
+    }
+    for id in ["tcp", "command"] {
+        scheduler.kill(id);
+        let killed = scheduler.wait_state(id, TaskState::TaskKilled);
+        assert_eq!(killed.healthy, None, "{id} was not killed for its health");
+    }
+    // Looks leave no sandboxes behind.
+    let slaves = bench.scratch.path().join("agent");
+    let left = std::process::Command::new("find")
+        .arg(slaves)
+        .args(["-name", "check-*"])
+        .output();
+    assert_eq!(
+        String::from_utf8_lossy(&left.expect("find runs").stdout),
+        ""
+    );
+    agent.stop(Signal::SIGUSR1);
+    wait_clean(bench.scratch.path());
+}
+
+#[test]
+fn checks_report_and_go_on_with_the_next_agent() {
+    let bench = Bench::new();
+    let server = PageServer::start([("/there", Page::Whole("204 No Content", Vec::new()))]);
+    let (dir, master) = (bench.scratch.path(), bench.master.address);
+    let agent = Daemon::agent(dir, "agent", master, &[RESOURCES]);
+    let (port, page) = (agent.address.port(), server.address.port());
+    let mut scheduler = bench.scheduler();
+    let with = |id: &str, text: &str| TaskInfo {
+        check: Some(check(text)),
+        ..sleeping(id)
+    };
+    scheduler.launch(vec![
+        with(
+            "http",
+            &format!(r#""type":"HTTP","http":{{"port":{page},"path":"/there"}}"#),
+        ),
+        with("tcp", r#""type":"TCP","tcp":{"port":1}"#),
+        with(
+            "command",
+            r#""type":"COMMAND","command":{"command":{"value":"exit 7"}}"#,
+        ),
+        with(
+            "slow",
+            r#""type":"COMMAND","command":{"command":{"value":"touch begun; sleep 1000"}}"#,
+        ),
+    ]);
+    let status = |status: &TaskStatus| status.check_status.clone().unwrap_or_default();
+    wait_for(&mut scheduler, "http", |s| {
+        status(s)
+            .http
+            .is_some_and(|http| http.status_code == Some(204))
+    });
+    wait_for(&mut scheduler, "tcp", |s| {
+        status(s)
+            .tcp
+            .is_some_and(|tcp| tcp.succeeded == Some(false))
+    });
+    wait_for(&mut scheduler, "command", |s| {
+        status(s).command.is_some_and(|c| c.exit_code == Some(7))
+    });
+    agent.kill();
+    server.set("/there", Page::Whole("503 Later", Vec::new()));
+    let agent = Daemon::agent_at(port, dir, "agent", master, &[RESOURCES]);
+    wait_for(&mut scheduler, "http", |s| {
+        status(s)
+            .http
+            .is_some_and(|http| http.status_code == Some(503))
+    });
+    for id in ["http", "tcp", "command", "slow"] {
+        scheduler.kill(id);
+        let killed = scheduler.wait_state(id, TaskState::TaskKilled);
+        assert!(
+            killed.check_status.is_some(),
+            "every update of a task with a check has it"
+        );
+    }
+    let slow = &scheduler.updates["slow"];
+    let told = slow
+        .iter()
+        .filter(|status| status.reason() == Reason::TaskCheckStatusUpdated);
+    assert_eq!(told.count(), 0, "a check that is never over has no result");
+    agent.stop(Signal::SIGUSR1);
+    wait_clean(bench.scratch.path());
+}
