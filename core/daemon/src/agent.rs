@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
-use tepui_containerizer::{Containerizer, Fetcher, Provisioner};
+use tepui_containerizer::{Containerizer, Fetcher, Logger, Provisioner};
 use tepui_core_agent::{
     Agent, Configured, Detector, Ended, ModuleDetector, Settings, attach_endpoints, resources,
 };
@@ -15,6 +15,7 @@ use tepui_host::kinds::fetcher::FetcherClient;
 use tepui_host::kinds::image_store::ImageStoreClient;
 use tepui_host::kinds::isolator::IsolatorClient;
 use tepui_host::kinds::leader::LeaderClient;
+use tepui_host::kinds::logger::LoggerClient;
 use tepui_host::{LoadError, ModuleHost};
 use tepui_http::authorize::{AllowAll, Authorizer, ModuleAuthorizer, Object};
 use tepui_http::shared::{Files, Guard, Logging, Metrics, Shared, VersionInfo};
@@ -170,7 +171,23 @@ async fn containerizer(
     }];
     own.strict = settings.strict && settings.recover != Recover::Cleanup;
     own.fetcher = fetcher(settings, host).await?;
+    own.logger = logger(settings, host).await?;
     Ok(Arc::new(Containerizer::new(own, isolators)?))
+}
+
+/// The logger that is configured.
+async fn logger(
+    settings: &AgentSettings,
+    host: &ModuleHost,
+) -> anyhow::Result<Option<Arc<dyn Logger>>> {
+    let Some(name) = settings.container_logger.clone() else {
+        return Ok(None);
+    };
+    let host = host.clone();
+    let loading = tokio::task::spawn_blocking(move || host.load("container-logger", &name));
+    let instance = loading.await.context("loading the logger panicked")??;
+    let client = LoggerClient::new(instance);
+    Ok(Some(tepui_containerizer::logger(client)))
 }
 
 /// The fetcher that is configured; the usual one may be missing, so that an agent runs without any module.

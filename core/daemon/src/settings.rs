@@ -153,6 +153,8 @@ pub struct AgentSettings {
     pub switch_user: bool,
     /// Where containers with a root file system of their own find their sandbox.
     pub sandbox_directory: PathBuf,
+    /// The logger module; none leaves output in files of the sandbox.
+    pub container_logger: Option<String>,
     /// The fetcher module.
     pub fetcher: Option<String>,
     /// Whether it is what the site asked for: without the usual one an agent starts all the same.
@@ -364,6 +366,11 @@ impl AgentSettings {
         self.isolation
             .iter()
             .map(|name| ("isolator", name.clone()))
+            .chain(
+                self.container_logger
+                    .iter()
+                    .map(|name| ("container-logger", name.clone())),
+            )
             .chain(self.fetcher.iter().map(|name| ("fetcher", name.clone())))
             .chain(
                 self.images
@@ -441,6 +448,7 @@ impl AgentSettings {
             images,
             switch_user: values.is("switch_user"),
             sandbox_directory: sandbox_directory(&values)?,
+            container_logger: values.text("container_logger").map(String::from),
             fetcher: services::service(&values, "fetcher", services::URI),
             fetcher_given: values.given("fetcher"),
             resources: values.text("resources").map(String::from),

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 
 use serde_json::json;
 use tepui_module_conformance::{
-    Subject, allocator, authorizer, exporter, fetcher, image_store, isolator, leader,
+    Subject, allocator, authorizer, container_logger, exporter, fetcher, image_store, isolator,
+    leader,
 };
 use tepui_module_proto::isolator::ContainerConfig;
 use tepui_proto::v1::{Image, image};
@@ -148,6 +149,22 @@ fn uri() {
     both("tepui_fetchers", "uri", json!({}), |subject| {
         fetcher(subject, Some(known)).unwrap()
     });
+}
+
+#[test]
+fn loggers() {
+    // The library's own folder.
+    let program = library("tepui_loggers").with_file_name("tepui-logger");
+    let rotating = json!({"program": program, "max_stdout_size": "64KB"});
+    for (name, settings) in [
+        ("sandbox", json!({})),
+        ("off", json!({})),
+        ("rotating", rotating),
+    ] {
+        both("tepui_loggers", name, settings, |subject| {
+            container_logger(subject).unwrap()
+        });
+    }
 }
 
 /// Needs root and the cgroup hierarchies of version 1; `cargo xtask test` says so where they are missing.

@@ -34,6 +34,8 @@ pub(crate) fn release() -> Result<Built> {
         "tepui-exporters",
         "tepui-fetchers",
         "tepui-images",
+        "tepui-loggers",
+        "tepui-logger-rotating",
         "tepui-isolators",
     ];
     let mut args = vec!["build", "--release", "--locked"];

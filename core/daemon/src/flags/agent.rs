@@ -39,7 +39,7 @@ pub(super) const FLAGS: &[Flag] = &[
     text("cgroups_root", "Name of the parent cgroup.").default("mesos").group(Group::Containers),
     flag("check_agent_port_range_only", "Ignore listeners outside agent port resources.").default("false").hidden().ignored(NOT_YET),
     duration("container_disk_watch_interval", "Disk usage poll period for disk/du and disk/xfs.").default("15secs").group(Group::Containers),
-    text("container_logger", "ContainerLogger module; unset writes stdout/stderr to sandbox files.").refused(NOT_YET),
+    text("container_logger", "ContainerLogger module; unset writes stdout/stderr to sandbox files.").group(Group::Modules),
     text("container_ports_isolated_range", "Enforce only inside this port range.").ignored(NOT_YET),
     duration("container_ports_watch_interval", "Scan period of network/ports.").default("30secs").hidden().ignored(NOT_YET),
     list("containerizers", "Comma list, tried in order: `mesos`, `docker`.").default("mesos").group(Group::Containers),
