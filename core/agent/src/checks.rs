@@ -23,8 +23,13 @@ use crate::owner::{Input, Owner};
 type Why = String;
 
 impl Owner {
-    /// Begins a probe, whose finding comes back as an input.
-    pub(crate) fn probe(&self, container: ContainerId, probe: Probe) {
+    /// Begins a probe of what runs in a container; its finding comes back as the input that `answer` makes of it.
+    pub(crate) fn probe(
+        &self,
+        container: ContainerId,
+        probe: Probe,
+        answer: impl FnOnce(Finding) -> Input + Send + 'static,
+    ) {
         let (containers, handle) = (self.containers.clone(), self.handle.clone());
         self.runtime.spawn(async move {
             let found = look(&containers, &container, probe.kind, probe.timeout).await;
@@ -32,7 +37,7 @@ impl Owner {
                 tracing::info!(%container, health = probe.id.health, why, "a check found nothing");
                 Finding::Nothing
             });
-            handle.tell(Input::Probed(container, probe.id, finding));
+            handle.tell(answer(finding));
         });
     }
 }

@@ -88,6 +88,15 @@ impl Owner {
                         tracing::debug!(container = %child, %error, "nothing to stop");
                     }
                 }
+                GroupOutput::Probe { child, probe } => {
+                    let (own, id) = (container.clone(), probe.id);
+                    let name = child.clone();
+                    let answer = move |finding| {
+                        let child = name;
+                        Input::Child(own, GroupInput::Probed { child, id, finding })
+                    };
+                    self.probe(container.child(child), probe, answer);
+                }
                 GroupOutput::Finish => {
                     self.events.push_back(Event::ExecutorFinished {
                         container: container.clone(),

@@ -595,7 +595,11 @@ impl Owner {
                         tracing::debug!(%container, error = %crate::chain(&error), "not recorded");
                     }
                 }
-                Output::Probe(probe) => self.probe(container.clone(), probe),
+                Output::Probe(probe) => {
+                    let (own, id) = (container.clone(), probe.id);
+                    let answer = move |finding| Input::Probed(own, id, finding);
+                    self.probe(container.clone(), probe, answer);
+                }
                 Output::Stop { grace } => {
                     if let Err(error) = self.containers.stop(container, grace) {
                         tracing::debug!(%container, %error, "nothing to stop");

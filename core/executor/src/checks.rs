@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tepui_model::time::Mono;
 use tepui_proto::Wire;
+use tepui_proto::v1::task_status::Reason;
 use tepui_proto::v1::{
     CheckInfo, CheckStatusInfo, CommandInfo, HealthCheck, TaskInfo, check_info, check_status_info,
     health_check, network_info,
@@ -73,7 +74,18 @@ pub(crate) enum Verdict {
     /// The check's result is another.
     CheckChanged,
     /// The task is healthy, or it is not and may have to end.
-    Health { healthy: bool, kill: bool },
+    Health { kill: bool },
+}
+
+impl Verdict {
+    /// The reason that an update gives, and whether the task has to end.
+    pub(crate) fn news(self) -> Option<(Reason, bool)> {
+        match self {
+            Self::Same => None,
+            Self::CheckChanged => Some((Reason::TaskCheckStatusUpdated, false)),
+            Self::Health { kill } => Some((Reason::TaskHealthCheckStatusUpdated, kill)),
+        }
+    }
 }
 
 /// The checks of one task.
@@ -302,10 +314,7 @@ impl Health {
             (self.proven, self.failures) = (true, 0);
             self.healthy = Some(true);
             return match news {
-                true => Verdict::Health {
-                    healthy,
-                    kill: false,
-                },
+                true => Verdict::Health { kill: false },
                 false => Verdict::Same,
             };
         }
@@ -315,7 +324,6 @@ impl Health {
         self.failures += 1;
         self.healthy = Some(false);
         Verdict::Health {
-            healthy,
             kill: self.failures >= self.limit,
         }
     }

@@ -12,7 +12,7 @@ use tepui_proto::v1::task_status::Reason;
 use tepui_proto::v1::{self, TaskInfo, TaskState, TaskStatus, framework_info, task_status};
 use tepui_proto::{Wire, v1::FrameworkInfo};
 
-use crate::checks::{Checks, Finding, Probe, ProbeId, Verdict};
+use crate::checks::{Checks, Finding, Probe, ProbeId};
 use crate::describe_status;
 
 /// Time between SIGTERM and SIGKILL when nobody asks for another.
@@ -253,10 +253,9 @@ impl CommandExecutor {
 
     /// What a check or health check found. Updates about it also say what is known from the other.
     fn probed(&mut self, id: ProbeId, finding: &Finding, now: Now, outputs: &mut Vec<Output>) {
-        let (reason, kill) = match self.checks.found(id, finding, now.mono) {
-            Verdict::Same => return,
-            Verdict::CheckChanged => (Reason::TaskCheckStatusUpdated, false),
-            Verdict::Health { kill, .. } => (Reason::TaskHealthCheckStatusUpdated, kill),
+        let verdict = self.checks.found(id, finding, now.mono);
+        let Some((reason, kill)) = verdict.news() else {
+            return;
         };
         let (check, healthy) = (self.checks.status(), self.checks.healthy());
         self.send(TaskState::TaskRunning, now, outputs, |status| {

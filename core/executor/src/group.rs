@@ -16,6 +16,7 @@ use tepui_proto::v1::executor::{Call, Event, call, event};
 use tepui_proto::v1::task_status::Reason;
 use tepui_proto::v1::{self, TaskInfo, TaskState, TaskStatus, framework_info, task_status};
 
+use crate::checks::{Checks, Finding, Probe, ProbeId};
 use crate::command::{
     GRACE, OUT_OF_TIME_GRACE, duration, grace, has_capability, is_terminal, new_call,
 };
@@ -47,6 +48,15 @@ pub enum GroupInput {
         child: String,
         /// How it ended.
         end: ChildEnd,
+    },
+    /// A probe of a task has ended.
+    Probed {
+        /// The container's own name in the executor's.
+        child: String,
+        /// Which.
+        id: ProbeId,
+        /// What it found.
+        finding: Finding,
     },
     /// A deadline has passed.
     Tick,
@@ -90,6 +100,13 @@ pub enum GroupOutput {
         /// How long the command has.
         grace: Duration,
     },
+    /// Look at a task; answered by [`GroupInput::Probed`].
+    Probe {
+        /// The container's own name in the executor's.
+        child: String,
+        /// What is looked at.
+        probe: Probe,
+    },
     /// All is done: the executor's container may end, and no task can be taken any more.
     Finish,
 }
@@ -124,6 +141,7 @@ struct Member {
     /// Newest state sent, a `TaskState`.
     state: i32,
     pid: Option<u32>,
+    checks: Checks,
 }
 
 impl Member {
@@ -194,6 +212,7 @@ impl DefaultExecutor {
             };
             executor.members.push(Member {
                 record,
+                checks: Checks::of(info),
                 info: info.clone(),
                 state: (*state).into(),
                 pid: None,
@@ -233,7 +252,11 @@ impl DefaultExecutor {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Mono> {
         let open = self.members.iter().filter(|m| m.record.intent.is_none());
-        open.filter_map(|member| member.record.deadline).min()
+        let times = open.flat_map(|member| {
+            let checks = member.checks.next_deadline();
+            member.record.deadline.into_iter().chain(checks)
+        });
+        times.min()
     }
 
     /// Takes an input; what is to be done goes to `outputs`.
@@ -261,7 +284,13 @@ impl DefaultExecutor {
                     });
                 }
             }
-            GroupInput::Tick => self.out_of_time(now, outputs),
+            GroupInput::Probed { child, id, finding } => {
+                self.probed(&child, id, &finding, now, outputs);
+            }
+            GroupInput::Tick => {
+                self.out_of_time(now, outputs);
+                self.look(now, outputs);
+            }
         }
         if self.subscribed && self.used && self.members.is_empty() && !self.finished {
             self.finished = true;
@@ -334,6 +363,7 @@ impl DefaultExecutor {
                     deadline: limit.map(|limit| now.mono + duration(limit)),
                     intent: None,
                 },
+                checks: Checks::of(&info),
                 info: Wire(info),
                 state: TaskState::TaskStaging.into(),
                 pid: None,
@@ -357,6 +387,54 @@ impl DefaultExecutor {
         let state = self.members[at].state();
         if matches!(state, TaskState::TaskStaging | TaskState::TaskStarting) {
             self.update(at, TaskState::TaskRunning, now, outputs);
+        }
+        if self.members[at].record.intent.is_none() {
+            self.members[at].checks.start(now.mono);
+        }
+    }
+
+    /// Takes the looks that are due.
+    fn look(&mut self, now: Now, outputs: &mut Vec<GroupOutput>) {
+        let open = self.members.iter_mut();
+        for member in open.filter(|member| member.record.intent.is_none()) {
+            let child = &member.record.child;
+            let due = member.checks.due(now.mono).into_iter();
+            outputs.extend(due.map(|probe| GroupOutput::Probe {
+                child: child.clone(),
+                probe,
+            }));
+        }
+    }
+
+    /// As of a command task; a task that is not healthy is killed alone, and its group ends with it.
+    fn probed(
+        &mut self,
+        child: &str,
+        id: ProbeId,
+        finding: &Finding,
+        now: Now,
+        outputs: &mut Vec<GroupOutput>,
+    ) {
+        let Some(at) = self.place(child) else { return };
+        let verdict = self.members[at].checks.found(id, finding, now.mono);
+        let Some((reason, kill)) = verdict.news() else {
+            return;
+        };
+        let mut status = self.status(at, now);
+        let member = &mut self.members[at];
+        status.state = TaskState::TaskRunning.into();
+        status.reason = Some(reason.into());
+        status.check_status = member.checks.status();
+        status.healthy = member.checks.healthy();
+        outputs.push(self.call_update(status));
+        if kill {
+            let member = &mut self.members[at];
+            member.record.intent = Some(Intent::Unhealthy);
+            member.checks.stop();
+            outputs.push(self.record());
+            let children = [child.to_owned()];
+            self.tell_killing(&children, now, outputs);
+            self.stop(children.iter(), None, outputs);
         }
     }
 
@@ -385,6 +463,7 @@ impl DefaultExecutor {
         let fresh = self.members.iter_mut().filter(fresh);
         let marked = fresh.map(|member| {
             member.record.intent = Some(Intent::Killed);
+            member.checks.stop();
             member.record.child.clone()
         });
         marked.collect()
@@ -429,6 +508,7 @@ impl DefaultExecutor {
         let mut due = Vec::new();
         for member in self.members.iter_mut().filter(is_due) {
             member.record.intent = Some(Intent::OutOfTime);
+            member.checks.stop();
             due.push(member.record.child.clone());
         }
         if due.is_empty() {
@@ -493,6 +573,7 @@ impl DefaultExecutor {
             timestamp: Some(now.wall.as_secs_f64()),
             uuid: Some(Bytes::copy_from_slice(uuid.as_bytes())),
             container_status: Some(container),
+            check_status: member.checks.no_status(),
             ..TaskStatus::default()
         }
     }
@@ -538,6 +619,10 @@ fn verdict(member: &Member, end: &ChildEnd, status: &mut TaskStatus) {
             (TaskState::TaskFailed, Some(reason.into()))
         }
         (None, _, Some(0)) => (TaskState::TaskFinished, None),
+        (None, Some(Intent::Unhealthy), Some(_)) => {
+            status.healthy = Some(false);
+            (TaskState::TaskKilled, None)
+        }
         (None, Some(Intent::Killed), Some(_)) => (TaskState::TaskKilled, None),
         (None, ..) => (TaskState::TaskFailed, None),
     };

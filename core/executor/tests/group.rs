@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use tepui_executor::{ChildEnd, DefaultExecutor, GroupInput, GroupOutput, GroupRecord, Identity};
+use tepui_executor::{
+    ChildEnd, DefaultExecutor, Finding, GroupInput, GroupOutput, GroupRecord, Identity,
+};
 use tepui_model::id::ContainerId;
 use tepui_model::time::{Mono, Now, Wall};
 use tepui_proto::Wire;
@@ -390,4 +392,58 @@ fn a_resumed_machine_goes_on_wherever_it_was_left() {
         },
     );
     assert_eq!(resumed.updates(), [seen("b", TaskKilled)]);
+}
+
+#[test]
+fn a_task_that_is_not_healthy_ends_its_group() {
+    let mut ill = task("ill");
+    ill.health_check = Some(v1::HealthCheck {
+        r#type: Some(v1::health_check::Type::Tcp.into()),
+        tcp: Some(v1::health_check::TcpCheckInfo {
+            port: 1,
+            ..Default::default()
+        }),
+        delay_seconds: Some(1.0),
+        grace_period_seconds: Some(0.0),
+        consecutive_failures: Some(1),
+        ..v1::HealthCheck::default()
+    });
+    let mut play = Play::start();
+    play.tell(0, group(vec![ill, task("well")]));
+    let children = play.outputs.iter().filter_map(|output| match output {
+        GroupOutput::Launch { child, .. } => Some(child.clone()),
+        _ => None,
+    });
+    let children: Vec<String> = children.collect();
+    for (pid, child) in (7..).zip(&children) {
+        let child = child.clone();
+        play.tell(2, GroupInput::Launched { child, pid });
+    }
+    assert_eq!(play.machine.next_deadline(), Some(now(3).mono));
+    play.tell(3, GroupInput::Tick);
+    let Some(GroupOutput::Probe { child, probe }) = play.outputs.last().cloned() else {
+        panic!("it is due");
+    };
+    assert_eq!(child, children[0]);
+    play.updates();
+    let finding = Finding::Connected(false);
+    let id = probe.id;
+    play.tell(4, GroupInput::Probed { child, id, finding });
+    let ill = |state| ("ill".to_owned(), state);
+    let expected = [ill(TaskState::TaskRunning), ill(TaskState::TaskKilling)];
+    assert_eq!(play.updates(), expected);
+    let grace = Duration::from_secs(3);
+    let child = children[0].clone();
+    let stop = GroupOutput::Stop { child, grace };
+    assert_eq!(play.outputs.last(), Some(&stop));
+    let end = ChildEnd {
+        status: Some(15),
+        ..ChildEnd::default()
+    };
+    let child = children[0].clone();
+    play.tell(5, GroupInput::Ended { child, end });
+    let well = ("well".to_owned(), TaskState::TaskKilling);
+    assert_eq!(play.updates(), [ill(TaskState::TaskKilled), well]);
+    assert_eq!(play.last("ill").healthy, Some(false));
+    assert_eq!(play.last("well").healthy, None);
 }

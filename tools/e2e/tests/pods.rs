@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tepui_e2e::cluster::wait_clean;
 use tepui_e2e::scheduler::{framework, task};
+use tepui_e2e::server::{Page, PageServer};
 use tepui_e2e::{Daemon, Scheduler, Scratch, wait_for};
 use tepui_http::scheduler_client::scalar;
 use tepui_proto::v1::scheduler::{self, call, event};
@@ -376,6 +377,43 @@ fn survive(loops: usize) {
             }
         });
     }
+    agent.stop(Signal::SIGUSR1);
+    wait_clean(bench.scratch.path());
+}
+
+#[test]
+fn tasks_of_a_group_fetch_and_are_checked() {
+    let bench = Bench::new();
+    let page = Page::Whole("200 OK", b"fetched".into());
+    let server = PageServer::start([("/file", page)]);
+    let agent = bench.agent_at(0);
+    let mut scheduler = bench.scheduler();
+    let check = |text: &str| {
+        let times = r#""delay_seconds":0,"interval_seconds":0.1,"grace_period_seconds":0"#;
+        let text = format!(r#"{{"type":"COMMAND","command":{{"value":"{text}"}},{times}}}"#);
+        tepui_proto::json::to_message(text.as_bytes()).expect("a health check")
+    };
+    let mut well = bench.waiting("well");
+    well.command.as_mut().expect("set").uris = vec![v1::command_info::Uri {
+        value: server.url("/file"),
+        ..Default::default()
+    }];
+    // Where the task works, which is its own sandbox.
+    well.health_check = Some(check("grep -q fetched file"));
+    launch(&mut scheduler, "e", vec![well]);
+    scheduler.wait("health", |scheduler| {
+        let updates = scheduler.updates.get("well")?;
+        let healthy = updates.iter().any(|status| status.healthy == Some(true));
+        healthy.then_some(())
+    });
+    let mut ill = bench.waiting("ill");
+    ill.health_check = Some(check("false"));
+    launch(&mut scheduler, "e", vec![ill, bench.waiting("beside")]);
+    let killed = scheduler.wait_state("ill", TaskState::TaskKilled);
+    assert_eq!(killed.healthy, Some(false));
+    scheduler.wait_state("beside", TaskState::TaskKilled);
+    fs::write(bench.flag(), "").expect("the scratch folder");
+    scheduler.wait_state("well", TaskState::TaskFinished);
     agent.stop(Signal::SIGUSR1);
     wait_clean(bench.scratch.path());
 }

@@ -351,7 +351,7 @@ fn unsupported(wanted: &Wanted) -> Option<&'static str> {
                 return Some("ExecutorInfo.type DEFAULT without a group");
             }
             let mut tasks = wanted.tasks.iter();
-            let of_tasks = tasks.find_map(|task| unsupported_task(task, true));
+            let of_tasks = tasks.find_map(unsupported_task);
             return container.and_then(unsupported_container).or(of_tasks);
         }
         let Some(command) = &executor.command else {
@@ -364,22 +364,15 @@ fn unsupported(wanted: &Wanted) -> Option<&'static str> {
         return Some("a task group without executor");
     }
     let mut tasks = wanted.tasks.iter();
-    tasks.find_map(|task| unsupported_task(task, false))
+    tasks.find_map(unsupported_task)
 }
 
-/// Tasks of groups are not checked yet.
-fn unsupported_task(task: &TaskInfo, in_group: bool) -> Option<&'static str> {
+fn unsupported_task(task: &TaskInfo) -> Option<&'static str> {
     let Some(command) = &task.command else {
         return Some("TaskInfo without command");
     };
     if let Some(field) = unsupported_command(command, task.container.as_ref()) {
         return Some(field);
-    }
-    if in_group && task.health_check.is_some() {
-        return Some("TaskInfo.health_check");
-    }
-    if in_group && task.check.is_some() {
-        return Some("TaskInfo.check");
     }
     task.container.as_ref().and_then(unsupported_container)
 }

@@ -237,7 +237,7 @@ impl MasterState {
         let of_executor = executor_info.as_ref().map(validate::unsupported_executor);
         if let Err(message) = of_executor
             .unwrap_or(Ok(()))
-            .and_then(|()| validate::unsupported(&task, false))
+            .and_then(|()| validate::unsupported(&task))
         {
             return Err((task, message));
         }

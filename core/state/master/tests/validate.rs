@@ -96,12 +96,12 @@ fn what_is_not_there_yet_is_named() {
         json::to_message(text.as_bytes()).expect("a task")
     };
     let fine = task(
-        r#","command":{"value":"true","environment":{"variables":[{"name":"A","value":"b"}]},"uris":[{"value":"http://x"}]},
+        r#","command":{"value":"true","environment":{"variables":[{"name":"A","value":"b"}]},"uris":[{"value":"http://x"}]},"check":{"type":"TCP","tcp":{"port":1}},"health_check":{"type":"TCP","tcp":{"port":1}},
         "container":{"type":"MESOS","linux_info":{"ipc_mode":"PRIVATE"},"rlimit_info":{}},"kill_policy":{"grace_period":{"nanoseconds":1}},
         "max_completion_time":{"nanoseconds":5},"limits":{"cpus":{"value":2}}"#,
     );
     assert_eq!(validate::task(&fine, "a"), Ok(()));
-    assert_eq!(validate::unsupported(&fine, false), Ok(()));
+    assert_eq!(validate::unsupported(&fine), Ok(()));
     let command = r#","command":{"value":"true"}"#;
     for (more, field) in [
         (r#","command":{}"#, "command without a value"),
@@ -111,21 +111,13 @@ fn what_is_not_there_yet_is_named() {
             "command.environment.variables.secret.reference",
         ),
         (
-            &format!(r#"{command},"health_check":{{"type":"TCP","tcp":{{"port":1}}}}"#),
-            "health_check",
-        ),
-        (
-            &format!(r#"{command},"check":{{"type":"TCP","tcp":{{"port":1}}}}"#),
-            "check",
-        ),
-        (
             &format!(r#"{command},"container":{{"type":"DOCKER","docker":{{"image":"x"}}}}"#),
             "container.docker",
         ),
     ] {
         let task = task(more);
         assert_eq!(validate::task(&task, "a"), Ok(()), "{field}");
-        let said = validate::unsupported(&task, true).expect_err(field);
+        let said = validate::unsupported(&task).expect_err(field);
         assert_eq!(
             said,
             format!("Task uses '{field}', which is not supported yet")

@@ -104,9 +104,7 @@ pub fn default_executor(info: &ExecutorInfo, tasks: &[TaskInfo]) -> Checked {
     {
         return Err("The tasks of a group must have the same 'share_cgroups'".into());
     }
-    tasks
-        .iter()
-        .try_for_each(|task| task::unsupported(task, true))
+    tasks.iter().try_for_each(task::unsupported)
 }
 
 /// The executor of a task outside of a group: always one of its own.

@@ -167,27 +167,21 @@ fn container_info(container: &ContainerInfo) -> Checked {
 }
 
 /// The first thing that a valid task asks for and that is not there yet: it is refused rather than
-/// run without it. Tasks of groups are not checked yet.
-pub fn unsupported(task: &TaskInfo, in_group: bool) -> Checked {
-    let found = unsupported_field(task, in_group);
+/// run without it.
+pub fn unsupported(task: &TaskInfo) -> Checked {
+    let found = unsupported_field(task);
     found.map_or(Ok(()), |field| {
         Err(format!("Task uses '{field}', which is not supported yet"))
     })
 }
 
-fn unsupported_field(task: &TaskInfo, in_group: bool) -> Option<&'static str> {
+fn unsupported_field(task: &TaskInfo) -> Option<&'static str> {
     if has_volume(&task.resources) {
         return Some("resources.disk.persistence");
     }
     if task.executor.is_some() {
         // What else it asks for is its executor's business.
         return None;
-    }
-    if in_group && task.check.is_some() {
-        return Some("check");
-    }
-    if in_group && task.health_check.is_some() {
-        return Some("health_check");
     }
     let of_command = task
         .command
