@@ -11,8 +11,8 @@ use std::process::ExitCode;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tepui_logger_rotating::rotation::{Log, Options};
 
-/// Most that is written at once.
-const PIECE: usize = 64 << 10;
+/// Most that is written at once: a page, as in Mesos, which no file may be smaller than.
+const PIECE: usize = 4 << 10;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
