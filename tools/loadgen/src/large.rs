@@ -1,5 +1,6 @@
 //! Measurements of a master with many agents, which are fake.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -21,6 +22,9 @@ const RUNS: usize = 5;
 
 /// Most updates that are acknowledged at once.
 const BATCH: usize = 64;
+
+/// Most offers that are launched on before the next look at events.
+const LAUNCHES: usize = 4;
 
 /// How long tasks may stay away.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -96,9 +100,11 @@ pub(crate) async fn failover(size: Size) -> Result<()> {
         ensure!(waited < PATIENCE, "{running} of {tasks} tasks are running");
     }
     println!(
-        "{} agents with {tasks} tasks: all admitted after {back:.2} s, all tasks seen after {:.2} s, {:.1} MiB",
+        "{} agents with {tasks} tasks: all admitted after {back:.2} s, all tasks seen after {:.2} s, \
+         {:.2} s of the master's processor time, {:.1} MiB",
         size.agents,
         started.elapsed().as_secs_f64(),
+        processor_time(cluster.master_pid())?.as_secs_f64(),
         mib(memory(cluster.master_pid())?.rss)
     );
     drop(framework);
@@ -144,18 +150,24 @@ async fn fill(framework: &mut SchedulerClient, size: Size) -> Result<()> {
     let per_agent = size.running + size.finished;
     let (mut agents, mut running, mut finished) = (0, 0, 0);
     let all = size.agents * per_agent;
+    let mut offers = VecDeque::new();
     while running < all || finished < size.agents * size.finished {
-        let (mut offers, mut updates) = (Vec::new(), Vec::new());
-        for event in ready(framework).await? {
+        // Reads on while there are offers to launch on: who does not read is cut off.
+        let events = match offers.is_empty() {
+            true => ready(framework).await?,
+            false => at_hand(framework)?,
+        };
+        let mut updates = Vec::new();
+        for event in events {
             offers.extend(event.offers.into_iter().flat_map(|offers| offers.offers));
             updates.extend(event.update.map(|update| update.status));
         }
-        for offer in &offers {
+        for offer in offers.drain(..offers.len().min(LAUNCHES)) {
             let (f, r) = (format!("f{agents}-"), format!("r{agents}-"));
-            let mut wanted = tasks(offer, &f, "true", size.finished, size.labels);
-            wanted.extend(tasks(offer, &r, "run", size.running, size.labels));
+            let mut wanted = tasks(&offer, &f, "true", size.finished, size.labels);
+            wanted.extend(tasks(&offer, &r, "run", size.running, size.labels));
             // What is left of the agent is not wanted again.
-            framework.launch(offer.id.clone(), wanted, 1e6).await?;
+            framework.launch(offer.id, wanted, 1e6).await?;
             agents += 1;
         }
         for status in &updates {
@@ -173,6 +185,13 @@ async fn fill(framework: &mut SchedulerClient, size: Size) -> Result<()> {
 /// The next event, and those that are there with it.
 async fn ready(framework: &mut SchedulerClient) -> Result<Vec<scheduler::Event>> {
     let mut events = vec![framework.next().await?];
+    events.extend(at_hand(framework)?);
+    Ok(events)
+}
+
+/// Events that are there, if any.
+fn at_hand(framework: &mut SchedulerClient) -> Result<Vec<scheduler::Event>> {
+    let mut events = Vec::new();
     while events.len() < BATCH
         && let Some(event) = framework.next().now_or_never()
     {
