@@ -1,6 +1,6 @@
 //! One consistent picture of the cluster, as readers get it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,6 +8,7 @@ use tepui_model::allocation::{AgentKey, FrameworkKey, Quota};
 use tepui_model::authorization::{Class, ClassKey};
 use tepui_model::id::{AgentId, Role};
 use tepui_model::time::Wall;
+use tepui_proto::v1::allocator::InverseOfferStatus;
 use tepui_proto::v1::{MachineId, maintenance};
 
 use crate::rows::{
@@ -101,9 +102,18 @@ pub struct Maintenance {
     pub schedule: maintenance::Schedule,
     /// Machines that are down.
     pub down: Vec<MachineId>,
+    /// What frameworks answered when they were asked, by host name in lower case and address.
+    pub answers: BTreeMap<(String, String), Vec<InverseOfferStatus>>,
 }
 
 impl Maintenance {
+    /// What frameworks say to the maintenance of a machine.
+    #[must_use]
+    pub fn answers_of(&self, machine: &MachineId) -> &[InverseOfferStatus] {
+        let key = (machine.hostname().to_lowercase(), machine.ip().to_owned());
+        self.answers.get(&key).map_or(&[], Vec::as_slice)
+    }
+
     /// Whether the machine is down, by the name that it has in the schedule.
     #[must_use]
     pub fn is_down(&self, machine: &MachineId) -> bool {

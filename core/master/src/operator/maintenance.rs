@@ -48,8 +48,8 @@ impl Caller<'_> {
         let draining = draining
             .into_iter()
             .map(|id| cluster_status::DrainingMachine {
+                statuses: maintenance.answers_of(&id).to_vec(),
                 id,
-                statuses: Vec::new(),
             });
         Ok(ClusterStatus {
             draining_machines: draining.collect(),

@@ -367,6 +367,7 @@ impl MasterState {
         for (framework, offers) in offers {
             self.send_offers(framework, &offers, effects);
         }
+        self.send_inverse_offers(now, effects);
     }
 
     /// The ledger decides: whatever the allocator thinks, nothing is offered twice.

@@ -6,6 +6,7 @@ use tepui_model::allocation::{Fact, FrameworkKey};
 use tepui_model::id::Role;
 use tepui_model::time::Now;
 use tepui_proto::link::{self, link_frame::Body};
+use tepui_proto::v1::allocator::inverse_offer_status::Status;
 use tepui_proto::v1::scheduler::{self, call::Type};
 
 use crate::counts::Count;
@@ -61,9 +62,18 @@ impl MasterState {
                 let call = request.acknowledge_operation_status.unwrap_or_default();
                 self.acknowledge_operation(key, call, effects);
             }
-            // Mesos' allocator ignores REQUEST too. There are no inverse offers yet, so answers to them are about
-            // unknown ones, which Mesos ignores with a warning.
-            Type::Request | Type::AcceptInverseOffers | Type::DeclineInverseOffers => {}
+            Type::AcceptInverseOffers => {
+                let call = request.accept_inverse_offers.unwrap_or_default();
+                let (ids, filters) = (&call.inverse_offer_ids, call.filters.as_ref());
+                self.answer_inverse_offers(key, ids, Status::Accept, filters, now);
+            }
+            Type::DeclineInverseOffers => {
+                let call = request.decline_inverse_offers.unwrap_or_default();
+                let (ids, filters) = (&call.inverse_offer_ids, call.filters.as_ref());
+                self.answer_inverse_offers(key, ids, Status::Decline, filters, now);
+            }
+            // Mesos' allocator ignores REQUEST too.
+            Type::Request => {}
             Type::Subscribe | Type::Unknown => {
                 return Reply::NotImplemented("501 Not Implemented.".into());
             }

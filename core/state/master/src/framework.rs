@@ -342,6 +342,7 @@ impl MasterState {
         framework.standing = Standing::Disconnected(now.mono);
         framework.unregistered = Some(now.wall);
         self.allocation.forget_framework(key);
+        self.forget_inverse_framework(key);
         self.allocation.tell(Fact::FrameworkRemoved(key));
         effects.extend(self.operators_framework_removed(&framework));
         self.keep_counts(&framework);

@@ -131,6 +131,7 @@ impl MasterState {
             self.sessions.remove(&session);
             effects.push(Effect::CloseAgent { session });
         }
+        self.forget_inverse_agent(key);
         self.set_total(key, Resources::new());
         self.agents.remove(&key);
         self.agent_ids.swap_remove(&run.id);

@@ -29,6 +29,7 @@ mod effect;
 mod event;
 mod framework;
 mod groups;
+mod inverse;
 mod leaving;
 mod ledger;
 mod maintenance;
@@ -132,6 +133,7 @@ pub struct MasterState {
     /// What is reserved on all agents, by role.
     reserved: BTreeMap<Role, Quantities>,
     machines: maintenance::Machines,
+    inverse: inverse::Inverse,
     changes: changes::Changes,
 
     offers: Table<u64, OfferRow>,
@@ -208,6 +210,7 @@ impl MasterState {
             quotas: Map::with_hasher(seed),
             reserved: BTreeMap::new(),
             machines: maintenance::Machines::default(),
+            inverse: inverse::Inverse::default(),
             changes: changes::Changes::default(),
             offers: Table::new(seed),
             next_offer: 0,

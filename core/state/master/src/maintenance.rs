@@ -24,7 +24,7 @@ use crate::{Effect, MasterState, Reply, service};
 const KEY: &str = "maintenance";
 
 /// Tells machines apart: host names are compared without case.
-type MachineKey = (String, String);
+pub(crate) type MachineKey = (String, String);
 
 pub(crate) fn machine_key(machine: &MachineId) -> MachineKey {
     (machine.hostname().to_lowercase(), machine.ip().to_owned())
@@ -37,7 +37,7 @@ fn machine_at(hostname: &str, address: &str) -> MachineKey {
     (hostname.to_lowercase(), ip)
 }
 
-fn machine_of(agent: &Agent) -> MachineKey {
+pub(crate) fn machine_of(agent: &Agent) -> MachineKey {
     machine_at(&agent.info.hostname, &agent.address)
 }
 
@@ -72,10 +72,15 @@ impl Machines {
         Self {
             unavailable,
             down: down.iter().map(machine_key).collect(),
-            shown: Maintenance { schedule, down },
+            shown: Maintenance {
+                schedule,
+                down,
+                ..Maintenance::default()
+            },
         }
     }
 
+    /// Without what frameworks say to it.
     pub(crate) fn shown(&self) -> Maintenance {
         self.shown.clone()
     }
@@ -203,7 +208,9 @@ impl MasterState {
             if old.unavailability(agent) != self.machines.unavailability(agent) {
                 // Open offers say something else.
                 self.rescind_agent(key, now, effects);
+                let unavailable = self.unavailability(key).is_some();
                 self.tell_unavailability(key);
+                self.set_unavailable(key, unavailable, now.mono);
                 self.allocation.want(key);
             }
         }

@@ -236,6 +236,7 @@ impl MasterState {
 
     /// Closes all offers of a framework whose scheduler is not there to be told.
     pub(crate) fn discard_offers_of_framework(&mut self, framework: FrameworkKey, now: Now) {
+        self.discard_inverse_offers(framework);
         let offers: Vec<u64> = self.frameworks[&framework].offers.iter().copied().collect();
         for number in offers {
             let row = self.close_offer(number);
@@ -267,12 +268,13 @@ impl MasterState {
         framework.send(event, effects);
     }
 
-    /// Rescinds all offers of an agent.
+    /// Rescinds all offers of an agent, and what was asked about its maintenance.
     pub(crate) fn rescind_agent(&mut self, agent: AgentKey, now: Now, effects: &mut Vec<Effect>) {
         let offers: Vec<u64> = self.agent_runs[&agent].offers.iter().copied().collect();
         for number in offers {
             self.rescind(number, now, effects);
         }
+        self.rescind_inverse_offers(agent, effects);
     }
 
     /// Rescinds offers for roles that the framework has left.
@@ -319,7 +321,7 @@ fn in_offer_order(resources: &Resources, total: &Resources) -> Resources {
 }
 
 /// Where the agent's endpoints are, as offers tell it.
-fn agent_url(hostname: &str, address: &str) -> Option<v1::Url> {
+pub(crate) fn agent_url(hostname: &str, address: &str) -> Option<v1::Url> {
     let (ip, port) = address.rsplit_once(':')?;
     Some(v1::Url {
         scheme: "http".into(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tepui_model::time::Wall;
 use tepui_proto::Message as _;
 use tepui_proto::v1::MasterInfo;
-use tepui_view::{Classes, FrameworkView, Globals, RecoveredAgentRow, View};
+use tepui_view::{Classes, FrameworkView, Globals, Maintenance, RecoveredAgentRow, View};
 
 use crate::MasterState;
 use crate::effect::bytes_of;
@@ -103,7 +103,10 @@ impl MasterState {
                 .rev()
                 .map(|(role, quota)| (role.clone(), quota.clone()))
                 .collect(),
-            maintenance: self.machines.shown(),
+            maintenance: Maintenance {
+                answers: self.inverse_answers(),
+                ..self.machines.shown()
+            },
             gone_agents: self
                 .gone
                 .iter()

@@ -118,6 +118,9 @@ impl MasterState {
         run.known = true;
         self.synced_count += 1;
         self.tell_agent(key);
+        if first && self.unavailability(key).is_some() {
+            self.set_unavailable(key, true, now.mono);
+        }
     }
 
     fn reported_tasks(&self, key: AgentKey, tasks: Vec<link::SyncTask>) -> Reported {

@@ -24,6 +24,8 @@ pub(crate) enum Timer {
     Removal,
     /// The registry is looked through for what is too old.
     RegistryGc,
+    /// Those who use agents that will not be there are asked.
+    InverseOffers,
     /// The offer was open long enough.
     Offer(u64),
     /// An operator has waited long enough for the operation.
@@ -74,6 +76,7 @@ impl MasterState {
                 Timer::Removal => self.removal_due(at, now, effects),
                 Timer::RegistryGc => self.prune_registry(now, effects),
                 Timer::RecoveryEnds => self.recovery_ends(now, effects),
+                Timer::InverseOffers => self.inverse_offers_due(now, effects),
                 Timer::Offer(offer) => self.offer_timeout(offer, now, effects),
                 Timer::Operation(uuid) => self.operation_timeout(uuid, effects),
                 Timer::Orphan(uuid) => self.operation_orphaned(uuid, effects),

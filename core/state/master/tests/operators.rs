@@ -257,7 +257,7 @@ fn a_machine_goes_down_and_comes_up() {
     assert_eq!(world.take_offers(&scheduler)[0].unavailability, None);
     assert_eq!(world.operate(schedule(vec![machine()])), Reply::Ok);
     let events = world.take(&scheduler);
-    assert_eq!(names(&events), ["RESCIND", "OFFERS"]);
+    assert_eq!(names(&events), ["RESCIND", "OFFERS", "INVERSE_OFFERS"]);
     let offer = &events[1].offers.as_ref().expect("offers").offers[0];
     let start = offer.unavailability.as_ref().map(|at| at.start.nanoseconds);
     assert_eq!(start, Some(9));
@@ -267,7 +267,10 @@ fn a_machine_goes_down_and_comes_up() {
         machines: vec![Wire(machine())],
     };
     assert_eq!(world.operate(down), Reply::Ok);
-    assert_eq!(names(&world.take(&scheduler)), ["RESCIND", "FAILURE"]);
+    assert_eq!(
+        names(&world.take(&scheduler)),
+        ["RESCIND", "RESCIND_INVERSE_OFFER", "FAILURE"]
+    );
     let frames = world.take_frames(SessionKey(1));
     assert!(matches!(frames[..], [Body::Shutdown(_)]), "{frames:?}");
     assert!(world.state.view().agents.is_empty());
