@@ -293,6 +293,16 @@ impl Daemon {
         })
     }
 
+    /// POSTs a call to the operator API; its body as text, whatever the status.
+    pub fn reply_to(&self, call: &Value) -> String {
+        block_on(async {
+            let client = tepui_http::Client::new(&self.address.to_string()).expect("an address");
+            let reply = client.post_json("/api/v1", call.to_string()).await;
+            let reply = reply.unwrap_or_else(|error| panic!("{call} at {}: {error}", self.name));
+            reply.text()
+        })
+    }
+
     /// POSTs a call to the operator API; the answer as JSON, null for an empty one.
     pub fn call(&self, call: &Value) -> Value {
         block_on(async {

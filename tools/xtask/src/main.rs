@@ -1,6 +1,7 @@
 //! Development tasks. `cargo xtask help` lists them; CI runs `cargo xtask test` and nothing else.
 
 mod build;
+mod chaos;
 mod compat;
 mod conformance;
 mod demo;
@@ -38,6 +39,8 @@ enum Task {
     Build,
     /// Fuzz what decodes bytes from a socket, ten minutes each or as asked
     Fuzz(fuzz::Args),
+    /// Kill and stop real daemons while they work, as often as asked
+    Chaos(chaos::Args),
     /// Simulate clusters that fail, as many seeds as asked
     Sim(sim::Args),
     /// Check who depends on whom
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::test(&args),
         Task::Build => build::dev().map(drop),
         Task::Fuzz(args) => fuzz::fuzz(&args),
+        Task::Chaos(args) => chaos::chaos(&args),
         Task::Sim(args) => sim::sim(&args),
         Task::Layers => layers::check(),
         Task::Licenses => licenses::check(),

@@ -1,0 +1,52 @@
+//! `cargo xtask chaos`: real daemons killed and stopped, as often as asked.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+
+use crate::reliability::{self, Row};
+use crate::{build, cargo, run, target_dir};
+
+/// What `cargo xtask chaos` takes.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Rounds of each test
+    #[arg(long, default_value_t = 200)]
+    rounds: u64,
+    /// Put the result into docs/RELIABILITY.md
+    #[arg(long)]
+    note: bool,
+}
+
+/// Runs the tests of `tools/e2e/tests/chaos.rs`.
+pub(crate) fn chaos(args: &Args) -> Result<()> {
+    build::dev()?;
+    let summary = target_dir().join("chaos");
+    // What an earlier run left is not of this one.
+    let _ = fs::remove_dir_all(&summary);
+    fs::create_dir_all(&summary)?;
+    let built = target_dir().join("debug");
+    let test = ["test", "--locked", "--package=tepui-e2e", "--test=chaos"];
+    let tested = run(cargo(&test)
+        .env("TEPUI_CHAOS_ROUNDS", args.rounds.to_string())
+        .env("TEPUI_CHAOS_SUMMARY", &summary)
+        .env("TEPUI_MODULE_DIRS", &built)
+        .env("TEPUI_TEST_BIN_DIR", &built));
+    if args.note {
+        let command = format!("cargo xtask chaos --rounds {}", args.rounds);
+        let mut rows = Vec::new();
+        for promise in ["R3", "R4", "R5"] {
+            // Written at the end of a test that passed.
+            let (tried, result) = match fs::read_to_string(summary.join(promise)) {
+                Ok(tried) => (tried, "kept"),
+                Err(_) => (
+                    format!("{} rounds", args.rounds),
+                    "broken, or not run to the end",
+                ),
+            };
+            rows.push(Row::new(promise, &command, tried, result.to_owned())?);
+        }
+        reliability::note(rows)?;
+    }
+    tested.context("a promise was broken")
+}
