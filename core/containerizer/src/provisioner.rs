@@ -26,6 +26,7 @@ use std::{
 
 use futures::FutureExt;
 use prost::Message;
+use tepui_host::CallError;
 use tepui_host::kinds::image_store::ImageStoreClient;
 use tepui_module_proto::image_store::{PruneReply, PruneRequest, PullReply};
 use tepui_module_proto::isolator::{
@@ -51,6 +52,8 @@ struct Inner {
     backend: Backend,
     dir: PathBuf,
     containers: Mutex<BTreeMap<String, Known>>,
+    /// Held by those who link layers together, by removals alone: what is linked is in use.
+    removing: tokio::sync::RwLock<()>,
 }
 
 /// What is known of a container with images.
@@ -85,6 +88,7 @@ impl Provisioner {
             backend,
             dir,
             containers: Mutex::default(),
+            removing: tokio::sync::RwLock::default(),
         })))
     }
 
@@ -99,6 +103,7 @@ impl Provisioner {
     ///
     /// When a store fails, in words.
     pub async fn prune(&self, keep: &[v1::Image], dry_run: bool) -> Result<PruneReply, String> {
+        let _alone = self.0.removing.write().await;
         let in_use = self.0.layers_in_use().map_err(|error| error.to_string())?;
         let mut all = PruneReply::default();
         for store in self.0.stores.values() {
@@ -157,8 +162,17 @@ impl Provisioner {
         }
         inner.known(&config.id);
         for (number, (volume, image)) in wanted.into_iter().enumerate() {
-            let pulled = inner.store(image)?.pull(image.encode_to_vec()).await;
-            let pulled = pulled.map_err(|error| error.to_string())?;
+            let store = inner.store(image)?;
+            let words = |error: CallError| error.to_string();
+            // May take long, and a removal does not wait for it; so what was pulled may be gone again before it is linked.
+            // The second pull finds it in the store.
+            store.pull(image.encode_to_vec()).await.map_err(words)?;
+            let _stays = inner.removing.read().await;
+            let there = v1::Image {
+                cached: Some(true),
+                ..image.clone()
+            };
+            let pulled = store.pull(there.encode_to_vec()).await.map_err(words)?;
             let made = self.make(&config.id, number, &pulled).await?;
             plan.mounts.extend(made.mounts);
             let root = made.root.to_string_lossy().into_owned();

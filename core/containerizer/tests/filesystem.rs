@@ -461,3 +461,33 @@ async fn who_takes_too_much_disk_is_ended_where_quotas_are_enforced() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_is_ended_does_not_wait_for_its_images() {
+    let at = tempfile::tempdir().unwrap();
+    let calls = Arc::default();
+    let notes = |name, hangs| -> Arc<dyn Isolator> {
+        Arc::new(Notes {
+            name,
+            hangs,
+            calls: Arc::clone(&calls),
+            ..Notes::default()
+        })
+    };
+    let isolators = vec![notes("other", None), notes("provisioner", Some("prepare"))];
+    let containerizer = common::containerizer(at.path(), isolators);
+    containerizer.recover(BTreeSet::new()).await.unwrap();
+    let config = shell(at.path(), "c", "true");
+    let launching = tokio::spawn({
+        let (containerizer, config) = (containerizer.clone(), config.clone());
+        async move { containerizer.launch(config).await }
+    });
+    let called = |call: &str| calls.lock().unwrap().iter().any(|one| one == call);
+    common::wait_for("the pull", || called("provisioner prepare")).await;
+    let termination = containerizer.destroy(&config.id).await.unwrap();
+    assert!(termination.destroyed);
+    let said = launching.await.unwrap().unwrap_err().to_string();
+    assert!(said.contains("destroyed during provisioning"), "{said}");
+    // What comes first is cleaned up, and what follows was never asked.
+    assert!(called("provisioner cleanup") && !called("other prepare"));
+}

@@ -7,7 +7,7 @@ use serde_json::json;
 use tepui_e2e::cluster::wait_clean;
 use tepui_e2e::images::{Registry, available, last_layer, layout, run};
 use tepui_e2e::scheduler::{framework, task};
-use tepui_e2e::{Daemon, Scheduler, Scratch};
+use tepui_e2e::{Daemon, Scheduler, Scratch, wait_for};
 use tepui_proto::v1::{self, TaskState};
 
 const ISOLATION: &str = "--isolation=filesystem/linux,docker/runtime,namespaces/pid";
@@ -307,11 +307,15 @@ fn private_registries_want_credentials_and_have_certificates() {
     agent.stop(Signal::SIGUSR1);
     // The agent's own credentials serve everybody.
     let own = format!("--docker_config={}", credentials("pass-phrase"));
+    let collection = json!({
+        "image_disk_headroom": 1.0, "image_disk_watch_interval": { "nanoseconds": 100_000_000 },
+    });
+    let collection = format!("--image_gc_config={collection}");
     let agent = Daemon::agent(
         scratch.path(),
         "other",
         master.address,
-        &[&flags[..], &[&own]].concat(),
+        &[&flags[..], &[&own, &collection]].concat(),
     );
     let offer = loop {
         // Those of the first agent came before it left.
@@ -324,6 +328,18 @@ fn private_registries_want_credentials_and_have_certificates() {
     own.agent_id = offer.agent_id.clone();
     scheduler.accept(&offer, vec![own]);
     scheduler.wait_state("own", TaskState::TaskFinished);
+    // This agent is told that the disk is never free enough, so the image goes once nobody uses it.
+    let layers = scratch.path().join("other/modules/docker/layers");
+    wait_for("the removal of the image", || {
+        let left = fs::read_dir(&layers)
+            .map_err(|error| error.to_string())?
+            .count();
+        if left == 0 {
+            Ok(())
+        } else {
+            Err(format!("{left} layers"))
+        }
+    });
     assert!(!agent.log().contains("pass-phrase"), "{}", agent.log());
     agent.stop(Signal::SIGUSR1);
     drop(registry);

@@ -105,7 +105,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("authorizer-*", &["module-sdk"]),
     ("exporter-*", &["module-sdk"]),
     ("fetcher-*", &["module-sdk"]),
-    ("image-content", &[]),
+    ("image-content", &["module-sdk"]),
     ("image-*", &["module-sdk", "image-content"]),
     ("leader-*", &["module-sdk"]),
     ("logger-*", &["module-sdk"]),

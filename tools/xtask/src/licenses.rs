@@ -22,6 +22,7 @@ const ACCEPTED: &[&str] = &[
     "0BSD",
     "CC0-1.0",
     "BSL-1.0",
+    "bzip2-1.0.6",
     "MPL-2.0",
     "NCSA",
 ];

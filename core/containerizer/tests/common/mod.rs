@@ -112,6 +112,8 @@ pub struct Notes {
     pub calls: Arc<Mutex<Vec<String>>>,
     /// The method that fails.
     pub fails: Option<&'static str>,
+    /// The method that never answers.
+    pub hangs: Option<&'static str>,
     /// What prepare answers.
     pub plan: messages::LaunchPlan,
     /// What has to be there as well.
@@ -127,6 +129,9 @@ impl Notes {
             .unwrap()
             .push(format!("{} {method}", self.name));
         let failed = self.fails == Some(method);
+        if self.hangs == Some(method) {
+            return std::future::pending().boxed();
+        }
         async move {
             tokio::task::yield_now().await;
             if failed {

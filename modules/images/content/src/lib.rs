@@ -3,6 +3,7 @@
 //! A plain crate that the image stores share. Everything in an image is taken for hostile: what is read has a bound,
 //! what is named by a digest is checked against it, and nothing is written outside of the store.
 
+mod answer;
 mod archive;
 mod credentials;
 mod error;
@@ -15,6 +16,7 @@ mod registry;
 mod store;
 mod unpack;
 
+pub use answer::{failure, prune, pulled};
 pub use archive::Archive;
 pub use credentials::{Credential, DockerConfig};
 pub use error::{Error, Result};

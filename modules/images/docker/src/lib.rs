@@ -6,11 +6,11 @@
 use std::sync::{Arc, OnceLock, atomic::Ordering};
 
 use tepui_image_content::{
-    Access, DockerConfig, Error, Image, Pulls, Reference, Registry, Settings, Source, Store,
+    self as content, Access, DockerConfig, Error, Image, Pulls, Reference, Registry, Settings,
+    Source, Store, failure, pulled,
 };
 use tepui_module_sdk::mesos::{image, secret};
 use tepui_module_sdk::prelude::*;
-use tepui_module_sdk::proto::common::Code;
 
 /// Settings of `docker`; those that are flags of Mesos have their names.
 #[config]
@@ -185,18 +185,8 @@ impl ImageStore for DockerImages {
 
     async fn prune(&self, prune: Prune) -> Result<Pruned> {
         let (store, _) = self.inner.opened()?;
-        let keep = prune.keep.iter().filter_map(|image| image.docker.as_ref());
-        let keep = keep.filter_map(|docker| Reference::parse(&docker.name).ok());
-        let keep = keep.map(|reference| reference.to_string()).collect();
-        let gone = store
-            .prune(&keep, &prune.in_use, prune.dry_run)
-            .await
-            .map_err(failure)?;
-        Ok(Pruned {
-            images: gone.images,
-            layers: gone.layers,
-            bytes: gone.bytes,
-        })
+        let name = |name: &str| Reference::parse(name).ok().map(|name| name.to_string());
+        content::prune(store, &prune, name).await
     }
 }
 
@@ -215,28 +205,6 @@ fn own_credentials(docker: &image::Docker) -> Result<Option<DockerConfig>> {
     let read = DockerConfig::read(&value.data, false);
     read.map(Some)
         .map_err(|error| failure(error).context("'image.docker.config' cannot be used"))
-}
-
-fn pulled(store: &Store, image: &Image) -> Pulled {
-    Pulled {
-        id: image.id.to_string(),
-        layers: image
-            .layers
-            .iter()
-            .map(|layer| store.layer(layer))
-            .collect(),
-        config: image.config.clone().into_bytes(),
-    }
-}
-
-fn failure(error: Error) -> Failure {
-    let message = error.to_string();
-    match error {
-        Error::Refused(_) => Failure::invalid(message),
-        Error::Missing(_) => Failure::not_found(message),
-        Error::Unavailable(_) => Failure::unavailable(message),
-        Error::Disk(_) => Failure::new(Code::Internal, message),
-    }
 }
 
 impl Inner {

@@ -6,9 +6,10 @@
 use std::path::{Component, Path};
 use std::sync::OnceLock;
 
-use tepui_image_content::{Digest, Error, Image, Layout, Pulls, Settings, Source, Store};
+use tepui_image_content::{
+    self as content, Digest, Layout, Pulls, Settings, Source, Store, failure, pulled,
+};
 use tepui_module_sdk::prelude::*;
-use tepui_module_sdk::proto::common::Code;
 
 /// Settings of `oci`.
 #[config]
@@ -108,17 +109,7 @@ impl ImageStore for OciImages {
             .store
             .get()
             .ok_or_else(|| Failure::unavailable("the store has not been opened"))?;
-        let keep = prune.keep.into_iter().filter_map(|image| image.docker);
-        let keep = keep.map(|docker| docker.name).collect();
-        let gone = store
-            .prune(&keep, &prune.in_use, prune.dry_run)
-            .await
-            .map_err(failure)?;
-        Ok(Pruned {
-            images: gone.images,
-            layers: gone.layers,
-            bytes: gone.bytes,
-        })
+        content::prune(store, &prune, |name| Some(name.to_owned())).await
     }
 }
 
@@ -144,28 +135,6 @@ fn split(name: &str) -> Result<(&Path, Option<&str>)> {
         return Err(bad("the path must be relative and without '..'"));
     }
     Ok((path, which))
-}
-
-fn pulled(store: &Store, image: &Image) -> Pulled {
-    Pulled {
-        id: image.id.to_string(),
-        layers: image
-            .layers
-            .iter()
-            .map(|layer| store.layer(layer))
-            .collect(),
-        config: image.config.clone().into_bytes(),
-    }
-}
-
-fn failure(error: Error) -> Failure {
-    let message = error.to_string();
-    match error {
-        Error::Refused(_) => Failure::invalid(message),
-        Error::Missing(_) => Failure::not_found(message),
-        Error::Unavailable(_) => Failure::unavailable(message),
-        Error::Disk(_) => Failure::new(Code::Internal, message),
-    }
 }
 
 #[cfg(test)]
