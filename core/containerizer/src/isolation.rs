@@ -244,6 +244,7 @@ pub(crate) fn unmet(
     let linux = info.and_then(|info| info.linux_info.as_ref());
     let asks = |asks: fn(&LinuxInfo) -> bool| linux.is_some_and(asks);
     let rlimits = info.and_then(|info| info.rlimit_info.as_ref());
+    let given = |name: &str| isolators.iter().any(|isolator| isolator.is_called(name));
     let needs = [
         (
             !config.secrets.is_empty(),
@@ -282,6 +283,12 @@ pub(crate) fn unmet(
             asks(|linux| linux.ipc_mode() == IpcMode::Private),
             "ContainerInfo.linux_info.ipc_mode",
             "namespaces/ipc",
+        ),
+        (
+            // Those of filesystem/linux are mounted.
+            asks_for_persistent(config) && !given("filesystem/linux"),
+            "a persistent volume",
+            "filesystem/posix",
         ),
         (
             info.is_some_and(|info| info.volumes.iter().any(|volume| volume.image.is_some())),
@@ -330,13 +337,18 @@ pub(crate) fn unmet(
                 .to_owned(),
         );
     }
-    let given = |name: &str| isolators.iter().any(|isolator| isolator.is_called(name));
     let (_, field, isolator) = needs
         .into_iter()
         .find(|(asked, _, isolator)| *asked && !given(isolator))?;
     Some(format!(
         "{field} needs the isolator '{isolator}', which is not in this agent's --isolation"
     ))
+}
+
+/// Whether there is a persistent volume among its resources.
+fn asks_for_persistent(config: &crate::ContainerConfig) -> bool {
+    let mut resources = config.resources.iter();
+    resources.any(tepui_model::Resource::is_persistent_volume)
 }
 
 /// Whether a volume comes from there. One of the older form, with nothing but a path of the host, does from the host.

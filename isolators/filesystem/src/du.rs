@@ -16,7 +16,7 @@ use tepui_module_sdk::prelude::{
     Update, blocking, config, time,
 };
 
-use crate::linux::volume_path;
+use crate::persistent::volume_path;
 
 /// Settings of `disk/du`, named as Mesos' flags.
 #[config]

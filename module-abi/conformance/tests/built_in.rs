@@ -197,6 +197,7 @@ fn kernel_isolators() {
         ("disk/du", json!({})),
         ("docker/runtime", json!({})),
         ("filesystem/linux", json!({})),
+        ("filesystem/posix", json!({})),
         ("linux/devices", json!({})),
         ("namespaces/ipc", json!({})),
         ("namespaces/pid", json!({})),

@@ -209,7 +209,12 @@ fn flags_are_shown_as_mesos_shows_them() {
     let settings = AgentSettings::new(values).unwrap();
     assert_eq!(
         settings.isolation,
-        ["posix/cpu", "posix/mem", "environment_secret"]
+        [
+            "posix/cpu",
+            "posix/mem",
+            "filesystem/posix",
+            "environment_secret"
+        ]
     );
     assert!(settings.isolation_given);
     let shown: serde_json::Map<_, _> = settings

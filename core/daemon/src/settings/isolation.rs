@@ -32,9 +32,13 @@ pub(super) fn isolation_of(values: &Values) -> Result<Vec<String>, FlagError> {
             }
         }
     }
+    if !names.is_empty() && !names.iter().any(|name| name.starts_with("filesystem/")) {
+        // As in Mesos; an agent that is to have no isolator needs no library of them.
+        names.push("filesystem/posix".to_owned());
+    }
     let secrets = "environment_secret".to_owned();
     if !names.is_empty() && !names.contains(&secrets) {
-        // As in Mesos, where it is always there; an agent that is to have no isolator needs no library of them.
+        // As in Mesos, where it is always there.
         names.push(secrets);
     }
     Ok(names)

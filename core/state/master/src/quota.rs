@@ -36,6 +36,13 @@ fn charged(resources: &Resources) -> Quantities {
     resources.filter(is_charged).quantities()
 }
 
+/// Whether what is offered counts as consumed: a framework may take it at any time, but may leave it, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Offered {
+    Too,
+    Apart,
+}
+
 fn is_none(quota: &Quota) -> bool {
     quota.guarantees.is_empty() && quota.limits.is_empty()
 }
@@ -140,7 +147,7 @@ impl MasterState {
             ));
         }
         for (role, quota) in new {
-            let consumed = self.consumed(role.as_str());
+            let consumed = self.consumed(role.as_str(), Offered::Apart);
             if let Some((name, limit)) = quota
                 .limits
                 .iter()
@@ -246,17 +253,17 @@ impl MasterState {
     }
 
     /// What a role and the roles below it consume. Walks over the frameworks.
-    fn consumed(&self, role: &str) -> Quantities {
+    fn consumed(&self, role: &str, offered: Offered) -> Quantities {
         let mut sum = Quantities::new();
         for (of, reserved) in &self.reserved {
             if roles::is_at_or_below(of.as_str(), role) {
                 sum += reserved;
             }
         }
-        let tallies = self
-            .frameworks
-            .values()
-            .flat_map(|framework| [&framework.used, &framework.offered]);
+        let tallies = self.frameworks.values().flat_map(|framework| {
+            let open = (offered == Offered::Too).then_some(&framework.offered);
+            std::iter::once(&framework.used).chain(open)
+        });
         for resource in tallies.flat_map(|tally| tally.scalars()) {
             let of = resource.allocation_role();
             if of.is_some_and(|of| roles::is_at_or_below(of.as_str(), role))
@@ -275,7 +282,7 @@ impl MasterState {
             return;
         };
         let mut missing = quota.guarantees.clone();
-        missing -= &self.consumed(role.as_str());
+        missing -= &self.consumed(role.as_str(), Offered::Too);
         for agent in self.agent_runs.values() {
             missing -= &charged(&agent.free);
         }
@@ -314,7 +321,7 @@ impl Limits {
         let consumed = self
             .0
             .entry(top)
-            .or_insert_with_key(|top| state.consumed(top.as_str()));
+            .or_insert_with_key(|top| state.consumed(top.as_str(), Offered::Too));
         let within = quota.limits.iter().all(|(name, limit)| {
             let more = wanted.get(name);
             more.is_zero() || consumed.get(name) + more <= *limit

@@ -199,11 +199,13 @@ fn a_limit_holds_whatever_is_proposed() {
     let refused = facts(&world).filter(|fact| matches!(fact, Fact::Refused(_)));
     assert_eq!(refused.count(), 2);
 
-    let below = world.operate(limit("peer", 8.0));
+    // What is only offered is not consumed; what is reserved is.
+    let below = world.operate(limit("peer", 0.5));
     assert!(
-        matches!(&below, Reply::BadRequest(text) if text.contains("consumes 'cpus:9;")),
+        matches!(&below, Reply::BadRequest(text) if text.contains("consumes 'cpus:1'")),
         "{below:?}"
     );
+    assert_eq!(world.operate(limit("peer", 8.0)), Reply::Ok);
     assert_eq!(world.operate(limit("peer", 13.0)), Reply::Ok);
     world.wait(std::time::Duration::from_secs(1));
     assert_eq!(cpus(&world.take_offers(&scheduler)), [4.0]);

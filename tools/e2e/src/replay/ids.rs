@@ -74,6 +74,13 @@ impl Ids {
                     self.note(recorded, current);
                 }
             }
+            // A uuid of an operation is a message of its own.
+            _ if key == "uuid" => {
+                let bytes = |uuid: &Value| uuid["value"].as_str().map(str::to_owned);
+                if let (Some(recorded), Some(current)) = (bytes(recorded), bytes(current)) {
+                    self.note(&recorded, &current);
+                }
+            }
             _ => self.learn(recorded, current),
         }
     }

@@ -372,12 +372,19 @@ impl<'a> Walker<'a> {
     }
 }
 
+/// Members that are uuids as bytes, or messages of one.
+fn is_uuid(key: &str) -> bool {
+    key == "uuid" || key.ends_with("_uuid")
+}
+
 fn mask_string(value: &str, keys: &[&str], out: &mut Masked) {
     let key = keys.last().copied().unwrap_or_default();
     let is_flag = keys.contains(&"flags") || keys.contains(&"get_flags");
     if RELEASE.contains(&key) && !is_flag {
         out.text.push_str("<release>");
-    } else if key == "uuid" || key.ends_with("_uuid") {
+    } else if is_uuid(key)
+        || (key == "value" && keys.iter().rev().nth(1).is_some_and(|of| is_uuid(of)))
+    {
         out.text.push_str("<uuid>");
         out.ids.push(value.to_owned());
     } else if is_flag && value.starts_with('/') {

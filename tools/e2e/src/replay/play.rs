@@ -172,6 +172,10 @@ impl<'a> Play<'a> {
         match part.subject.as_str() {
             "RESCIND" => self.launches && !is_recorded(text_at(&event, "/rescind/offer_id/value")),
             offers if offers.starts_with("offers(") => self.launches,
+            operation if operation.starts_with("operation(") => {
+                let uuid = "/update_operation_status/status/uuid/value";
+                is_recorded(text_at(&event, uuid))
+            }
             _ => is_recorded(text_at(&event, "/update/status/uuid")),
         }
     }

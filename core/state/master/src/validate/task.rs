@@ -3,7 +3,7 @@
 use tepui_model::id;
 use tepui_model::resources::{Name, Resource, Resources, Scalar};
 use tepui_proto::convert;
-use tepui_proto::v1::{self, CommandInfo, ContainerInfo, ExecutorInfo, TaskInfo, container_info};
+use tepui_proto::v1::{CommandInfo, ContainerInfo, ExecutorInfo, TaskInfo, container_info};
 
 use super::{Checked, checks, executor};
 
@@ -176,9 +176,6 @@ pub fn unsupported(task: &TaskInfo) -> Checked {
 }
 
 fn unsupported_field(task: &TaskInfo) -> Option<&'static str> {
-    if has_volume(&task.resources) {
-        return Some("resources.disk.persistence");
-    }
     if task.executor.is_some() {
         // What else it asks for is its executor's business.
         return None;
@@ -192,25 +189,16 @@ fn unsupported_field(task: &TaskInfo) -> Option<&'static str> {
 
 /// The same for an executor.
 pub fn unsupported_executor(info: &ExecutorInfo) -> Checked {
-    let field = if has_volume(&info.resources) {
-        Some("resources.disk.persistence")
-    } else {
-        let of_command = info
-            .command
-            .as_ref()
-            .and_then(|command| in_command(command, info.container.as_ref()));
-        of_command.or_else(|| info.container.as_ref().and_then(in_container))
-    };
+    let of_command = info
+        .command
+        .as_ref()
+        .and_then(|command| in_command(command, info.container.as_ref()));
+    let field = of_command.or_else(|| info.container.as_ref().and_then(in_container));
     field.map_or(Ok(()), |field| {
         Err(format!(
             "Executor uses '{field}', which is not supported yet"
         ))
     })
-}
-
-fn has_volume(resources: &[v1::Resource]) -> bool {
-    let mut disks = resources.iter().filter_map(|r| r.disk.as_ref());
-    disks.any(|d| d.persistence.is_some() || d.volume.is_some())
 }
 
 fn in_command(command: &CommandInfo, container: Option<&ContainerInfo>) -> Option<&'static str> {
