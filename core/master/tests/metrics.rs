@@ -69,6 +69,12 @@ async fn names_and_values_are_those_of_mesos() {
         .decline(declined.map(|offer| offer.id.clone()).collect(), 3600.0)
         .await;
 
+    // As in Mesos a timer is told of from its second value on, here with the second round of offers.
+    let timed = "allocator/mesos/allocation_run_ms/count";
+    until("a second round", async || {
+        site.json("/metrics/snapshot").await.get(timed).cloned()
+    })
+    .await;
     let told = site.json("/metrics/snapshot").await;
     let names: Vec<&String> = told.as_object().unwrap().keys().collect();
     assert!(names.is_sorted());
