@@ -49,7 +49,7 @@ pub struct Settings {
 #[derive(Debug)]
 pub enum Source {
     /// A repository, and the tag or digest of the image in it.
-    Registry(Registry, String),
+    Registry(Box<Registry>, String),
     /// What `docker save` wrote, and the image's name in it.
     Archive(PathBuf, String),
     /// A layout directory, and the tag or digest of the image in it.

@@ -160,7 +160,7 @@ fn source(base: &url::Url, which: &str) -> Source {
         "a/b".to_owned(),
         None,
     );
-    Source::Registry(registry, which.to_owned())
+    Source::Registry(Box::new(registry), which.to_owned())
 }
 
 fn is_root() -> bool {

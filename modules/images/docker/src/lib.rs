@@ -311,7 +311,10 @@ impl Inner {
         };
         let registry = Registry::new(client.clone(), base.clone(), repository, credential);
         store
-            .pull(&reference.to_string(), &Source::Registry(registry, which))
+            .pull(
+                &reference.to_string(),
+                &Source::Registry(Box::new(registry), which),
+            )
             .await
     }
 }
