@@ -629,6 +629,8 @@ impl Simulation {
                         call: Box::new(call),
                     },
                 ),
+                // Simulated tasks have no checks.
+                Output::Probe(_) => {}
                 Output::Record(_) if self.disk_is_full(index) => {}
                 Output::Record(record) => {
                     self.agents[index].disk.executors.insert(id.clone(), record);
