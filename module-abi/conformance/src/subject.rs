@@ -55,7 +55,8 @@ impl Subject {
         config.load.insert(name.to_owned(), load);
         let work_dir = tempfile::tempdir().ok();
         let mut host = HostSettings::new("agent", config);
-        host.work_dir = work_dir.as_ref().map(|dir| dir.path().to_owned());
+        host.work_dir = work_dir.as_ref().map(|dir| dir.path().join("work"));
+        host.runtime_dir = work_dir.as_ref().map(|dir| dir.path().join("run"));
         Self {
             host: ModuleHost::new(host),
             name: name.to_owned(),
