@@ -12,7 +12,7 @@ use nix::{
     sys::prctl,
     unistd::{execve, setsid},
 };
-use tepui_init::{LaunchSpec, Rlimit};
+use tepui_init::{Input, LaunchSpec, Rlimit};
 
 use crate::{privileges, sys};
 
@@ -41,6 +41,9 @@ fn prepare(
     // The agent does without huge pages, which would go on into its tasks.
     let _ = prctl::set_thp_disable(false);
     sys::place(stdin, 0).map_err(|error| ("set standard input", error))?;
+    if matches!(spec.input, Input::Terminal { .. }) {
+        sys::control_terminal().map_err(|error| ("take the terminal", error))?;
+    }
     sys::place(stdout, 1).map_err(|error| ("set standard output", error))?;
     sys::place(stderr, 2).map_err(|error| ("set standard error", error))?;
     for limit in &spec.rlimits {

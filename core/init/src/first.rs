@@ -8,7 +8,7 @@ use std::{
     fs::{self, File},
     io::{self, Read, Write},
     os::{
-        fd::AsFd,
+        fd::{AsFd, OwnedFd},
         unix::{
             fs::{FileTypeExt, MetadataExt, OpenOptionsExt, fchown},
             net::UnixStream,
@@ -24,7 +24,7 @@ use nix::{
     sys::signalfd::{SfdFlags, SignalFd},
     unistd::{Pid, setsid},
 };
-use tepui_init::{CloneFlags, LaunchSpec};
+use tepui_init::{CloneFlags, Input, LaunchSpec};
 
 use crate::{command, sys, tree};
 
@@ -109,8 +109,8 @@ fn unpack([kind, a, b, c, d]: [u8; 5]) -> (u8, i32) {
 }
 
 /// The whole life of the first process.
-pub(crate) fn run(supervisor: &UnixStream, spec: LaunchSpec) -> ! {
-    match prepare(&spec) {
+pub(crate) fn run(supervisor: &UnixStream, spec: LaunchSpec, input: Option<OwnedFd>) -> ! {
+    match prepare(&spec, input) {
         Ok(prepared) => {
             let sent = FromFirst::Ready.send(supervisor);
             if sent.is_ok() && matches!(ToFirst::receive(supervisor), Ok(ToFirst::Open)) {
@@ -132,7 +132,7 @@ struct Prepared {
     own_pids: bool,
 }
 
-fn prepare(spec: &LaunchSpec) -> Result<Prepared, String> {
+fn prepare(spec: &LaunchSpec, input: Option<OwnedFd>) -> Result<Prepared, String> {
     let _ = setsid();
     let own_pids = spec.clone_flags.0 & libc::CLONE_NEWPID.unsigned_abs() as u64 != 0;
     if !own_pids {
@@ -155,8 +155,12 @@ fn prepare(spec: &LaunchSpec) -> Result<Prepared, String> {
             .map_err(|error| format!("failed to set the OOM score: {error}"))?;
     }
     // Also for a container whose own /dev has none.
-    let stdin =
-        File::open("/dev/null").map_err(|error| format!("failed to open /dev/null: {error}"))?;
+    let stdin = match input {
+        Some(input) => input.into(),
+        None => {
+            File::open("/dev/null").map_err(|error| format!("failed to open /dev/null: {error}"))?
+        }
+    };
     sys::enter(&spec.joins, |kind| kind != CloneFlags::PID)?;
     if spec.copies_joined_mounts() {
         unshare(nix::sched::CloneFlags::CLONE_NEWNS)
@@ -188,7 +192,7 @@ fn prepare(spec: &LaunchSpec) -> Result<Prepared, String> {
 
 /// The sandbox is the user's, who may have put anything at this name: no link is followed, and nothing but a file
 /// is taken.
-fn open_log(path: &Path, spec: &LaunchSpec) -> Result<File, String> {
+pub(crate) fn open_log(path: &Path, spec: &LaunchSpec) -> Result<File, String> {
     let bad = |error: io::Error| format!("failed to open '{}': {error}", path.display());
     let file = fs::OpenOptions::new()
         .append(true)
@@ -233,6 +237,9 @@ fn serve(supervisor: &UnixStream, spec: LaunchSpec, prepared: Prepared) {
     }
     let command = match sys::fork_into(0) {
         Ok(Some(pid)) => pid,
+        Ok(None) if matches!(spec.input, Input::Terminal { .. }) => {
+            command::run(&spec, [&stdin; 3]);
+        }
         Ok(None) => command::run(&spec, [&stdin, &stdout, &stderr]),
         Err(error) => {
             let _ = writeln!(&mut &stderr, "Failed to start a process: {error}");

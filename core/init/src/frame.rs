@@ -16,6 +16,15 @@ pub enum Request {
     Signal(i32),
     /// Kill everything, then end.
     Kill,
+    /// Bytes for the command's standard input; none are its end. Answered by [`Answer::InputTaken`].
+    Input(Vec<u8>),
+    /// The size of the command's terminal.
+    Resize {
+        /// Lines.
+        rows: u16,
+        /// Characters of a line.
+        columns: u16,
+    },
 }
 
 /// What the supervisor tells the agent.
@@ -38,6 +47,8 @@ pub enum Answer {
     Exited,
     /// The launch failed; the supervisor ends.
     Failed(String),
+    /// The command has taken its input, or reads none any more.
+    InputTaken,
 }
 
 // Kinds are never reused. 1-63 are requests, 64-127 answers; attach takes 16-31 and 80-95.
@@ -45,10 +56,13 @@ const LAUNCH: u8 = 1;
 const OPEN: u8 = 2;
 const SIGNAL: u8 = 3;
 const KILL: u8 = 4;
+const INPUT: u8 = 16;
+const RESIZE: u8 = 17;
 const HELLO: u8 = 64;
 const OPENED: u8 = 65;
 const EXITED: u8 = 66;
 const FAILED: u8 = 67;
+const INPUT_TAKEN: u8 = 80;
 
 /// A frame that cannot be understood. The connection is of no use any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +94,11 @@ impl Request {
                 frame(SIGNAL, |body| body.extend_from_slice(&signal.to_le_bytes()))
             }
             Self::Kill => frame(KILL, |_| {}),
+            Self::Input(bytes) => frame(INPUT, |body| body.extend_from_slice(bytes)),
+            Self::Resize { rows, columns } => frame(RESIZE, |body| {
+                body.extend_from_slice(&rows.to_le_bytes());
+                body.extend_from_slice(&columns.to_le_bytes());
+            }),
         }
     }
 
@@ -90,6 +109,14 @@ impl Request {
             OPEN => Self::Open,
             SIGNAL => Self::Signal(i32::from_le_bytes(body.try_into().map_err(|_| bad)?)),
             KILL => Self::Kill,
+            INPUT => Self::Input(body.to_vec()),
+            RESIZE => {
+                let [a, b, c, d] = body.try_into().map_err(|_| bad)?;
+                Self::Resize {
+                    rows: u16::from_le_bytes([a, b]),
+                    columns: u16::from_le_bytes([c, d]),
+                }
+            }
             _ => return Ok(None),
         }))
     }
@@ -115,6 +142,7 @@ impl Answer {
             Self::Failed(message) => {
                 frame(FAILED, |body| spec::put_bytes(body, message.as_bytes()))
             }
+            Self::InputTaken => frame(INPUT_TAKEN, |_| {}),
         }
     }
 
@@ -135,6 +163,7 @@ impl Answer {
             OPENED => Self::Opened,
             EXITED => Self::Exited,
             FAILED => Self::Failed(reader.string().ok_or(bad)?),
+            INPUT_TAKEN => Self::InputTaken,
             _ => return Ok(None),
         }))
     }
@@ -223,6 +252,7 @@ mod tests {
             Answer::Opened,
             Answer::Exited,
             Answer::Failed("no".to_owned()),
+            Answer::InputTaken,
         ];
         let mut stream = Vec::new();
         for answer in &answers {
@@ -247,6 +277,12 @@ mod tests {
             Request::Open,
             Request::Signal(15),
             Request::Kill,
+            Request::Input(b"typed".to_vec()),
+            Request::Input(Vec::new()),
+            Request::Resize {
+                rows: 24,
+                columns: 300,
+            },
         ];
         let mut decoder = Decoder::default();
         for request in &requests {

@@ -34,7 +34,8 @@ mod spec;
 pub use exit::Exit;
 pub use frame::{Answer, Decoder, FrameError, MAX_FRAME, Request};
 pub use spec::{
-    Capabilities, CloneFlags, Create, Device, File, FileKind, Join, LaunchSpec, Mount, Rlimit, User,
+    Capabilities, CloneFlags, Create, Device, File, FileKind, Input, Join, LaunchSpec, Mount,
+    Rlimit, User,
 };
 
 /// The version of the protocol that this release speaks.

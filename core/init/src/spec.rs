@@ -35,6 +35,8 @@ pub struct LaunchSpec {
     pub read_only_paths: Vec<PathBuf>,
     /// The directory, a mount point by then, that becomes the container's root; none leaves the host's.
     pub rootfs: Option<PathBuf>,
+    /// What standard input is.
+    pub input: Input,
     /// Where standard output goes: appended to; made, as the user's own, when it is missing.
     pub stdout: PathBuf,
     /// Where standard error goes, in the same way.
@@ -60,6 +62,23 @@ pub struct LaunchSpec {
     pub no_new_privileges: bool,
     /// Instructions of the command's system call filter (`struct sock_filter`); empty for none.
     pub seccomp: Vec<u8>,
+}
+
+/// What a command's standard input is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Input {
+    /// /dev/null.
+    #[default]
+    Nothing,
+    /// What an agent sends.
+    Pipe,
+    /// A terminal of this size, which is its standard output and error, too. What it says is copied to `stdout`.
+    Terminal {
+        /// Lines.
+        rows: u16,
+        /// Characters of a line.
+        columns: u16,
+    },
 }
 
 /// Sets of capabilities: bit n is the kernel's capability n.
@@ -253,6 +272,14 @@ impl LaunchSpec {
             put_list(out, paths, |out, path| put_path(out, path));
         }
         put_list(out, self.rootfs.as_slice(), |out, path| put_path(out, path));
+        let (kind, rows, columns) = match self.input {
+            Input::Nothing => (0, 0, 0),
+            Input::Pipe => (1, 0, 0),
+            Input::Terminal { rows, columns } => (2, rows, columns),
+        };
+        out.push(kind);
+        put_u32(out, u32::from(rows));
+        put_u32(out, u32::from(columns));
         for path in [&self.stdout, &self.stderr, &self.working_directory] {
             put_bytes(out, path.as_os_str().as_bytes());
         }
@@ -323,6 +350,17 @@ impl LaunchSpec {
             masked_paths: reader.list(Reader::path)?,
             read_only_paths: reader.list(Reader::path)?,
             rootfs: reader.list(Reader::path)?.pop(),
+            input: {
+                let kind = reader.u8()?;
+                let mut side = || u16::try_from(reader.u32()?).ok();
+                let (rows, columns) = (side()?, side()?);
+                match kind {
+                    0 => Input::Nothing,
+                    1 => Input::Pipe,
+                    2 => Input::Terminal { rows, columns },
+                    _ => return None,
+                }
+            },
             stdout: reader.path()?,
             stderr: reader.path()?,
             working_directory: reader.path()?,
@@ -569,6 +607,10 @@ mod tests {
             masked_paths: vec!["/proc/kcore".into()],
             read_only_paths: vec!["/proc/sys".into()],
             rootfs: Some("/r".into()),
+            input: Input::Terminal {
+                rows: 24,
+                columns: 80,
+            },
             stdout: "/s/stdout".into(),
             stderr: "/s/stderr".into(),
             working_directory: "/s".into(),

@@ -26,6 +26,7 @@ use tepui_init::{
 
 use crate::{
     first::{self, FromFirst, ToFirst},
+    streams::Streams,
     sys,
 };
 
@@ -108,6 +109,7 @@ struct Supervisor {
     agent: Option<Agent>,
     first: Pid,
     control: UnixStream,
+    streams: Streams,
     opened: bool,
     /// The command's end, as the first process saw it.
     command: Option<i32>,
@@ -148,20 +150,25 @@ impl Supervisor {
             new &= !CloneFlags::MOUNT.0;
         }
         let shares_pids = spec.shares_pids();
+        let (streams, input) = match Streams::open(&spec) {
+            Ok(streams) => streams,
+            Err(message) => return Err((agent, message)),
+        };
         let first = match fork_first(new, &spec) {
             Ok(Some(first)) => first,
             Ok(None) => {
                 // The lock is shared by copies of its descriptor, so the first process must not keep one; nor may
                 // it keep the agent's connection open.
-                drop((locked, listener, signals, control, agent));
-                first::run(&other, spec);
+                drop((locked, listener, signals, control, agent, streams));
+                first::run(&other, spec, input);
             }
             Err(error) => {
                 return Err((agent, format!("failed to start the first process: {error}")));
             }
         };
-        drop(other);
+        drop((other, input));
         let mut supervisor = Self {
+            streams,
             container: spec.container,
             directory: spec.directory,
             die_with_agent: spec.die_with_agent,
@@ -216,6 +223,7 @@ impl Supervisor {
             self.turn();
         }
         self.kill_all();
+        self.streams.copy();
         self.drain_control();
         let exit = match (self.command, self.ended) {
             (Some(status), _) => Exit::Status(status),
@@ -229,31 +237,42 @@ impl Supervisor {
 
     /// Waits for the next thing to happen and does it.
     fn turn(&mut self) {
-        let (signaled, connected, first, asked) = {
-            let mut ready = vec![
-                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-                PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
+        let mut happened = [false; 6];
+        {
+            let control = self.command.is_none().then(|| self.control.as_fd());
+            let agent = self.agent.as_ref().map(|agent| agent.socket.as_fd());
+            let sources = [
+                (Some(self.signals.as_fd()), PollFlags::POLLIN),
+                (Some(self.listener.as_fd()), PollFlags::POLLIN),
+                (control, PollFlags::POLLIN),
+                (agent, PollFlags::POLLIN),
+                (self.streams.output(), PollFlags::POLLIN),
+                (self.streams.full(), PollFlags::POLLOUT),
             ];
-            if self.command.is_none() {
-                ready.push(PollFd::new(self.control.as_fd(), PollFlags::POLLIN));
-            }
-            if let Some(agent) = &self.agent {
-                ready.push(PollFd::new(agent.socket.as_fd(), PollFlags::POLLIN));
+            let mut places = Vec::new();
+            let mut ready = Vec::new();
+            for (at, (source, flags)) in sources.into_iter().enumerate() {
+                if let Some(source) = source {
+                    places.push(at);
+                    ready.push(PollFd::new(source, flags));
+                }
             }
             match poll(&mut ready, PollTimeout::NONE) {
                 Ok(_) => {}
                 Err(Errno::EINTR) => return,
                 Err(_) => return self.kill_first(),
             }
-            let is_ready = |index: usize| ready.get(index).and_then(PollFd::any).unwrap_or(false);
-            let agent_at = if self.command.is_none() { 3 } else { 2 };
-            (
-                is_ready(0),
-                is_ready(1),
-                self.command.is_none() && is_ready(2),
-                is_ready(agent_at),
-            )
-        };
+            for (at, source) in places.into_iter().zip(ready) {
+                happened[at] = source.any().unwrap_or(false);
+            }
+        }
+        let [signaled, connected, first, asked, said, taken] = happened;
+        if said {
+            self.streams.copy();
+        }
+        if taken {
+            self.write_input();
+        }
         if first {
             self.hear_first();
         }
@@ -265,6 +284,12 @@ impl Supervisor {
         }
         if connected {
             self.connect();
+        }
+    }
+
+    fn write_input(&mut self) {
+        if self.streams.write() {
+            self.tell(&Answer::InputTaken);
         }
     }
 
@@ -323,6 +348,11 @@ impl Supervisor {
                     let _ = ToFirst::Signal(signal).send(&self.control);
                 }
                 Ok(Some(Request::Kill)) => self.kill_container(),
+                Ok(Some(Request::Input(bytes))) => {
+                    self.streams.send(bytes);
+                    self.write_input();
+                }
+                Ok(Some(Request::Resize { rows, columns })) => self.streams.resize(rows, columns),
                 Ok(Some(Request::Launch(_) | Request::Open | Request::Signal(_))) => {}
                 Ok(None) => return,
                 Err(_) => self.agent = None,

@@ -133,6 +133,15 @@ pub(crate) fn place(fd: &impl AsFd, number: i32) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes standard input the controlling terminal of this process, which leads a session.
+pub(crate) fn control_terminal() -> io::Result<()> {
+    // SAFETY: takes numbers only; the kernel checks that standard input is a terminal.
+    if unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// Takes every capability outside a set (bit n is capability n) from all that this process will ever be.
 pub(crate) fn drop_bounding(keep: u64) -> io::Result<()> {
     for capability in 0..64 {

@@ -11,7 +11,7 @@ use std::{
 
 use nix::fcntl::{Flock, FlockArg};
 use tepui_init::{
-    Answer, CloneFlags, Decoder, Exit, LOCK_FILE, LaunchSpec, Mount, Request, SOCKET_FILE,
+    Answer, CloneFlags, Decoder, Exit, Input, LOCK_FILE, LaunchSpec, Mount, Request, SOCKET_FILE,
 };
 
 struct Connection {
@@ -364,4 +364,57 @@ fn output_goes_into_files_only() {
         assert_eq!(run.exit(), None);
     }
     assert_eq!(fs::read_to_string(target).unwrap(), "");
+}
+
+/// Sends input and waits until it is taken.
+fn type_in(run: &mut Running, text: &str) {
+    run.agent.send(&Request::Input(text.as_bytes().to_vec()));
+    assert_eq!(run.agent.next(), Some(Answer::InputTaken));
+}
+
+#[test]
+fn input_is_taken_in_order_and_ends() {
+    let mut run = Running::start("head -n 1; wc -c", |spec| spec.input = Input::Pipe);
+    run.agent.hello();
+    run.agent.open();
+    type_in(&mut run, "hello\n");
+    wait_for("the line", || run.read("stdout") == "hello\n");
+    // More than a pipe holds.
+    let much = "x".repeat(1 << 20);
+    type_in(&mut run, &much);
+    type_in(&mut run, "");
+    assert_eq!(run.agent.next(), Some(Answer::Exited));
+    assert_eq!(run.read("stdout").trim_end(), format!("hello\n{}", 1 << 20));
+}
+
+#[test]
+fn a_terminal_is_one_and_its_output_is_kept() {
+    let text = "tty >/dev/null && echo is one; stty size; read line; echo got $line; stty size; cat; exit 3";
+    let mut run = Running::start(text, |spec| {
+        spec.input = Input::Terminal {
+            rows: 11,
+            columns: 99,
+        }
+    });
+    run.agent.hello();
+    run.agent.open();
+    wait_for("the size", || run.read("stdout").contains("11 99"));
+    run.agent.send(&Request::Resize {
+        rows: 12,
+        columns: 88,
+    });
+    type_in(&mut run, "typed\n");
+    wait_for("the new size", || run.read("stdout").contains("12 88"));
+    // Nobody has to be there for it, and who comes later types on.
+    run.reconnect();
+    run.agent.hello();
+    type_in(&mut run, "again\n");
+    type_in(&mut run, "");
+    assert_eq!(run.agent.next(), Some(Answer::Exited));
+    let seen = run.read("stdout");
+    assert!(seen.starts_with("is one\r\n"), "{seen}");
+    for part in ["got typed\r\n", "again\r\nagain\r\n"] {
+        assert!(seen.contains(part), "{seen}");
+    }
+    assert_eq!(run.exit(), Some(Exit::Status(3 << 8)));
 }
