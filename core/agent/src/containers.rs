@@ -41,6 +41,13 @@ pub trait Containers: Send + Sync + 'static {
     /// Sends a signal to all processes of a command.
     fn kill(&self, id: &ContainerId, signal: i32) -> Result<(), Error>;
 
+    /// Sends bytes to a command's standard input; none are the end. Answers when they are taken.
+    fn input<'a>(&'a self, id: &'a ContainerId, bytes: Vec<u8>)
+    -> BoxFuture<'a, Result<(), Error>>;
+
+    /// Sets the size of a container's terminal.
+    fn resize(&self, id: &ContainerId, rows: u16, columns: u16) -> Result<(), Error>;
+
     /// Ends a command with a grace period.
     fn stop(&self, id: &ContainerId, grace: Duration) -> Result<(), Error>;
 
@@ -112,6 +119,18 @@ impl Containers for Containerizer {
 
     fn kill(&self, id: &ContainerId, signal: i32) -> Result<(), Error> {
         Self::kill(self, id, signal)
+    }
+
+    fn input<'a>(
+        &'a self,
+        id: &'a ContainerId,
+        bytes: Vec<u8>,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(Self::input(self, id, bytes))
+    }
+
+    fn resize(&self, id: &ContainerId, rows: u16, columns: u16) -> Result<(), Error> {
+        Self::resize(self, id, rows, columns)
     }
 
     fn stop(&self, id: &ContainerId, grace: Duration) -> Result<(), Error> {

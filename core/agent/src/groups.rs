@@ -199,6 +199,7 @@ impl Owner {
         Ok(ContainerConfig {
             id: container.child(child),
             class: Class::Task,
+            stdin: false,
             user: command.user.clone(),
             environment: environment::of_task(&self.settings, own, task, &sandbox),
             secrets: secrets(&command),

@@ -90,6 +90,7 @@ impl Owner {
         Ok(ContainerConfig {
             id: container.clone(),
             class: Class::Task,
+            stdin: false,
             user: launch.user.clone(),
             secrets: command.as_ref().map_or_else(Vec::new, secrets),
             uris: command

@@ -116,6 +116,9 @@ pub struct ContainerConfig {
     pub user: Option<String>,
     /// The sandbox on the host. It is made if it is missing, with its parents, mode 0750, owned by the user.
     pub sandbox: PathBuf,
+    /// Its standard input is what [`crate::Containerizer::input`] sends, not /dev/null. So it is, in any case, for a
+    /// container that has a terminal, by its container info.
+    pub stdin: bool,
     /// What to run; none for a container that only keeps its namespaces and cgroups, for what is nested in it. That
     /// one ends with status 0 when it is stopped.
     pub command: Option<Command>,

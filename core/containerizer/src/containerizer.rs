@@ -325,6 +325,41 @@ impl Containerizer {
         Ok(())
     }
 
+    /// Sends bytes to the standard input of a command, or to its terminal; none are the end. Answers when the command
+    /// has taken them, or is over.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such container, or it has no standard input.
+    pub async fn input(&self, id: &ContainerId, bytes: Vec<u8>) -> Result<(), Error> {
+        let container = self.typed(id)?;
+        let (taken, waits) = oneshot::channel();
+        let sent = container.commands.send(Command::Input(bytes, taken));
+        if sent.await.is_ok() {
+            let _ = waits.await;
+        }
+        Ok(())
+    }
+
+    /// Sets the size of a container's terminal; nothing happens without one.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such container, or it has no standard input.
+    pub fn resize(&self, id: &ContainerId, rows: u16, columns: u16) -> Result<(), Error> {
+        self.typed(id)?.tell(Command::Resize(rows, columns));
+        Ok(())
+    }
+
+    fn typed(&self, id: &ContainerId) -> Result<Arc<Container>, Error> {
+        let container = self.get(id)?;
+        if nested::takes_input(&container.config) {
+            Ok(container)
+        } else {
+            Err(Error::NoInput(id.clone()))
+        }
+    }
+
     /// What a container uses: limits from its resources, the rest from its isolators.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 mod ground;
 
 use std::{
+    collections::VecDeque,
     fs::File,
     path::PathBuf,
     sync::{
@@ -44,6 +45,10 @@ pub(crate) enum Command {
     Destroy,
     Limited(Limitation),
     Update(Box<UpdateRequest>, oneshot::Sender<Result<(), String>>),
+    /// Bytes for standard input; none are its end. Answered when the command has taken them.
+    Input(Vec<u8>, oneshot::Sender<()>),
+    /// Lines and columns of the terminal.
+    Resize(u16, u16),
 }
 
 /// What the front sees of a container.
@@ -108,6 +113,8 @@ pub(crate) struct Driver {
     /// The step is the pull of its images.
     pulling: bool,
     update: Option<BoxFuture<'static, ()>>,
+    /// Who waits until the command has taken what they sent, oldest first.
+    typing: VecDeque<oneshot::Sender<()>>,
     commands: mpsc::Receiver<Command>,
     view: watch::Sender<View>,
     id: ContainerId,
@@ -153,6 +160,7 @@ impl Driver {
             step: None,
             pulling: false,
             update: None,
+            typing: VecDeque::new(),
             commands: parts.commands,
             view: parts.view,
             id: parts.id,
@@ -260,6 +268,15 @@ impl Driver {
                 None
             }
             command = commands.recv() => match command {
+                Some(Command::Input(bytes, taken)) => {
+                    self.typing.push_back(taken);
+                    self.send(&Request::Input(bytes)).await;
+                    None
+                }
+                Some(Command::Resize(rows, columns)) => {
+                    self.send(&Request::Resize { rows, columns }).await;
+                    None
+                }
                 Some(command) => self.obey(command),
                 None => {
                     self.abandoned = true;
@@ -275,6 +292,13 @@ impl Driver {
             Heard::Answer(Ok(Some(Answer::Opened))) => {
                 self.step = None;
                 Some(Event::Opened)
+            }
+            Heard::Answer(Ok(Some(Answer::InputTaken))) => {
+                if let Some(sender) = self.typing.pop_front() {
+                    // Whoever typed it may be gone.
+                    let _ = sender.send(());
+                }
+                None
             }
             Heard::Answer(Ok(Some(Answer::Hello { .. } | Answer::Failed(_)))) => None,
             Heard::Answer(Ok(Some(Answer::Exited) | None) | Err(_)) => {
@@ -362,6 +386,7 @@ impl Driver {
                 self.begin_update(*request, answer);
                 None
             }
+            Command::Input(..) | Command::Resize(..) => None,
         }
     }
 

@@ -55,6 +55,9 @@ pub enum Error {
     /// The container still runs, or is being cleaned up.
     #[error("container {0} is not over")]
     NotOver(ContainerId),
+    /// Nothing can be sent to the command.
+    #[error("container {0} has no standard input to attach to")]
+    NoInput(ContainerId),
     /// The settings cannot work.
     #[error("{0}")]
     Settings(String),

@@ -48,6 +48,7 @@ impl Containerizer {
             class: Class::Debug,
             user: around.config.user.clone(),
             sandbox: Path::new(&around.config.sandbox).join(SANDBOXES).join(name),
+            stdin: false,
             command: Some(command),
             environment,
             secrets,
@@ -75,6 +76,12 @@ impl Containerizer {
             .as_deref()
             .and_then(|parent| self.get(parent).ok())
     }
+}
+
+/// Whether anything can be sent to a command: it has a terminal, or is there for somebody.
+pub(crate) fn takes_input(config: &messages::ContainerConfig) -> bool {
+    let info = v1::ContainerInfo::decode(&*config.container_info).unwrap_or_default();
+    info.tty_info.is_some() || class_of(config) == Class::Debug
 }
 
 pub(crate) fn class_of(config: &messages::ContainerConfig) -> Class {

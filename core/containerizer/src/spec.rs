@@ -3,9 +3,12 @@
 use std::{collections::BTreeMap, ffi::OsString, os::unix::ffi::OsStringExt, path::Path};
 
 use tepui_init::{
-    Capabilities, CloneFlags, Create, Device, File, FileKind, Join, LaunchSpec, Mount, Rlimit,
+    Capabilities, CloneFlags, Create, Device, File, FileKind, Input, Join, LaunchSpec, Mount,
+    Rlimit,
 };
 use tepui_module_proto::isolator::{self, LaunchPlan, Namespace, file, mount};
+
+use tepui_proto::v1::tty_info::WindowSize;
 
 use crate::ContainerConfig;
 use crate::driver::Ground;
@@ -46,6 +49,7 @@ pub(crate) fn launch_spec(
         masked_paths: plan.masked_paths.iter().map(Into::into).collect(),
         read_only_paths: plan.read_only_paths.iter().map(Into::into).collect(),
         rootfs: plan.rootfs.as_ref().map(Into::into),
+        input: input(config),
         stdout: ground.stdout,
         stderr: ground.stderr,
         working_directory: plan
@@ -67,6 +71,27 @@ pub(crate) fn launch_spec(
         no_new_privileges: plan.no_new_privileges.unwrap_or(false),
         seccomp: plan.seccomp.clone(),
     })
+}
+
+/// A terminal has the usual size until somebody says otherwise.
+fn input(config: &ContainerConfig) -> Input {
+    let terminal = config.container.as_ref().and_then(|info| info.tty_info);
+    let Some(terminal) = terminal else {
+        return if config.stdin {
+            Input::Pipe
+        } else {
+            Input::Nothing
+        };
+    };
+    let size = terminal.window_size.unwrap_or(WindowSize {
+        rows: 24,
+        columns: 80,
+    });
+    let side = |length: u32| u16::try_from(length).unwrap_or(u16::MAX);
+    Input::Terminal {
+        rows: side(size.rows),
+        columns: side(size.columns),
+    }
 }
 
 fn capabilities(sets: &isolator::Capabilities) -> Result<Capabilities, String> {
@@ -255,6 +280,7 @@ mod tests {
             id: ContainerId::new("c"),
             user: None,
             class: Class::Task,
+            stdin: false,
             sandbox: "/s".into(),
             command: Some(command),
             environment: vec![

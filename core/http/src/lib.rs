@@ -22,7 +22,7 @@ mod written;
 pub use client::{Client, ClientError, Records, Reply};
 pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 pub use media::Media;
-pub use request::{Query, Request};
+pub use request::{BrokenOff, Query, Request, RequestStream};
 pub use response::{Body, Response, TEXT};
 pub use router::{Handler, Router};
 pub use scheduler_client::{SchedulerClient, SchedulerError};

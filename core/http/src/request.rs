@@ -5,6 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 
 use crate::upgrade::Upgrade;
 use crate::{Subject, percent};
@@ -34,6 +36,33 @@ pub struct Request {
     /// (`operator` for `/quota/operator` on the route `/quota`). Set by the router.
     pub rest: String,
     upgrade: Option<Upgrade>,
+    stream: Option<RequestStream>,
+}
+
+/// A body that is read while it comes: that of requests in RecordIO format, which may go on for hours.
+#[derive(Debug)]
+pub struct RequestStream {
+    body: Incoming,
+}
+
+/// The client went away in the middle of its body.
+#[derive(Debug, thiserror::Error)]
+#[error("request body broke off")]
+pub struct BrokenOff(#[from] hyper::Error);
+
+impl RequestStream {
+    /// The next piece; none at the end.
+    ///
+    /// # Errors
+    /// When the connection is lost.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, BrokenOff> {
+        while let Some(frame) = self.body.frame().await {
+            if let Ok(data) = frame?.into_data() {
+                return Ok(Some(data));
+            }
+        }
+        Ok(None)
+    }
 }
 
 impl Request {
@@ -53,7 +82,18 @@ impl Request {
             subject: None,
             rest: String::new(),
             upgrade: None,
+            stream: None,
         }
+    }
+
+    pub(crate) fn with_stream(mut self, body: Incoming) -> Request {
+        self.stream = Some(RequestStream { body });
+        self
+    }
+
+    /// The body of a request in RecordIO format, of which `body` has nothing. It can be taken once.
+    pub fn take_stream(&mut self) -> Option<RequestStream> {
+        self.stream.take()
     }
 
     pub(crate) fn with_upgrade(mut self, upgrade: Option<Upgrade>) -> Request {

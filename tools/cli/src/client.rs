@@ -149,6 +149,19 @@ impl Agent {
         })
     }
 
+    /// Its address.
+    pub(crate) fn authority(&self) -> &str {
+        self.client.authority()
+    }
+
+    /// Calls its operator API.
+    pub(crate) async fn call(
+        &self,
+        call: &tepui_proto::v1::agent::Call,
+    ) -> Result<tepui_proto::v1::agent::Response> {
+        Ok(self.client.call("/api/v1", call).await?)
+    }
+
     /// Reads a part of a file in an executor's newest sandbox; empty at its end or before it exists.
     pub(crate) async fn read(
         &self,

@@ -12,6 +12,7 @@ macro_rules! say {
 mod agent_cmd;
 mod client;
 mod config_cmd;
+mod exec;
 mod local;
 mod logs;
 mod module;
@@ -20,6 +21,7 @@ mod show;
 mod split;
 mod stop;
 mod table;
+mod terminal;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -57,6 +59,8 @@ enum Command {
     Frameworks(show::ListArgs),
     /// Print the output of a task
     Logs(logs::Args),
+    Exec(exec::ExecArgs),
+    Attach(exec::AttachArgs),
     /// End a framework and its tasks
     Teardown(show::TeardownArgs),
     /// Write, check and list modules
@@ -85,6 +89,8 @@ fn main() -> ExitCode {
         Command::Agents(args) => show::agents(args),
         Command::Frameworks(args) => show::frameworks(args),
         Command::Logs(args) => logs::run(args),
+        Command::Exec(args) => exec::exec(args),
+        Command::Attach(args) => exec::attach(args),
         Command::Teardown(args) => show::teardown(args),
         Command::Module(args) => module::run(args),
         Command::Config(args) => config_cmd::run(args),

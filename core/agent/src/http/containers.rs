@@ -105,14 +105,6 @@ pub(super) async fn answer(
             let id = nested(&remove.container_id, "remove_nested_container")?;
             remove_it(endpoints, subject, &id).await
         }
-        Type::AttachContainerOutput => {
-            let attach = call.attach_container_output.clone().unwrap_or_default();
-            let id = checked(&attach.container_id)?;
-            match endpoints.containers.sandbox(&id) {
-                Ok(_) => Err(Response::standard(StatusCode::NOT_IMPLEMENTED)),
-                Err(_) => Err(unknown(&id)),
-            }
-        }
         _ => {
             let remove = call.remove_container.clone().unwrap_or_default();
             remove_it(endpoints, subject, &checked(&remove.container_id)?).await
@@ -156,7 +148,7 @@ fn invalid(what: &str) -> Response {
 }
 
 /// The executor that a container, or the outermost one around it, is of; none for those of operators.
-fn executor_of<'a>(
+pub(super) fn executor_of<'a>(
     snapshot: &'a Snapshot,
     id: &ContainerId,
 ) -> Option<(&'a Framework, &'a Executor)> {
@@ -202,7 +194,11 @@ async fn launched(
 }
 
 /// Nothing of a container that did not start is kept.
-fn not_launched(endpoints: &Endpoints, id: &ContainerId, error: &LaunchError) -> Response {
+pub(super) fn not_launched(
+    endpoints: &Endpoints,
+    id: &ContainerId,
+    error: &LaunchError,
+) -> Response {
     tracing::info!(container = %id, %error, "not launched");
     // One that was refused was never there.
     let _ = endpoints.containers.forget(id);
@@ -251,6 +247,7 @@ async fn prepare(
     let wires: Vec<_> = wanted.resources.iter().cloned().map(Wire).collect();
     let sandbox = sandbox(endpoints, &wanted.id)?;
     Ok(ContainerConfig {
+        stdin: false,
         class: match wanted.id.parent {
             Some(_) => Class::Task,
             None => Class::Standalone,

@@ -1,6 +1,7 @@
 //! The agent's endpoints, with and without `/slave(1)` in front.
 
 mod absent;
+mod attach;
 mod containers;
 mod executor;
 mod pending;

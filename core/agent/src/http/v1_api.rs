@@ -15,7 +15,7 @@ use tepui_proto::v1::agent::{Call, Response as Answer, call, response};
 use tepui_proto::{Message as _, decode, v1};
 use tepui_state_agent::Framework;
 
-use super::{Endpoints, absent, containers, read};
+use super::{Endpoints, absent, attach, containers, read};
 use crate::owner::Snapshot;
 
 const RECORDIO: &str = "application/recordio";
@@ -24,7 +24,12 @@ const ACCEPT: &str = "Expecting 'Accept' to allow application/json or applicatio
 
 /// Answers one call.
 pub(crate) async fn call(endpoints: &Endpoints, request: Request) -> Response {
-    match answer(endpoints, &request).await {
+    let is_stream = request.header(header::CONTENT_TYPE.as_str()) == Some(RECORDIO);
+    let answered = match is_stream && request.method == Method::POST {
+        true => attach::input(endpoints, request).await,
+        false => answer(endpoints, &request).await,
+    };
+    match answered {
         Ok(response) | Err(response) => response,
     }
 }
@@ -67,9 +72,14 @@ async fn answer(endpoints: &Endpoints, request: &Request) -> Result<Response, Re
         | call::Type::LaunchContainer
         | call::Type::WaitContainer
         | call::Type::KillContainer
-        | call::Type::RemoveContainer
-        | call::Type::AttachContainerOutput => {
-            containers::answer(endpoints, subject, &call, media).await
+        | call::Type::RemoveContainer => containers::answer(endpoints, subject, &call, media).await,
+        call::Type::AttachContainerOutput => attach::output(endpoints, request, &call).await,
+        call::Type::LaunchNestedContainerSession => {
+            attach::session(endpoints, request, &call).await
+        }
+        call::Type::AttachContainerInput => {
+            let text = format!("Expecting 'Content-Type' of {RECORDIO} for ATTACH_CONTAINER_INPUT");
+            Err(Response::text(StatusCode::UNSUPPORTED_MEDIA_TYPE, text))
         }
         _ => {
             let answer = simple(endpoints, subject, &call).await?;
@@ -106,22 +116,22 @@ fn read_call(request: &Request) -> Result<Call, Response> {
         })?,
         Some(_) => decode(&request.body)
             .map_err(|_| Response::bad_request("Failed to parse body into a protobuf object"))?,
-        None if content_type == RECORDIO => {
-            // No call that is streamed in is served here.
-            let text = "Received EOF while reading request body";
-            return Err(Response::bad_request(text));
-        }
         None => {
             let text = "Expecting 'Content-Type' of application/json or application/x-protobuf or \
                         application/recordio";
             return Err(Response::text(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
         }
     };
-    validate(&call).map_err(|what| {
+    check(&call)?;
+    Ok(call)
+}
+
+/// Refuses a call that lacks its type or its part.
+pub(super) fn check(call: &Call) -> Result<(), Response> {
+    validate(call).map_err(|what| {
         let text = format!("Failed to validate agent::Call: {what}");
         Response::bad_request(text)
-    })?;
-    Ok(call)
+    })
 }
 
 /// `validation::agent::call::validate`: the type, and the part that it needs.

@@ -194,6 +194,14 @@ impl Containers for Pretend {
         FetchCounts::default()
     }
 
+    fn input<'a>(&'a self, id: &'a ContainerId, _: Vec<u8>) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move { Err(Error::NoInput(id.clone())) })
+    }
+
+    fn resize(&self, id: &ContainerId, _: u16, _: u16) -> Result<(), Error> {
+        Err(Error::NoInput(id.clone()))
+    }
+
     fn stop(&self, id: &ContainerId, _grace: Duration) -> Result<(), Error> {
         self.end(id, Exit::Status(15));
         Ok(())

@@ -73,6 +73,7 @@ pub fn shell(at: &Path, id: &str, text: &str) -> ContainerConfig {
         user: None,
         sandbox: at.join("sandboxes").join(id),
         class: Class::Task,
+        stdin: false,
         command: Some(Command {
             shell: true,
             value: text.to_owned(),

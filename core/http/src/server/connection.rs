@@ -11,7 +11,7 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::HeaderMap;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -25,7 +25,7 @@ use super::ServerSettings;
 use super::access::Entry;
 use super::body::{self, Budget};
 use super::socket::Stream;
-use crate::media::accepts_encoding;
+use crate::media::{RECORDIO, accepts_encoding};
 use crate::percent;
 use crate::request::{Query, Request};
 use crate::response::{Body, Response};
@@ -94,6 +94,16 @@ impl Connection {
         body: Incoming,
         entry: &mut Entry,
     ) -> Response {
+        let is_stream = |kind: &http::HeaderValue| kind.as_bytes() == RECORDIO.as_bytes();
+        if parts.headers.get(CONTENT_TYPE).is_some_and(is_stream) {
+            return match self.request(parts, Bytes::new()) {
+                Ok(request) => {
+                    entry.by(request.subject.as_ref());
+                    self.handler.handle(request.with_stream(body)).await
+                }
+                Err(reason) => Response::bad_request(reason),
+            };
+        }
         let settings = &self.settings;
         let (limit, idle) = (settings.body_limit, settings.body_timeout);
         let read = match body::read(body, limit, idle, &self.budget).await {

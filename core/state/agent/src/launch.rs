@@ -399,13 +399,10 @@ fn unsupported_container(container: &v1::ContainerInfo) -> Option<&'static str> 
     if !container.network_infos.is_empty() {
         return Some("ContainerInfo.network_infos");
     }
-    if container.hostname.is_some() {
-        return Some("ContainerInfo.hostname");
-    }
     container
-        .tty_info
+        .hostname
         .is_some()
-        .then_some("ContainerInfo.tty_info")
+        .then_some("ContainerInfo.hostname")
 }
 
 #[cfg(test)]

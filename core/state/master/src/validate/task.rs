@@ -223,7 +223,6 @@ fn in_container(container: &ContainerInfo) -> Option<&'static str> {
             !container.network_infos.is_empty(),
             "container.network_infos",
         ),
-        (container.tty_info.is_some(), "container.tty_info"),
     ];
     let found = fields.iter().find(|(asked, _)| *asked);
     found.map(|(_, field)| *field)

@@ -1,0 +1,495 @@
+//! Streams of containers: output as it comes, input as it is typed, and sessions, which are commands in containers that
+//! live as long as somebody reads their output.
+//!
+//! Output is in files of the sandbox in any case, so attaching to it is reading them: no process stands between a
+//! command and its output, and who reads slowly holds nobody up.
+
+#![expect(
+    clippy::result_large_err,
+    reason = "a refusal is an answer like any other"
+)]
+
+use std::fs::File;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::fcntl::OFlag;
+use tepui_http::authorize::Object;
+use tepui_http::{
+    Media, Request, RequestStream, Response, StatusCode, StreamSender, Subject, header,
+};
+use tepui_model::authorization::Action;
+use tepui_model::id::ContainerId;
+use tepui_proto::recordio::{self, Decoder};
+use tepui_proto::v1::agent::process_io::{self, control, data};
+use tepui_proto::v1::agent::{Call, ProcessIo, call};
+use tepui_proto::{Message as _, decode, json, v1};
+
+use super::containers::{checked, executor_of, nested, not_launched, permit, unknown};
+use super::{Endpoints, v1_api};
+use crate::containers::Containers;
+use crate::environment::plain;
+use crate::launching::{secrets, to_run};
+
+/// `application/recordio`.
+const RECORDIO: &str = "application/recordio";
+/// The form of the records in it.
+const MESSAGE_ACCEPT: &str = "message-accept";
+const MESSAGE_CONTENT_TYPE: &str = "message-content-type";
+/// Longest record of input.
+const MAX_RECORD: usize = 4 << 20;
+/// Read at once of a file.
+const PIECE: usize = 64 << 10;
+/// A client that is so far behind is waited for.
+const AHEAD: usize = 1 << 20;
+/// How often the end of a file is looked at.
+const LOOK: Duration = Duration::from_millis(10);
+/// Time between signs of life.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+/// How long the end of a session can be asked for.
+const KEPT: Duration = Duration::from_secs(60);
+
+/// ATTACH_CONTAINER_OUTPUT: what a container says from now on.
+pub(super) async fn output(
+    endpoints: &Endpoints,
+    request: &Request,
+    call: &Call,
+) -> Result<Response, Response> {
+    let attach = call.attach_container_output.clone().unwrap_or_default();
+    let id = checked(&attach.container_id)?;
+    let subject = request.subject.as_ref();
+    let (action, standalone) = (
+        Action::AttachContainerOutput,
+        Action::WaitStandaloneContainer,
+    );
+    permit(endpoints, subject, &id, action, standalone).await?;
+    let runs = endpoints.containers.list();
+    let sandbox = endpoints
+        .containers
+        .sandbox(&id)
+        .map_err(|_| unknown(&id))?;
+    if !runs.iter().any(|one| one.id == id && !one.over) {
+        return Err(unknown(&id));
+    }
+    let mut files = Files::of(&sandbox);
+    files.skip();
+    Ok(follow(endpoints, request, id, files, false))
+}
+
+/// LAUNCH_NESTED_CONTAINER_SESSION: a command in a container, and all that it says.
+pub(super) async fn session(
+    endpoints: &Endpoints,
+    request: &Request,
+    call: &Call,
+) -> Result<Response, Response> {
+    let launch = call
+        .launch_nested_container_session
+        .clone()
+        .unwrap_or_default();
+    let id = nested(&launch.container_id, "launch_nested_container_session")?;
+    let command = launch.command.unwrap_or_default();
+    let subject = request.subject.as_ref();
+    may_launch(endpoints, subject, &id, &command).await?;
+    if command.value.is_none() {
+        return Err(Response::bad_request(
+            "Expecting 'command.value' to be present",
+        ));
+    }
+    let parent = id.parent.as_deref().expect("nested");
+    let config = endpoints
+        .containers
+        .inside(parent, &id.value, to_run(&command));
+    let mut config = config
+        .map_err(|_| Response::bad_request(format!("Parent container {parent} does not exist")))?;
+    config.user = command.user.clone().or(config.user);
+    config.environment.extend(plain(&command));
+    config.secrets.extend(secrets(&command));
+    config.container = launch.container;
+    config.stdin = true;
+    let sandbox = config.sandbox.clone();
+    match endpoints.containers.launch(config).await {
+        Ok(_) => {}
+        Err(tepui_containerizer::LaunchError::Exists(_)) => {
+            return Err(Response::bad_request(format!(
+                "Container {id} already exists"
+            )));
+        }
+        Err(error) => return Err(not_launched(endpoints, &id, &error)),
+    }
+    Ok(follow(endpoints, request, id, Files::of(&sandbox), true))
+}
+
+async fn may_launch(
+    endpoints: &Endpoints,
+    subject: Option<&Subject>,
+    id: &ContainerId,
+    command: &v1::CommandInfo,
+) -> Result<(), Response> {
+    let snapshot = endpoints.snapshot().await?;
+    let Some((framework, executor)) = executor_of(&snapshot, id) else {
+        return endpoints
+            .require(subject, Action::LaunchStandaloneContainer)
+            .await;
+    };
+    let object = Object {
+        value: command.user.clone(),
+        executor_info: executor.info.encode_to_vec().into(),
+        framework_info: framework.info.encode_to_vec().into(),
+        command_info: command.encode_to_vec().into(),
+        ..Object::default()
+    };
+    let session = Action::LaunchNestedContainerSession;
+    endpoints.require_for(subject, session, &object).await?;
+    let (action, standalone) = (
+        Action::AttachContainerOutput,
+        Action::WaitStandaloneContainer,
+    );
+    permit(endpoints, subject, id, action, standalone).await
+}
+
+/// ATTACH_CONTAINER_INPUT: the request's body is records, the first of which names the container.
+pub(super) async fn input(
+    endpoints: &Endpoints,
+    mut request: Request,
+) -> Result<Response, Response> {
+    let media = match request
+        .header(MESSAGE_CONTENT_TYPE)
+        .map(Media::of_content_type)
+    {
+        None | Some(Some(Media::Json)) => Media::Json,
+        Some(Some(media)) => media,
+        Some(None) => {
+            let text =
+                "Expecting 'Message-Content-Type' of application/json or application/x-protobuf";
+            return Err(Response::text(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
+        }
+    };
+    let stream = request.take_stream();
+    let mut records = Records {
+        stream: stream.ok_or_else(|| Response::bad_request("Expecting a body"))?,
+        decoder: Decoder::new(MAX_RECORD),
+        media,
+    };
+    let cut = || Response::bad_request("Received EOF while reading request body");
+    let first = records.next().await?.ok_or_else(cut)?;
+    if first.r#type() != call::Type::AttachContainerInput {
+        let text = format!(
+            "Streaming 'Content-Type' {RECORDIO} is not supported for {} call",
+            first.r#type().as_str_name()
+        );
+        return Err(Response::text(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
+    }
+    v1_api::check(&first)?;
+    let named = first.attach_container_input.unwrap_or_default();
+    let Some(id) = named.container_id else {
+        let text = "Expecting 'attach_container_input.container_id' to be present";
+        return Err(Response::bad_request(text));
+    };
+    let id = checked(&id)?;
+    let (action, standalone) = (
+        Action::AttachContainerInput,
+        Action::WaitStandaloneContainer,
+    );
+    permit(endpoints, request.subject.as_ref(), &id, action, standalone).await?;
+    let ended = {
+        let (containers, id) = (endpoints.containers.clone(), id.clone());
+        async move { containers.wait(&id).await.is_ok() }
+    };
+    tokio::pin!(ended);
+    loop {
+        let record = tokio::select! {
+            record = records.next() => record?,
+            known = &mut ended => {
+                return if known { Ok(Response::empty(StatusCode::OK)) } else { Err(unknown(&id)) };
+            }
+        };
+        let Some(record) = record else {
+            return Ok(Response::empty(StatusCode::OK));
+        };
+        let io = record
+            .attach_container_input
+            .and_then(|input| input.process_io);
+        let io = io.ok_or_else(|| {
+            Response::bad_request("Expecting 'attach_container_input.process_io' to be present")
+        })?;
+        take(&*endpoints.containers, &id, io).await?;
+    }
+}
+
+/// Hands one record of input on.
+async fn take(
+    containers: &dyn Containers,
+    id: &ContainerId,
+    io: ProcessIo,
+) -> Result<(), Response> {
+    let failed = |error: tepui_containerizer::Error| Response::bad_request(error.to_string());
+    let kind = io.r#type();
+    let data = io.data.unwrap_or_default();
+    let control = io.control.unwrap_or_default();
+    match kind {
+        process_io::Type::Data if data.r#type() == data::Type::Stdin => {
+            let bytes = data.data.unwrap_or_default().to_vec();
+            containers.input(id, bytes).await.map_err(failed)
+        }
+        process_io::Type::Data => Err(Response::bad_request(
+            "Expecting 'process_io.data.type' to be 'STDIN'",
+        )),
+        process_io::Type::Control => {
+            let size = control.tty_info.and_then(|terminal| terminal.window_size);
+            match size.filter(|_| control.r#type() == control::Type::TtyInfo) {
+                Some(size) => {
+                    let side = |length: u32| u16::try_from(length).unwrap_or(u16::MAX);
+                    let resized = containers.resize(id, side(size.rows), side(size.columns));
+                    resized.map_err(failed)
+                }
+                // A sign of life.
+                None => Ok(()),
+            }
+        }
+        process_io::Type::Unknown => Err(Response::bad_request("Expecting 'process_io.type'")),
+    }
+}
+
+/// The records of a request.
+struct Records {
+    stream: RequestStream,
+    decoder: Decoder,
+    media: Media,
+}
+
+impl Records {
+    async fn next(&mut self) -> Result<Option<Call>, Response> {
+        loop {
+            let record = self.decoder.next_record();
+            let record = record.map_err(|error| Response::bad_request(error.to_string()))?;
+            if let Some(record) = record {
+                return self.read(&record).map(Some);
+            }
+            let piece = self.stream.next().await;
+            match piece.map_err(|error| Response::bad_request(error.to_string()))? {
+                Some(piece) => self.decoder.push(&piece),
+                None if self.decoder.is_between_records() => return Ok(None),
+                None => {
+                    let text = "Received EOF while reading request body";
+                    return Err(Response::bad_request(text));
+                }
+            }
+        }
+    }
+
+    fn read(&self, record: &[u8]) -> Result<Call, Response> {
+        let read = match self.media {
+            Media::Json => json::to_message(record).map_err(|error| error.to_string()),
+            _ => decode(record).map_err(|error| error.to_string()),
+        };
+        read.map_err(|error| Response::bad_request(format!("Failed to read a record: {error}")))
+    }
+}
+
+/// Answers with the output of a container. A session ends with its reader.
+fn follow(
+    endpoints: &Endpoints,
+    request: &Request,
+    id: ContainerId,
+    files: Files,
+    is_session: bool,
+) -> Response {
+    let framed = !Media::acceptable(&request.headers).is_some_and(|_| accepts_messages(request));
+    let wanted = request
+        .header(MESSAGE_ACCEPT)
+        .and_then(Media::of_content_type);
+    let media = if framed {
+        wanted.unwrap_or(Media::Json)
+    } else {
+        Media::acceptable(&request.headers).unwrap_or(Media::Json)
+    };
+    let (sender, body) = tepui_http::stream::stream();
+    let follower = Follower {
+        containers: endpoints.containers.clone(),
+        id,
+        files,
+        sender,
+        media,
+    };
+    tokio::spawn(async move {
+        let (containers, id) = (follower.containers.clone(), follower.id.clone());
+        follower.run().await;
+        if is_session {
+            end_session(&*containers, &id).await;
+        }
+    });
+    if framed {
+        let kind = header::HeaderName::from_static(MESSAGE_CONTENT_TYPE);
+        return Response::stream(RECORDIO, body).header(kind, media.content_type());
+    }
+    Response::stream(media.content_type(), body)
+}
+
+/// Whether a client names a form of messages itself, rather than records of them.
+fn accepts_messages(request: &Request) -> bool {
+    let accept = request.header(header::ACCEPT.as_str()).unwrap_or_default();
+    !accept.contains(RECORDIO)
+}
+
+/// A session is over with its reader. Its end can be asked for, for a while.
+async fn end_session(containers: &dyn Containers, id: &ContainerId) {
+    if containers.destroy(id).await.is_err() {
+        return;
+    }
+    tokio::time::sleep(KEPT).await;
+    let Ok(sandbox) = containers.sandbox(id) else {
+        return;
+    };
+    // Gone with the container around it, or removed by somebody else.
+    let _ = containers.forget(id);
+    let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(sandbox)).await;
+}
+
+/// The output of a container.
+#[derive(Clone)]
+struct Files(Arc<[(data::Type, PathBuf)]>, [u64; 2]);
+
+impl Files {
+    fn of(sandbox: &Path) -> Self {
+        let of = |kind, name: &str| (kind, sandbox.join(name));
+        let all = [
+            of(data::Type::Stdout, "stdout"),
+            of(data::Type::Stderr, "stderr"),
+        ];
+        Self(Arc::new(all), [0; 2])
+    }
+
+    /// Begins at the ends of the files.
+    fn skip(&mut self) {
+        for at in 0..self.1.len() {
+            let length = open(&self.0[at].1).and_then(|file| file.metadata());
+            self.1[at] = length.map_or(0, |metadata| metadata.len());
+        }
+    }
+
+    /// The next piece of each, those of which there is none left out.
+    fn read(&mut self) -> Vec<(data::Type, Vec<u8>)> {
+        let mut pieces = Vec::new();
+        for ((kind, path), offset) in self.0.iter().zip(&mut self.1) {
+            let Ok(file) = open(path) else { continue };
+            // One that was cut, or begun anew, is read from its start.
+            if file
+                .metadata()
+                .is_ok_and(|metadata| metadata.len() < *offset)
+            {
+                *offset = 0;
+            }
+            let mut piece = vec![0; PIECE];
+            if let Ok(length @ 1..) = file.read_at(&mut piece, *offset) {
+                piece.truncate(length);
+                *offset += length as u64;
+                pieces.push((*kind, piece));
+            }
+        }
+        pieces
+    }
+}
+
+/// The sandbox is the user's: no link is followed out of it, and nothing but a file is read.
+fn open(path: &Path) -> std::io::Result<File> {
+    let file = File::options()
+        .read(true)
+        .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
+        .open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(std::io::ErrorKind::InvalidInput.into())
+    }
+}
+
+/// Copies the output of a container to a client.
+struct Follower {
+    containers: Arc<dyn Containers>,
+    id: ContainerId,
+    files: Files,
+    sender: StreamSender,
+    media: Media,
+}
+
+impl Follower {
+    /// Until the container is over and all is sent, or nobody reads.
+    async fn run(mut self) {
+        let gone = self.sender.gone();
+        let (containers, id) = (self.containers.clone(), self.id.clone());
+        let ended = async move { drop(containers.wait(&id).await) };
+        tokio::pin!(ended);
+        let mut over = false;
+        let mut beat = tokio::time::interval(HEARTBEAT);
+        // The first tick comes at once.
+        beat.tick().await;
+        loop {
+            let mut files = self.files.clone();
+            let read = tokio::task::spawn_blocking(move || (files.read(), files)).await;
+            let Ok((pieces, files)) = read else { return };
+            self.files = files;
+            let is_idle = pieces.is_empty();
+            for (kind, piece) in pieces {
+                if !self.send(&said(kind, piece)) {
+                    return;
+                }
+            }
+            if is_idle && over {
+                return;
+            }
+            while self.sender.backlog() > AHEAD && !gone.is_cancelled() {
+                tokio::time::sleep(LOOK).await;
+            }
+            if !is_idle {
+                continue;
+            }
+            tokio::select! {
+                () = gone.cancelled() => return,
+                () = &mut ended, if !over => over = true,
+                _ = beat.tick() => {
+                    if !self.send(&sign_of_life()) {
+                        return;
+                    }
+                }
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+    }
+
+    /// False when nobody reads any more.
+    fn send(&self, io: &ProcessIo) -> bool {
+        let record = match self.media {
+            Media::Json => json::from_message(io),
+            _ => io.encode_to_vec(),
+        };
+        self.sender.send(recordio::encode(&record)).is_ok()
+    }
+}
+
+fn said(kind: data::Type, bytes: Vec<u8>) -> ProcessIo {
+    ProcessIo {
+        r#type: Some(process_io::Type::Data.into()),
+        data: Some(process_io::Data {
+            r#type: Some(kind.into()),
+            data: Some(bytes.into()),
+        }),
+        ..ProcessIo::default()
+    }
+}
+
+fn sign_of_life() -> ProcessIo {
+    let nanoseconds = i64::try_from(HEARTBEAT.as_nanos()).unwrap_or(i64::MAX);
+    ProcessIo {
+        r#type: Some(process_io::Type::Control.into()),
+        control: Some(process_io::Control {
+            r#type: Some(control::Type::Heartbeat.into()),
+            heartbeat: Some(control::Heartbeat {
+                interval: Some(v1::DurationInfo { nanoseconds }),
+            }),
+            ..process_io::Control::default()
+        }),
+        ..ProcessIo::default()
+    }
+}
