@@ -161,13 +161,17 @@ async fn refusals_shutdown_and_leaving() {
     let mut running = start(dir.path(), &master, &containers).await;
     master.welcome().await;
     let asks_for_more = v1::TaskInfo {
-        health_check: Some(v1::HealthCheck::default()),
+        container: Some(v1::ContainerInfo {
+            r#type: v1::container_info::Type::Mesos.into(),
+            hostname: Some("elsewhere".to_owned()),
+            ..v1::ContainerInfo::default()
+        }),
         ..task("h")
     };
     master.run(asks_for_more, true);
     let status = master.states(&[TaskState::TaskError]).await;
     assert!(
-        status.message().contains("health_check"),
+        status.message().contains("hostname"),
         "{}",
         status.message()
     );
