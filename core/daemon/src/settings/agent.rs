@@ -1,0 +1,267 @@
+//! Settings of an agent.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value as Json;
+use tepui_host::HostSettings;
+
+use super::isolation::{cgroups, isolation_of, isolators, sandbox_directory};
+use super::{
+    CommonSettings, Images, cgroup_v1, common, duration, images, number, one_of, services, single,
+    text, together,
+};
+use crate::flags::{Daemon, FlagError, Values};
+
+/// How an agent finds the leading master.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FindMaster {
+    /// At `host:port`, or where the master there says.
+    At(String),
+    /// By this leader-detector module.
+    By(String),
+}
+
+/// Settings of the agent.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "each is the flag of its name; see --help")]
+pub struct AgentSettings {
+    pub common: CommonSettings,
+    /// How the leading master is found.
+    pub master: FindMaster,
+    pub work_dir: PathBuf,
+    pub runtime_dir: PathBuf,
+    /// Where `tepui-init` is looked for before the daemon's own directory.
+    pub launcher_dir: Option<PathBuf>,
+    /// `tepui-init` itself.
+    pub init: Option<PathBuf>,
+    /// In the configured order; empty is allowed.
+    pub isolation: Vec<String>,
+    /// Whether isolation is what the site asked for, or our choice for this user.
+    pub isolation_given: bool,
+    pub images: Images,
+    pub switch_user: bool,
+    /// Where containers with a root file system of their own find their sandbox.
+    pub sandbox_directory: PathBuf,
+    /// The logger module; none leaves output in files of the sandbox.
+    pub container_logger: Option<String>,
+    /// The fetcher module.
+    pub fetcher: Option<String>,
+    /// Whether it is what the site asked for: without the usual one an agent starts all the same.
+    pub fetcher_given: bool,
+    /// As written; parsed by the agent, which adds what is missing from the machine.
+    pub resources: Option<String>,
+    pub default_role: String,
+    pub attributes: Option<String>,
+    pub executor_environment_variables: Option<serde_json::Map<String, Json>>,
+    /// Where executors find a socket in the file system, if they are to have one.
+    pub domain_socket: Option<PathBuf>,
+    pub executor_registration_timeout: Duration,
+    pub executor_reregistration_timeout: Duration,
+    pub executor_shutdown_grace_period: Duration,
+    pub registration_backoff_factor: Duration,
+    pub recover: Recover,
+    pub strict: bool,
+    pub recovery_timeout: Duration,
+    pub gc_delay: Duration,
+    pub gc_disk_headroom: f64,
+    pub disk_watch_interval: Duration,
+    pub max_completed_executors_per_framework: usize,
+}
+
+/// What to do with containers found at start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recover {
+    /// Go on with them.
+    Reconnect,
+    /// End them and exit.
+    Cleanup,
+}
+
+impl AgentSettings {
+    /// For the module host.
+    pub fn host(&self) -> HostSettings {
+        HostSettings {
+            work_dir: Some(self.work_dir.clone()),
+            runtime_dir: Some(self.runtime_dir.clone()),
+            ..self.common.host("agent")
+        }
+    }
+
+    /// Kind and name of each module that is selected.
+    pub fn modules(&self) -> Vec<(&'static str, String)> {
+        let authorizer = self.common.agent_authorizer();
+        let detector = match &self.master {
+            FindMaster::At(_) => None,
+            FindMaster::By(module) => Some(module),
+        };
+        self.isolation
+            .iter()
+            .map(|name| ("isolator", name.clone()))
+            .chain(
+                self.container_logger
+                    .iter()
+                    .map(|name| ("container-logger", name.clone())),
+            )
+            .chain(self.fetcher.iter().map(|name| ("fetcher", name.clone())))
+            .chain(
+                self.images
+                    .stores
+                    .iter()
+                    .map(|name| ("image-store", name.clone())),
+            )
+            .chain(detector.map(|name| ("leader-detector", name.clone())))
+            .chain(authorizer.map(|name| ("authorizer", name.to_owned())))
+            .chain(self.common.exporters())
+            .collect()
+    }
+
+    /// Validates what was read.
+    pub fn new(mut values: Values) -> Result<Self, FlagError> {
+        debug_assert_eq!(values.daemon, Daemon::Agent);
+        let root = nix::unistd::geteuid().is_root();
+        let isolation_given = values.given("isolation");
+        let isolation = match (root, cgroup_v1("cpu") && cgroup_v1("memory")) {
+            (true, true) => "cgroups/cpu,cgroups/mem,namespaces/pid",
+            (true, false) => "posix/cpu,posix/mem,namespaces/pid",
+            (false, _) => "posix/cpu,posix/mem",
+        };
+        if root && isolation.starts_with("posix") && !isolation_given {
+            values.notices.push(
+                "tasks have no limits of cpu and memory: the cgroup v1 hierarchies of cpu and memory are not \
+                 mounted, and those of v2 are used only when --isolation names cgroups/cpu and cgroups/mem"
+                    .into(),
+            );
+        }
+        values.set_default("isolation", isolation.into());
+        values.set_default("launcher", if root { "linux" } else { "posix" }.into());
+        values.set_default("runtime_dir", default_runtime_dir());
+        one_of(&values, "launcher", &["linux", "posix"])?;
+        one_of(&values, "recover", &["reconnect", "cleanup"])?;
+        one_of(&values, "containerizers", &["mesos"])?;
+
+        let work_dir = values
+            .path("work_dir")
+            .ok_or_else(|| together("'work_dir' is needed"))?;
+        let master = values.text("master").map(str::trim).map(String::from);
+        let master = match (master, values.text("master_detector").map(String::from)) {
+            (Some(_), Some(_)) => {
+                return Err(together(
+                    "'master' and 'master_detector' exclude each other",
+                ));
+            }
+            (Some(master), None) if master.starts_with("zk://") => {
+                return Err(together(
+                    "'master': ZooKeeper is not supported yet; give host:port",
+                ));
+            }
+            (Some(master), None) => FindMaster::At(master),
+            (None, Some(module)) => FindMaster::By(module),
+            (None, None) => return Err(together("'master' is needed")),
+        };
+        cgroups(&mut values);
+        isolators(&mut values)?;
+        services::fetcher(&mut values);
+        let images = images::images(&mut values)?;
+        let authorizer = single(&values, "authorizer")?;
+        let environment = values
+            .text("executor_environment_variables")
+            .map(environment)
+            .transpose()?;
+        Ok(AgentSettings {
+            common: common(&mut values, authorizer)?,
+            master,
+            work_dir,
+            runtime_dir: values.path("runtime_dir").expect("has a default"),
+            launcher_dir: values.path("launcher_dir"),
+            init: values.path("init"),
+            isolation: isolation_of(&values)?,
+            isolation_given,
+            images,
+            switch_user: values.is("switch_user"),
+            sandbox_directory: sandbox_directory(&values)?,
+            container_logger: values.text("container_logger").map(String::from),
+            fetcher: services::service(&values, "fetcher", services::URI),
+            fetcher_given: values.given("fetcher"),
+            resources: values.text("resources").map(String::from),
+            default_role: text(&values, "default_role"),
+            attributes: values.text("attributes").map(String::from),
+            executor_environment_variables: environment,
+            domain_socket: domain_socket(&values)?,
+            executor_registration_timeout: duration(&values, "executor_registration_timeout"),
+            executor_reregistration_timeout: duration(&values, "executor_reregistration_timeout"),
+            executor_shutdown_grace_period: duration(&values, "executor_shutdown_grace_period"),
+            registration_backoff_factor: duration(&values, "registration_backoff_factor"),
+            strict: values.is("strict"),
+            recover: match values.text("recover") {
+                Some("cleanup") => Recover::Cleanup,
+                _ => Recover::Reconnect,
+            },
+            recovery_timeout: duration(&values, "recovery_timeout"),
+            gc_delay: duration(&values, "gc_delay"),
+            gc_disk_headroom: text(&values, "gc_disk_headroom")
+                .parse()
+                .expect("checked when read"),
+            disk_watch_interval: duration(&values, "disk_watch_interval"),
+            max_completed_executors_per_framework: number(
+                &values,
+                "max_completed_executors_per_framework",
+            ),
+        })
+    }
+}
+
+fn default_runtime_dir() -> String {
+    let writable = nix::unistd::access("/var/run", nix::unistd::AccessFlags::W_OK).is_ok();
+    if writable {
+        "/var/run/mesos".into()
+    } else {
+        std::env::temp_dir()
+            .join("mesos/runtime")
+            .display()
+            .to_string()
+    }
+}
+
+/// Longest path of a socket.
+const SOCKET_LIMIT: usize = 107;
+
+fn domain_socket(values: &Values) -> Result<Option<PathBuf>, FlagError> {
+    if !values.is("http_executor_domain_sockets") {
+        return Ok(None);
+    }
+    let name = "domain_socket_location";
+    let socket = match values.text(name) {
+        Some(text) if text.starts_with("systemd:") => {
+            return Err(together(&format!(
+                "'{name}': sockets of systemd are not supported; give a path"
+            )));
+        }
+        Some(path) => PathBuf::from(path),
+        None => {
+            let directory = values.path("runtime_dir").expect("has a default");
+            directory.join("agent.sock")
+        }
+    };
+    let socket = std::path::absolute(&socket).unwrap_or(socket);
+    if socket.as_os_str().len() > SOCKET_LIMIT {
+        let shown = socket.display();
+        return Err(together(&format!(
+            "'{name}': '{shown}' is longer than {SOCKET_LIMIT} bytes, which no socket's path can be"
+        )));
+    }
+    Ok(Some(socket))
+}
+
+fn environment(json: &str) -> Result<serde_json::Map<String, Json>, FlagError> {
+    let name = "executor_environment_variables";
+    let Ok(Json::Object(map)) = serde_json::from_str(json) else {
+        return Err(together(&format!("'{name}': expected a JSON object")));
+    };
+    match map.iter().find(|(_, value)| !value.is_string()) {
+        Some((key, _)) => Err(together(&format!(
+            "'{name}': the value of '{key}' is not a string"
+        ))),
+        None => Ok(map),
+    }
+}
