@@ -38,7 +38,6 @@ pub struct ProbeId {
 
 /// What a probe looks at.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[expect(clippy::large_enum_variant, reason = "lives for one step")]
 pub enum ProbeKind {
     /// How a command ends.
     Command(Wire<CommandInfo>),
@@ -189,7 +188,7 @@ impl Checks {
 
     /// What updates about the check say: the newest result.
     pub(crate) fn status(&self) -> Option<CheckStatusInfo> {
-        self.check.as_ref().map(|check| check.status.0.clone())
+        self.check.as_ref().map(|check| check.status.0)
     }
 
     /// What all other updates of a task with a check say: that there is one.
