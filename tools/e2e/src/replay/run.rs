@@ -7,7 +7,7 @@
 //! - `amounts SESSION`: what is free there depends on which task ends first, so its offers are
 //!   compared without amounts.
 //! - `without TASK`: lists are compared without this task and its executor, which wait for something
-//!   that is not there yet.
+//!   that is not there yet; `with TASK` takes that back.
 //! - `watch FRAMEWORK...`: an operator watches from here on, and what these frameworks did is compared at the end.
 //! - `ask GROUP/NAME` or `ask GROUP/`: one recorded exchange, or a group of them in the order of their names.
 //! - `post PATH BODY`: a step that the recording lacks, or that Mesos was given otherwise; recorded ids
@@ -87,6 +87,7 @@ impl<'a> Run<'a> {
             }
             "clear" => self.play(rest)?.clear(target),
             "without" => target.without.push(rest.to_owned()),
+            "with" => target.without.retain(|task| task != rest),
             "watch" => {
                 let frameworks: Vec<&str> = rest.split(' ').collect();
                 self.watch = Some(Watch::open(&frameworks, target)?);
