@@ -207,7 +207,7 @@ async fn a_new_agent_finds_the_whole_tree() {
     let expected = [&alone.id, &around.id, &task.id].map(Clone::clone);
     assert_eq!(running, expected.into());
     let ended: Vec<_> = recovered.ended.iter().map(|(id, _)| id.clone()).collect();
-    assert_eq!(ended, [over.id.clone()]);
+    assert_eq!(ended, std::slice::from_ref(&over.id));
     let orphans: BTreeSet<_> = recovered.orphans.into_iter().collect();
     assert_eq!(
         orphans,

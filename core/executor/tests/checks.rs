@@ -103,7 +103,7 @@ fn told(outputs: &[Output]) -> Vec<Told> {
     statuses
         .map(|status| {
             let reason = status.reason.map(|_| status.reason());
-            let check = status.check_status.clone();
+            let check = status.check_status;
             (status.state(), reason, status.healthy, check)
         })
         .collect()

@@ -160,7 +160,7 @@ fn checks_report_and_go_on_with_the_next_agent() {
             r#""type":"COMMAND","command":{"command":{"value":"touch begun; sleep 1000"}}"#,
         ),
     ]);
-    let status = |status: &TaskStatus| status.check_status.clone().unwrap_or_default();
+    let status = |status: &TaskStatus| status.check_status.unwrap_or_default();
     wait_for(&mut scheduler, "http", |s| {
         status(s)
             .http

@@ -487,7 +487,7 @@ async fn what_is_fetched_belongs_to_the_user() {
     // Not the user's own: nothing can be written there.
     fs::set_permissions(&sandbox, fs::Permissions::from_mode(0o755)).unwrap();
     let refused = bench
-        .fetch_as("s", vec![uri(value.clone())], Some(user.clone()))
+        .fetch_as("s", vec![uri(value.clone())], Some(user))
         .await;
     assert!(refused.unwrap_err().contains("denied"));
     std::os::unix::fs::chown(&sandbox, Some(65534), Some(65534)).unwrap();
