@@ -22,7 +22,7 @@ use tepui_http::{
 };
 use tepui_model::authorization::Action;
 use tepui_model::id::ContainerId;
-use tepui_proto::recordio::{self, Decoder};
+use tepui_proto::recordio::{self, Decoder, RecordError};
 use tepui_proto::v1::agent::process_io::{self, control, data};
 use tepui_proto::v1::agent::{Call, ProcessIo, call};
 use tepui_proto::{Message as _, decode, json, v1};
@@ -172,8 +172,7 @@ pub(super) async fn input(
         decoder: Decoder::new(MAX_RECORD),
         media,
     };
-    let cut = || Response::bad_request("Received EOF while reading request body");
-    let first = records.next().await?.ok_or_else(cut)?;
+    let first = records.next().await?.ok_or_else(cut_off)?;
     if first.r#type() != call::Type::AttachContainerInput {
         let text = format!(
             "Streaming 'Content-Type' {RECORDIO} is not supported for {} call",
@@ -252,6 +251,11 @@ async fn take(
     }
 }
 
+/// The text is Mesos'.
+fn cut_off() -> Response {
+    Response::bad_request("Received EOF while reading request body")
+}
+
 /// The records of a request.
 struct Records {
     stream: RequestStream,
@@ -263,7 +267,11 @@ impl Records {
     async fn next(&mut self) -> Result<Option<Call>, Response> {
         loop {
             let record = self.decoder.next_record();
-            let record = record.map_err(|error| Response::bad_request(error.to_string()))?;
+            let record = record.map_err(|error| match error {
+                // Mesos looks for the end of a length as long as there is a body.
+                RecordError::EndlessLength => cut_off(),
+                error => Response::bad_request(error.to_string()),
+            })?;
             if let Some(record) = record {
                 return self.read(&record).map(Some);
             }
@@ -271,10 +279,7 @@ impl Records {
             match piece.map_err(|error| Response::bad_request(error.to_string()))? {
                 Some(piece) => self.decoder.push(&piece),
                 None if self.decoder.is_between_records() => return Ok(None),
-                None => {
-                    let text = "Received EOF while reading request body";
-                    return Err(Response::bad_request(text));
-                }
+                None => return Err(cut_off()),
             }
         }
     }
