@@ -102,7 +102,12 @@ impl Connection {
                 Err(error) => return Attempt::Failed(crate::chain(&error)),
             },
         };
-        let Some(hello) = self.handle.ask(Input::Hello).await else {
+        // An owner that stops at this moment may leave the question unanswered.
+        let hello = tokio::select! {
+            () = self.stop.cancelled() => None,
+            hello = self.handle.ask(Input::Hello) => hello,
+        };
+        let Some(hello) = hello else {
             return Attempt::Over;
         };
         let (inbox, mut events) = mpsc::channel(INBOX);
