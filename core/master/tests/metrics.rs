@@ -43,7 +43,10 @@ async fn names_and_values_are_those_of_mesos() {
     let mut info = framework("peer-life");
     info.roles = vec!["peer".to_owned()];
     let mut scheduler = Scheduler::subscribe(&site.client, info, Media::Json).await;
-    let offers = scheduler.offers().await;
+    let mut offers = scheduler.offers().await;
+    while offers.len() < 2 {
+        offers.extend(scheduler.offers().await);
+    }
     let offer = offers.iter().find(|offer| offer.agent_id == agent.id);
     let offer = offer.expect("an offer of the first agent").clone();
     let names = ["finish", "fail", "stay"];
