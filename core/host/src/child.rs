@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prost::Message as _;
@@ -50,6 +50,8 @@ pub(crate) struct Child {
     /// Deadline of synchronous calls: the child is ended after it.
     patience: Duration,
     gone: AtomicBool,
+    /// How the process ended is known.
+    ended: Condvar,
 }
 
 #[derive(Default)]
@@ -96,6 +98,7 @@ impl Child {
             next_instance: AtomicU32::new(1),
             patience: limit,
             gone: AtomicBool::new(false),
+            ended: Condvar::new(),
         });
         let (loaded, first) = mpsc::sync_channel(1);
         let reader = child.clone();
@@ -229,7 +232,11 @@ impl Child {
     }
 
     fn how_it_ended(&self) -> String {
-        let state = self.state();
+        // Its reader is about to learn the status of a process that is gone.
+        let state = self
+            .ended
+            .wait_while(self.state(), |state| state.end.is_none() && self.is_gone())
+            .unwrap_or_else(PoisonError::into_inner);
         let parts = [state.why.clone(), state.end.clone()];
         let text = parts.into_iter().flatten().collect::<Vec<_>>().join(": ");
         if text.is_empty() {
@@ -288,6 +295,7 @@ impl Child {
         state.waiting.clear();
         let instances: Vec<_> = state.instances.drain().collect();
         drop(state);
+        self.ended.notify_all();
         let why = self.how_it_ended();
         instances
             .into_iter()
