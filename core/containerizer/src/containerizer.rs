@@ -11,25 +11,19 @@ use std::{
     time::Duration,
 };
 
-use prost::Message;
 use tepui_model::{id::ContainerId, resources::Resources};
 use tepui_module_proto::isolator as messages;
-use tepui_proto::{
-    convert,
-    v1::{
-        self,
-        environment::{Variable, variable},
-    },
-};
+use tepui_proto::v1;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
-    Class, ContainerConfig, Error, FetchCounts, Isolator, LaunchError, Launched, Limit, Limits,
-    Listed, Provisioner, Recovered, Settings, Termination,
+    ContainerConfig, Error, FetchCounts, Isolator, LaunchError, Launched, Limits, Listed,
+    Provisioner, Recovered, Settings, Termination,
     driver::{Command, Context, Driver, Parts, View},
     isolation, nested,
     os::{self, Image},
     records::{LaunchRecord, Records},
+    requests,
     services::Fetches,
     usage,
 };
@@ -50,15 +44,15 @@ pub(crate) struct Inner {
     pub(crate) context: Arc<Context>,
     /// In the order they prepare.
     pub(crate) isolators: Vec<Arc<dyn Isolator>>,
-    containers: Mutex<BTreeMap<ContainerId, Arc<Container>>>,
+    pub(crate) containers: Mutex<BTreeMap<ContainerId, Arc<Container>>>,
     /// Whether limits are heard of.
-    watches: AtomicBool,
+    pub(crate) watches: AtomicBool,
 }
 
 /// What the front keeps of a container.
 #[derive(Debug)]
 pub(crate) struct Container {
-    commands: mpsc::Sender<Command>,
+    pub(crate) commands: mpsc::Sender<Command>,
     view: watch::Receiver<View>,
     isolators: Vec<Arc<dyn Isolator>>,
     /// As isolators see it.
@@ -71,7 +65,7 @@ pub(crate) struct Container {
     share: Mutex<(Resources, Limits)>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -114,21 +108,6 @@ impl Containerizer {
         Ok(Self { inner })
     }
 
-    /// Begins to hear of limits: once, after the isolators were told what runs.
-    pub(crate) fn watch_limits(&self) {
-        if self.inner.watches.swap(true, Ordering::Relaxed) {
-            return;
-        }
-        for isolator in self
-            .inner
-            .isolators
-            .iter()
-            .filter(|isolator| isolator.limits())
-        {
-            tokio::spawn(watch_limits(Arc::downgrade(&self.inner), isolator.clone()));
-        }
-    }
-
     /// Finds what an earlier agent process left. Containers that are not `known` are destroyed; returns when they are.
     ///
     /// # Errors
@@ -146,7 +125,7 @@ impl Containerizer {
     /// When a step failed or the container was stopped or destroyed meanwhile. All is cleaned up then.
     pub async fn launch(&self, config: ContainerConfig) -> Result<Launched, LaunchError> {
         let id = config.id.clone();
-        let message = isolator_config(&config, self.parent(&id).as_deref());
+        let message = requests::isolator_config(&config, self.parent(&id).as_deref());
         let isolators = isolation::select(&self.inner.isolators, &message);
         if let Some(words) = isolation::unmet(&config, &isolators) {
             return Err(LaunchError::Unmet(words));
@@ -307,8 +286,8 @@ impl Containerizer {
         let container = self.get(id)?;
         let request = messages::UpdateRequest {
             id: id.to_string(),
-            resources: encode_resources(&resources),
-            limits: encode_limits(&limits),
+            resources: requests::encode_resources(&resources),
+            limits: requests::encode_limits(&limits),
         };
         let (answer, answered) = oneshot::channel();
         container
@@ -540,147 +519,6 @@ fn failure(termination: &Termination) -> LaunchError {
         message,
         termination: Box::new(termination.clone()),
     }
-}
-
-/// Hands what an isolator tells of limits to the containers, for as long as the containerizer lives.
-async fn watch_limits(inner: std::sync::Weak<Inner>, isolator: Arc<dyn Isolator>) {
-    let mut seen = 0;
-    loop {
-        let reply = isolator.limited(seen).await;
-        let Some(inner) = inner.upgrade() else { return };
-        match reply {
-            Ok(reply) => {
-                seen = reply.revision;
-                for limitation in reply.limitations {
-                    tell_limitation(&inner, limitation);
-                }
-            }
-            Err(error) => {
-                tracing::warn!(
-                    isolator = isolator.name(),
-                    error,
-                    "limits are not watched for a second"
-                );
-                // A new instance counts from the start.
-                seen = 0;
-                drop(inner);
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        }
-    }
-}
-
-fn tell_limitation(inner: &Inner, limitation: messages::Limitation) {
-    let found = lock(&inner.containers)
-        .iter()
-        .find(|(id, _)| id.to_string() == limitation.id)
-        .map(|(_, container)| container.clone());
-    let (Some(container), Some(limitation)) = (found, crate::driver::limitation(limitation)) else {
-        return;
-    };
-    // The poll is repeated with each change, so a container that is busy is told again.
-    let _ = container.commands.try_send(Command::Limited(limitation));
-}
-
-/// A container as isolators see it.
-fn isolator_config(
-    config: &ContainerConfig,
-    parent: Option<&Container>,
-) -> messages::ContainerConfig {
-    let plain = config.environment.iter().map(|(name, value)| Variable {
-        name: name.clone(),
-        value: Some(value.clone()),
-        ..Default::default()
-    });
-    let secret = config.secrets.iter().map(|(name, secret)| Variable {
-        name: name.clone(),
-        r#type: Some(variable::Type::Secret.into()),
-        secret: Some(secret.clone()),
-        ..Default::default()
-    });
-    let environment = v1::Environment {
-        variables: plain.chain(secret).collect(),
-    };
-    let run = config.command.as_ref();
-    let command = v1::CommandInfo {
-        shell: run.map(|command| command.shell),
-        value: run.map(|command| command.value.clone()),
-        arguments: run.map_or_else(Vec::new, |command| command.arguments.clone()),
-        environment: Some(environment),
-        ..Default::default()
-    };
-    let (class, standalone) = match config.class {
-        Class::Task => (messages::ContainerClass::Default, false),
-        Class::Standalone => (messages::ContainerClass::Default, true),
-        Class::Debug => (messages::ContainerClass::Debug, false),
-    };
-    let of_parent = parent.and_then(|parent| parent.config.user.clone());
-    messages::ContainerConfig {
-        id: config.id.to_string(),
-        class: class.into(),
-        standalone,
-        user: config.user.clone().or(of_parent),
-        sandbox: config.sandbox.to_string_lossy().into_owned(),
-        sandbox_inside: nested::seen_inside(config, parent),
-        command_info: command.encode_to_vec(),
-        container_info: config
-            .container
-            .as_ref()
-            .map(Message::encode_to_vec)
-            .unwrap_or_default(),
-        resources: encode_resources(&config.resources),
-        limits: encode_limits(&config.limits),
-        checkpoint: config.checkpoint,
-        share_cgroups: config.id.parent.is_some() && config.share_cgroups,
-        command_task: config.is_command_task,
-        ..Default::default()
-    }
-}
-
-fn encode_resources(resources: &Resources) -> Vec<Vec<u8>> {
-    convert::to_proto(resources)
-        .iter()
-        .map(Message::encode_to_vec)
-        .collect()
-}
-
-fn encode_limits(limits: &Limits) -> Vec<messages::Limit> {
-    let encode = |(name, limit): (&String, &Limit)| match limit {
-        Limit::Infinite => messages::Limit {
-            name: name.clone(),
-            amount: 0,
-            infinite: true,
-        },
-        Limit::Amount(amount) => messages::Limit {
-            name: name.clone(),
-            amount: amount.0,
-            infinite: false,
-        },
-    };
-    limits.iter().map(encode).collect()
-}
-
-/// What isolators were told, the other way: for containers of an earlier agent process.
-pub(crate) fn decode_share(
-    resources: &[Vec<u8>],
-    limits: &[messages::Limit],
-) -> (Resources, Limits) {
-    let resources: Vec<v1::Resource> = resources
-        .iter()
-        .filter_map(|bytes| v1::Resource::decode(&**bytes).ok())
-        .collect();
-    let decode = |limit: &messages::Limit| {
-        let amount = if limit.infinite {
-            Limit::Infinite
-        } else {
-            Limit::Amount(tepui_model::resources::Scalar(limit.amount))
-        };
-        (limit.name.clone(), amount)
-    };
-    (
-        convert::resources(&resources).unwrap_or_default(),
-        limits.iter().map(decode).collect(),
-    )
 }
 
 /// The entries of a directory, by name; none when there is no directory.

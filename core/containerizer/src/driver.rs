@@ -4,9 +4,10 @@
 //! supervisor's end come in beside it. The machine's clock is the one that goes on when the agent restarts.
 
 mod ground;
+mod steps;
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     fs::File,
     path::PathBuf,
     sync::{
@@ -20,22 +21,23 @@ use futures::{FutureExt, future::BoxFuture};
 use tepui_init::{Answer, Request};
 use tepui_model::id::ContainerId;
 use tepui_model::time::{Now, Wall};
-use tepui_module_proto::isolator::{IsolateRequest, LaunchPlan, UpdateRequest};
+use tepui_module_proto::isolator::{LaunchPlan, UpdateRequest};
 use tepui_proto::Wire;
 use tepui_state_container::{ContainerState, Effect, Event, Exit, Limitation, Mark, Termination};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
-    Class, ContainerConfig, Settings,
+    ContainerConfig, Settings,
     containerizer::{Container, Inner},
     isolation::{self, Isolator},
-    nested,
     os::{self, Image, Supervisor},
     records::{Entry, LaunchRecord, Records},
     services::Fetches,
 };
 pub(crate) use ground::Ground;
-use ground::start;
+
+/// Who waits for an update.
+pub(crate) type Updated = oneshot::Sender<Result<(), String>>;
 
 /// What the front asks of a container.
 #[derive(Debug)]
@@ -44,7 +46,7 @@ pub(crate) enum Command {
     Stop(Duration),
     Destroy,
     Limited(Limitation),
-    Update(Box<UpdateRequest>, oneshot::Sender<Result<(), String>>),
+    Update(Box<UpdateRequest>, Updated),
     /// Bytes for standard input; none are its end. Answered when the command has taken them.
     Input(Vec<u8>, oneshot::Sender<()>),
     /// Lines and columns of the terminal.
@@ -113,6 +115,9 @@ pub(crate) struct Driver {
     /// The step is the pull of its images.
     pulling: bool,
     update: Option<BoxFuture<'static, ()>>,
+    /// Updates that the machine has not settled, by their numbers.
+    updates: BTreeMap<u64, (UpdateRequest, Updated)>,
+    next_update: u64,
     /// Who waits until the command has taken what they sent, oldest first.
     typing: VecDeque<oneshot::Sender<()>>,
     commands: mpsc::Receiver<Command>,
@@ -160,6 +165,8 @@ impl Driver {
             step: None,
             pulling: false,
             update: None,
+            updates: BTreeMap::new(),
+            next_update: 0,
             typing: VecDeque::new(),
             commands: parts.commands,
             view: parts.view,
@@ -383,48 +390,13 @@ impl Driver {
             }
             Command::Limited(limitation) => Some(Event::Limited(limitation)),
             Command::Update(request, answer) => {
-                self.begin_update(*request, answer);
-                None
+                let update = self.next_update;
+                self.next_update += 1;
+                self.updates.insert(update, (*request, answer));
+                Some(Event::Update { update })
             }
             Command::Input(..) | Command::Resize(..) => None,
         }
-    }
-
-    /// Updates follow one another and precede the cleanup.
-    fn begin_update(
-        &mut self,
-        request: UpdateRequest,
-        answer: oneshot::Sender<Result<(), String>>,
-    ) {
-        if !self.state.is_running() {
-            let _ = answer.send(Err("the container does not run".to_owned()));
-            return;
-        }
-        if let Err(error) = self.records.append(&Entry::Update(&request)) {
-            let _ = answer.send(Err(error.to_string()));
-            return;
-        }
-        let before = self.update.take();
-        let isolators = self.isolators.clone();
-        self.update = Some(
-            async move {
-                if let Some(before) = before {
-                    before.await;
-                }
-                let mut result = Ok(());
-                for isolator in isolators {
-                    result = isolator
-                        .update(request.clone())
-                        .await
-                        .map_err(|error| in_words(&*isolator, &error));
-                    if result.is_err() {
-                        break;
-                    }
-                }
-                let _ = answer.send(result);
-            }
-            .boxed(),
-        );
     }
 
     /// Applies an event and performs its effects; an effect that fails gives the next event.
@@ -490,6 +462,13 @@ impl Driver {
                 );
             }
             Effect::Signal { signal } => self.send(&Request::Signal(signal)).await,
+            Effect::Update { update } => self.begin_update(update),
+            Effect::RefuseUpdate { update } => {
+                if let Some((_, answer)) = self.updates.remove(&update) {
+                    // Whoever asked may be gone.
+                    let _ = answer.send(Err("the container is ending".to_owned()));
+                }
+            }
             Effect::EndNested => self.step = Some(self.end_nested()),
             Effect::Kill => {
                 // The only step that can be under way is a fetch, or the opening of the gate.
@@ -517,103 +496,6 @@ impl Driver {
         {
             supervisor.kill();
         }
-    }
-
-    fn prepare(&self, number: u32) -> BoxFuture<'static, Done> {
-        let isolator = self.isolators[number as usize].clone();
-        let request = tepui_module_proto::isolator::PrepareRequest {
-            config: Some(self.launch.config.clone()),
-            plan: Some(self.plan.clone()),
-        };
-        async move {
-            match isolator.prepare(request).await {
-                Ok(plan) => Done::Planned(number, Box::new(plan)),
-                Err(message) => failed(&*isolator, &message),
-            }
-        }
-        .boxed()
-    }
-
-    fn end_nested(&self) -> BoxFuture<'static, Done> {
-        let front = self.front.upgrade();
-        let nested = front.map_or_else(Vec::new, |front| front.close(&self.id));
-        async move {
-            futures::future::join_all(nested.iter().map(|container| container.end())).await;
-            Done::Event(Event::NestedEnded)
-        }
-        .boxed()
-    }
-
-    fn start(&mut self) -> Result<BoxFuture<'static, Done>, String> {
-        let config = self
-            .config
-            .clone()
-            .ok_or("a recovered container is not started")?;
-        let class = config.class;
-        if let Some(parent) = &self.parent {
-            let pid = parent
-                .pid()
-                .ok_or("the container around this one does not run")?;
-            nested::enter(&mut self.plan, class, pid);
-        }
-        let of_parent = self.parent.as_ref().filter(|_| class == Class::Debug);
-        let of_parent = of_parent.and_then(|parent| parent.plan.get());
-        self.plan.working_directory = self
-            .plan
-            .working_directory
-            .take()
-            .or_else(|| of_parent?.working_directory.clone())
-            .or_else(|| Some(self.launch.config.sandbox_inside.clone()));
-        let _ = self.planned.set(self.plan.clone());
-        self.records
-            .append(&Entry::Plan(&self.plan))
-            .map_err(|error| error.to_string())?;
-        let (context, plan) = (self.context.clone(), self.plan.clone());
-        let (ground, directory) = (self.ground.clone(), self.directory.clone());
-        let inside = PathBuf::from(&self.launch.config.sandbox_inside);
-        Ok(start(context, config, plan, ground, inside, directory)
-            .map(Done::Started)
-            .boxed())
-    }
-
-    fn isolate(&self, number: u32) -> BoxFuture<'static, Done> {
-        let isolator = self.isolators[number as usize].clone();
-        let pid = self.state.pid().unwrap_or_default();
-        let request = IsolateRequest {
-            id: self.launch.container.clone(),
-            pid,
-            namespaces: os::namespaces(pid),
-            devices: self.plan.devices.clone(),
-        };
-        async move {
-            match isolator.isolate(request).await {
-                Ok(()) => Done::Event(Event::Isolated { isolator: number }),
-                Err(message) => failed(&*isolator, &message),
-            }
-        }
-        .boxed()
-    }
-
-    fn cleanup(&mut self, number: u32) -> BoxFuture<'static, Done> {
-        let update = self.update.take();
-        let isolator = self.isolators[number as usize].clone();
-        let container = self.launch.container.clone();
-        async move {
-            if let Some(update) = update {
-                update.await;
-            }
-            Done::Event(match isolator.cleanup(container).await {
-                Ok(reply) => Event::Cleaned {
-                    isolator: number,
-                    limitation: reply.limitation.and_then(limitation),
-                },
-                Err(message) => Event::CleanupFailed {
-                    isolator: number,
-                    message: in_words(&*isolator, &message),
-                },
-            })
-        }
-        .boxed()
     }
 
     fn terminated(&mut self, termination: Termination) {
@@ -656,16 +538,6 @@ pub(crate) fn limitation(
         message: limitation.message,
         resources: resources.collect::<Result<_, _>>().ok()?,
     })
-}
-
-fn failed(isolator: &dyn Isolator, message: &str) -> Done {
-    Done::Event(Event::StepFailed {
-        message: in_words(isolator, message),
-    })
-}
-
-fn in_words(isolator: &dyn Isolator, message: &str) -> String {
-    format!("isolator {}: {message}", isolator.name())
 }
 
 async fn poll_option<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {

@@ -10,11 +10,12 @@ use tepui_state_container::Mark;
 
 use crate::{
     Class, Containerizer, Error, Isolator, Recovered, RunningContainer,
-    containerizer::{Container, GREETING, decode_share, list},
+    containerizer::{Container, GREETING, list},
     driver::{Command, Driver, Parts},
     nested,
     os::{self, Found},
     records::{History, LaunchRecord},
+    requests::decode_share,
 };
 
 /// A container with its records and what was found of its supervisor.

@@ -26,6 +26,8 @@ pub struct ContainerState {
     limitation: Option<Limitation>,
     launch_failure: Option<String>,
     cleanup_failures: Vec<String>,
+    /// Updates that wait until the command runs, oldest first.
+    updates: Vec<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +77,7 @@ impl ContainerState {
             limitation: None,
             launch_failure: None,
             cleanup_failures: Vec::new(),
+            updates: Vec::new(),
         }
     }
 
@@ -103,6 +106,12 @@ impl ContainerState {
 
     /// Takes one event and appends what has to be done.
     pub fn apply(&mut self, event: Event, now: Now, effects: &mut Vec<Effect>) {
+        let before = effects.len();
+        self.take(event, now, effects);
+        self.settle_updates(before, effects);
+    }
+
+    fn take(&mut self, event: Event, now: Now, effects: &mut Vec<Effect>) {
         match event {
             Event::Launch { isolators } => self.launch(isolators, effects),
             Event::Recover {
@@ -132,6 +141,7 @@ impl ContainerState {
             Event::Stop { grace } => self.stop(now.mono + grace, effects),
             Event::Destroy => self.destroy(effects),
             Event::Limited(limitation) => self.limited(limitation, effects),
+            Event::Update { update } => self.updates.push(update),
             Event::NestedEnded => {
                 if self.phase == Phase::EndingNested {
                     self.nested_ended = true;
@@ -190,6 +200,9 @@ impl ContainerState {
         }
         if matches!(self.phase, Phase::Killing | Phase::Cleaning(_)) && !self.nested_ended {
             return Err("ends before what is nested in it".to_owned());
+        }
+        if !self.updates.is_empty() && !self.is_launching() {
+            return Err("updates wait for nothing".to_owned());
         }
         if self.phase == Phase::Running && (self.destroyed || self.limitation.is_some()) {
             return Err("runs on although it is to end".to_owned());
@@ -277,6 +290,20 @@ impl ContainerState {
             effects.push(Effect::Signal { signal: SIGTERM });
             effects.push(Effect::Record(Mark::Stopped));
         }
+    }
+
+    /// Updates wait for the command to run; a container that ends takes none. They go before what else the event
+    /// gave, at `at`: a record that fails drops what is behind it.
+    fn settle_updates(&mut self, at: usize, effects: &mut Vec<Effect>) {
+        if self.updates.is_empty() || self.is_launching() {
+            return;
+        }
+        let runs = self.is_running();
+        let settled = self.updates.drain(..).map(|update| match runs {
+            true => Effect::Update { update },
+            false => Effect::RefuseUpdate { update },
+        });
+        effects.splice(at..at, settled);
     }
 
     fn step_failed(&mut self, message: String, effects: &mut Vec<Effect>) {

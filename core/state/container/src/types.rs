@@ -70,6 +70,11 @@ pub enum Event {
     Destroy,
     /// An isolator says that the container is beyond a limit.
     Limited(Limitation),
+    /// What is set aside for the container is to change.
+    Update {
+        /// Its number, for the answer.
+        update: u64,
+    },
     /// No container is nested in this one any more, and none will be.
     NestedEnded,
     /// The supervisor is gone.
@@ -127,6 +132,16 @@ pub enum Effect {
     Signal {
         /// Its number.
         signal: i32,
+    },
+    /// Tell the isolators of an update. It does not hold up what follows; cleanup waits for it.
+    Update {
+        /// Its number.
+        update: u64,
+    },
+    /// Answer an update: the container ends.
+    RefuseUpdate {
+        /// Its number.
+        update: u64,
     },
     /// End all containers that are nested in this one, and let none begin; answered by [`Event::NestedEnded`].
     EndNested,

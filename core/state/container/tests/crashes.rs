@@ -30,6 +30,7 @@ enum Choice {
     Stop(u64),
     Destroy,
     Limited,
+    Update,
     Sleep(u64),
     /// The agent is killed and a new one recovers.
     Crash,
@@ -45,6 +46,7 @@ fn choice() -> impl Strategy<Value = Choice> {
         2 => (0_u64..50).prop_map(Choice::Stop),
         1 => Just(Choice::Destroy),
         1 => Just(Choice::Limited),
+        2 => Just(Choice::Update),
         3 => (0_u64..60).prop_map(Choice::Sleep),
         4 => Just(Choice::Crash),
     ]
@@ -75,6 +77,8 @@ struct World {
     /// The supervisor's end has been told to this agent process.
     told: bool,
     destroyed: bool,
+    /// Updates that were asked for, and those that were made or refused.
+    updates: (u64, Vec<u64>),
 }
 
 impl World {
@@ -92,6 +96,7 @@ impl World {
             step: None,
             told: false,
             destroyed: false,
+            updates: (0, Vec::new()),
         };
         world.apply(Event::Launch {
             isolators: ISOLATORS,
@@ -158,6 +163,11 @@ impl World {
                 self.begin(effect);
             }
             Effect::Signal { .. } => {}
+            Effect::Update { update } => {
+                assert!(self.starts == 1, "updated before it runs");
+                self.updates.1.push(update);
+            }
+            Effect::RefuseUpdate { update } => self.updates.1.push(update),
             Effect::Kill => {
                 self.give_up_fetch();
                 self.process = match self.process {
@@ -261,6 +271,8 @@ impl World {
             self.process = Process::Gone(Exit::NeverStarted);
         }
         self.state = ContainerState::new();
+        // Whoever waits for an answer is gone as well.
+        self.updates = (0, Vec::new());
         self.told = true;
         if !self.persisted {
             assert!(self.prepared.is_empty() && self.process == Process::Absent);
@@ -324,6 +336,11 @@ impl World {
                 self.apply(Event::Destroy);
             }
             Choice::Limited => self.apply(Event::Limited(Limitation::default())),
+            Choice::Update => {
+                self.updates.0 += 1;
+                let update = self.updates.0;
+                self.apply(Event::Update { update });
+            }
         }
     }
 
@@ -360,6 +377,8 @@ proptest! {
         prop_assert!(world.starts <= 1);
         prop_assert!(world.prepared.is_empty(), "not cleaned up: {:?}", world.prepared);
         prop_assert!(!matches!(world.process, Process::Held | Process::Running));
+        let asked: Vec<u64> = (1..=world.updates.0).collect();
+        prop_assert_eq!(&world.updates.1, &asked, "each update is answered once, in its turn");
         let last = world.terminations.last().expect("an end is told");
         // However often agents asked, the end is the same; all of it, once it is recorded.
         for termination in &world.terminations {
@@ -461,6 +480,33 @@ fn a_fetch_is_given_up_for_an_end() {
         world.finish();
         assert_eq!(world.process, Process::Gone(Exit::NeverStarted));
         assert_eq!(world.starts, 0);
+    }
+}
+
+/// An executor may have asked for a task before its agent has heard that the gate is open.
+#[test]
+fn an_update_waits_for_the_command() {
+    for ends in [false, true] {
+        let mut world = World::new();
+        while world.step != Some(Effect::Open) {
+            world.answer(false);
+            while !world.effects.is_empty() {
+                world.perform(false);
+            }
+        }
+        world.choose(&Choice::Update);
+        assert!(world.effects.is_empty() && world.updates.1.is_empty());
+        if ends {
+            world.choose(&Choice::SupervisorKilled);
+        }
+        world.answer(false);
+        let update = 1;
+        let settled = match ends {
+            false => Effect::Update { update },
+            true => Effect::RefuseUpdate { update },
+        };
+        assert_eq!(world.effects.front(), Some(&settled));
+        world.finish();
     }
 }
 
