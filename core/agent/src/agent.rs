@@ -293,7 +293,7 @@ fn show(paths: &Paths, agent: &AgentId, recorded: &[Recorded], shared: &Shared) 
         }) = one.records.first()
         {
             let guard = sandbox_guard(info, executor_info);
-            let framework = Store::framework_of(one);
+            let framework = one.framework();
             let executor = ExecutorId::from(&*executor_info.executor_id.value);
             let runs = paths.runs(agent, &framework, &executor);
             let (files, container) = (&shared.files, &one.container);
@@ -310,7 +310,7 @@ fn frameworks(
 ) -> Vec<RecoveredFramework> {
     let mut frameworks: Vec<(FrameworkId, RecoveredFramework)> = Vec::new();
     for one in recorded {
-        let id = Store::framework_of(&one);
+        let id = one.framework();
         let Some(RecordBody::Launch { framework, .. }) = one.records.first() else {
             continue;
         };

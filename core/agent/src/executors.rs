@@ -7,13 +7,18 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use tepui_containerizer::Limits;
-use tepui_http::{Media, StreamSender};
+use tepui_executor::{GroupInput, Input as ExecutorInput};
+use tepui_http::{Media, StreamBody, StreamSender};
 use tepui_model::Resources;
 use tepui_model::id::ContainerId;
-use tepui_proto::v1::{self, executor};
+use tepui_proto::v1;
+use tepui_proto::v1::executor::{self, call};
 use tepui_proto::{Message as _, Wire, json, recordio};
+use tepui_state_agent::{Event, Refusal};
+use tokio::sync::oneshot;
 
 use crate::launching::{amounts, limits};
+use crate::owner::{Input, Owner};
 
 /// An event stream that is read.
 pub(crate) struct Stream {
@@ -159,5 +164,67 @@ impl Executors {
     pub(crate) fn forget(&mut self, container: &ContainerId) {
         self.close(container);
         self.changes.remove(container);
+    }
+}
+
+impl Owner {
+    /// Takes a call of an executor with a process. A new stream replaces the one it had.
+    pub(crate) fn executor_call(
+        &mut self,
+        call: executor::Call,
+        media: Media,
+        answer: oneshot::Sender<Result<Option<StreamBody>, Refusal>>,
+    ) {
+        let container = match self.state.caller(&call) {
+            Ok(container) => container,
+            Err(refusal) => {
+                // Whoever called may be gone.
+                let _ = answer.send(Err(refusal));
+                return;
+            }
+        };
+        let mut body = None;
+        if call.r#type() == call::Type::Subscribe {
+            let (sender, stream) = tepui_http::stream::stream();
+            let gone = sender.gone();
+            let number = self.executors.open(&container, Stream { media, sender });
+            let (handle, container) = (self.handle.clone(), container.clone());
+            self.runtime.spawn(async move {
+                gone.cancelled().await;
+                handle.tell(Input::StreamOver(container, number));
+            });
+            body = Some(stream);
+        }
+        // One that is gone has dropped its stream, and is heard of by that.
+        let _ = answer.send(Ok(body));
+        let call = Wire(call);
+        self.events
+            .push_back(Event::ExecutorCall { container, call });
+    }
+
+    /// Changes what a container has; one change at a time, so that the last one stays.
+    pub(crate) fn start_update(&self, container: ContainerId, next: Option<Share>) {
+        let Some(share) = next else { return };
+        let (containers, handle) = (self.containers.clone(), self.handle.clone());
+        self.runtime.spawn(async move {
+            let result = match share.amounts() {
+                Ok((resources, limits)) => {
+                    let updated = containers.update(&container, resources, limits).await;
+                    updated.map_err(|error| crate::chain(&error))
+                }
+                Err(message) => Err(message),
+            };
+            handle.tell(Input::Updated(container, result));
+        });
+    }
+
+    pub(crate) fn tell_executor(&mut self, container: &ContainerId, event: Wire<executor::Event>) {
+        if self.played.contains_key(container) {
+            self.play(container, ExecutorInput::Event(event));
+        } else if self.groups.contains_key(container) {
+            self.play_groups(container, GroupInput::Event(event));
+        } else {
+            self.executors.send(container, event);
+        }
     }
 }

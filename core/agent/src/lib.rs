@@ -24,6 +24,7 @@ mod machine;
 mod metrics;
 mod owner;
 mod paths;
+mod played;
 mod settings;
 mod store;
 mod volumes;

@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use tepui_containerizer::Termination;
 use tepui_executor::{
     CommandExecutor, DefaultExecutor, Finding, GroupInput, Identity, Input as ExecutorInput,
-    Output, ProbeId,
+    ProbeId,
 };
 use tepui_http::shared::Files;
 use tepui_http::{Media, StreamBody};
@@ -21,16 +21,15 @@ use tepui_link::{AgentSession, Synced};
 use tepui_model::id::{AgentId, ContainerId, ExecutorId, FrameworkId, Uuid};
 use tepui_model::resources::Resources;
 use tepui_model::time::Mono;
-use tepui_proto::Wire;
 use tepui_proto::disk::AgentRecord;
 use tepui_proto::link::Hello;
-use tepui_proto::v1::executor::{self, call};
-use tepui_proto::v1::{self, TaskState};
-use tepui_state_agent::{AgentState, Counts, Effect, Event, Framework, Record, Refusal, Resumed};
+use tepui_proto::v1;
+use tepui_proto::v1::executor;
+use tepui_state_agent::{AgentState, Counts, Effect, Event, Framework, Record, Refusal};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::containers::Containers;
-use crate::executors::{Executors, Share, Stream};
+use crate::executors::Executors;
 use crate::gc::Gc;
 use crate::launching::end_of;
 use crate::paths::{Paths, relink};
@@ -482,130 +481,6 @@ impl Owner {
             .and_then(|()| relink(id.as_str().as_ref(), &slaves.join("latest")));
         if let Err(error) = linked {
             tracing::warn!(%error, "slaves/latest not set");
-        }
-    }
-
-    /// Begins to play an executor.
-    fn begin(
-        &mut self,
-        container: ContainerId,
-        framework: FrameworkId,
-        executor: ExecutorId,
-        seed: u64,
-        resumed: Option<Resumed>,
-    ) {
-        let identity = Identity {
-            framework,
-            executor,
-        };
-        let mut outputs = Vec::new();
-        let machine = match resumed {
-            None => CommandExecutor::start(identity, seed, &mut outputs),
-            Some(resumed) => {
-                let resumable = self.resumable.remove(&container).unwrap_or_default();
-                let record = resumable.played;
-                let state = TaskState::try_from(resumed.state).unwrap_or(TaskState::TaskStaging);
-                let task = resumed.task.0;
-                CommandExecutor::resume(identity, seed, record, task, state, &mut outputs)
-            }
-        };
-        self.played.insert(container.clone(), machine);
-        self.outputs(&container, outputs);
-    }
-
-    /// Takes a call of an executor with a process. A new stream replaces the one it had.
-    fn executor_call(
-        &mut self,
-        call: executor::Call,
-        media: Media,
-        answer: oneshot::Sender<Result<Option<StreamBody>, Refusal>>,
-    ) {
-        let container = match self.state.caller(&call) {
-            Ok(container) => container,
-            Err(refusal) => {
-                // Whoever called may be gone.
-                let _ = answer.send(Err(refusal));
-                return;
-            }
-        };
-        let mut body = None;
-        if call.r#type() == call::Type::Subscribe {
-            let (sender, stream) = tepui_http::stream::stream();
-            let gone = sender.gone();
-            let number = self.executors.open(&container, Stream { media, sender });
-            let (handle, container) = (self.handle.clone(), container.clone());
-            self.runtime.spawn(async move {
-                gone.cancelled().await;
-                handle.tell(Input::StreamOver(container, number));
-            });
-            body = Some(stream);
-        }
-        // One that is gone has dropped its stream, and is heard of by that.
-        let _ = answer.send(Ok(body));
-        let call = Wire(call);
-        self.events
-            .push_back(Event::ExecutorCall { container, call });
-    }
-
-    /// Changes what a container has; one change at a time, so that the last one stays.
-    fn start_update(&self, container: ContainerId, next: Option<Share>) {
-        let Some(share) = next else { return };
-        let (containers, handle) = (self.containers.clone(), self.handle.clone());
-        self.runtime.spawn(async move {
-            let result = match share.amounts() {
-                Ok((resources, limits)) => {
-                    let updated = containers.update(&container, resources, limits).await;
-                    updated.map_err(|error| crate::chain(&error))
-                }
-                Err(message) => Err(message),
-            };
-            handle.tell(Input::Updated(container, result));
-        });
-    }
-
-    fn tell_executor(&mut self, container: &ContainerId, event: Wire<executor::Event>) {
-        if self.played.contains_key(container) {
-            self.play(container, ExecutorInput::Event(event));
-        } else if self.groups.contains_key(container) {
-            self.play_groups(container, GroupInput::Event(event));
-        } else {
-            self.executors.send(container, event);
-        }
-    }
-
-    fn play(&mut self, container: &ContainerId, input: ExecutorInput) {
-        let Some(executor) = self.played.get_mut(container) else {
-            return;
-        };
-        let mut outputs = Vec::new();
-        executor.apply(input, clock::now(), &mut outputs);
-        self.outputs(container, outputs);
-    }
-
-    fn outputs(&mut self, container: &ContainerId, outputs: Vec<Output>) {
-        for output in outputs {
-            match output {
-                Output::Call(call) => self.events.push_back(Event::ExecutorCall {
-                    container: container.clone(),
-                    call,
-                }),
-                Output::Record(record) => {
-                    // Frameworks without checkpoint have no records.
-                    if let Err(error) = self.store.played(container, &record) {
-                        tracing::debug!(%container, error = %crate::chain(&error), "not recorded");
-                    }
-                }
-                Output::Probe(probe) => {
-                    let (own, id) = (container.clone(), probe.id);
-                    let answer = move |finding| Input::Probed(own, id, finding);
-                    self.probe(container.clone(), probe, answer);
-                }
-                Output::Stop { grace } => {
-                    if let Err(error) = self.containers.stop(container, grace) {
-                        tracing::debug!(%container, %error, "nothing to stop");
-                    }
-                }
-            }
         }
     }
 

@@ -3,6 +3,7 @@
 //! Who the agent is is synced to the disk; records of executors survive the agent process only.
 //! The directory belongs to one agent process at a time.
 
+mod recorded;
 mod resources;
 
 use std::collections::BTreeMap;
@@ -11,18 +12,15 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
-use tepui_executor::{GroupRecord, Intent, Record as PlayedRecord, TaskRecord};
-use tepui_model::id::{ContainerId, FrameworkId};
-use tepui_model::time::Mono;
-use tepui_proto::disk::{
-    AgentRecord, ExecutorEvent, ExecutorRecord, ExecutorRetired, PlayedExecutor, PlayedTask,
-    TaskKill, UpdateAcknowledged, executor_event, executor_record, played_executor,
-};
+use tepui_executor::{GroupRecord, Record as PlayedRecord};
+use tepui_model::id::ContainerId;
+use tepui_proto::disk::{AgentRecord, ExecutorEvent, ExecutorRecord, executor_event};
 use tepui_proto::{Message, Wire};
-use tepui_state_agent::{ExecutorKind, RecordBody};
+use tepui_state_agent::RecordBody;
 
 use crate::log::{Log, LogError};
 use crate::paths::Paths;
+pub(crate) use recorded::Recorded;
 
 /// Version of everything below `meta/` that this release writes and reads.
 const VERSION: u32 = 1;
@@ -87,17 +85,6 @@ impl StoreError {
             source,
         }
     }
-}
-
-/// One executor as it was recorded.
-#[derive(Debug)]
-pub(crate) struct Recorded {
-    pub(crate) container: ContainerId,
-    pub(crate) records: Vec<RecordBody>,
-    pub(crate) played: PlayedRecord,
-    /// The same of a default executor.
-    pub(crate) groups: GroupRecord,
-    pub(crate) retired: bool,
 }
 
 /// The records.
@@ -262,11 +249,7 @@ impl Store {
         {
             return Err(StoreError::damaged(&file, "it is of another container"));
         }
-        let kind = match record.kind() {
-            executor_record::Kind::Generated => ExecutorKind::Generated,
-            executor_record::Kind::Default => ExecutorKind::Default,
-            executor_record::Kind::Custom => ExecutorKind::Custom,
-        };
+        let kind = recorded::kind_from_disk(record.kind());
         let container = ContainerId::new(record.container_id);
         let mut one = Recorded {
             container: container.clone(),
@@ -298,47 +281,24 @@ impl Store {
         container: &ContainerId,
         body: &RecordBody,
     ) -> Result<(), StoreError> {
-        let event = match body {
-            RecordBody::Launch {
-                framework,
-                executor,
-                kind,
-            } => {
-                self.sequence += 1;
-                let record = ExecutorRecord {
-                    version: VERSION,
-                    sequence: self.sequence,
-                    framework: Some(framework.0.clone()),
-                    executor: Some(executor.0.clone()),
-                    kind: match kind {
-                        ExecutorKind::Generated => executor_record::Kind::Generated,
-                        ExecutorKind::Default => executor_record::Kind::Default,
-                        ExecutorKind::Custom => executor_record::Kind::Custom,
-                    }
-                    .into(),
-                    container_id: container.to_string(),
-                };
-                return self.launch(container, &record);
-            }
-            RecordBody::Task(task) => executor_event::Event::Task(task.0.clone()),
-            RecordBody::Kill {
-                task,
-                reason,
-                grace,
-            } => executor_event::Event::Kill(TaskKill {
-                task_id: task.to_string(),
-                reason: *reason,
-                grace: *grace,
-            }),
-            RecordBody::Update(status) => executor_event::Event::Update(status.0.clone()),
-            RecordBody::Acknowledged { task, uuid } => {
-                executor_event::Event::Acknowledged(UpdateAcknowledged {
-                    task_id: task.to_string(),
-                    uuid: uuid.clone().into(),
-                })
-            }
-            RecordBody::Retired => executor_event::Event::Retired(ExecutorRetired {}),
-        };
+        if let RecordBody::Launch {
+            framework,
+            executor,
+            kind,
+        } = body
+        {
+            self.sequence += 1;
+            let record = ExecutorRecord {
+                version: VERSION,
+                sequence: self.sequence,
+                framework: Some(framework.0.clone()),
+                executor: Some(executor.0.clone()),
+                kind: recorded::kind(*kind).into(),
+                container_id: container.to_string(),
+            };
+            return self.launch(container, &record);
+        }
+        let event = recorded::event(body).expect("all but launches are events");
         self.append(container, event)?;
         if matches!(body, RecordBody::Retired) {
             self.logs.remove(container);
@@ -352,12 +312,7 @@ impl Store {
         container: &ContainerId,
         played: &PlayedRecord,
     ) -> Result<(), StoreError> {
-        let event = executor_event::Event::Played(PlayedExecutor {
-            deadline: played.deadline.map(|at| at.0),
-            intent: intent_to_disk(played.intent).into(),
-            tasks: Vec::new(),
-        });
-        self.append(container, event)
+        self.append(container, recorded::played(played))
     }
 
     /// Records what a played default executor goes on with.
@@ -366,18 +321,7 @@ impl Store {
         container: &ContainerId,
         groups: &GroupRecord,
     ) -> Result<(), StoreError> {
-        let tasks = groups.tasks.iter().map(|task| PlayedTask {
-            task_id: task.task.clone(),
-            child: task.child.clone(),
-            group: task.group,
-            deadline: task.deadline.map(|at| at.0),
-            intent: intent_to_disk(task.intent).into(),
-        });
-        let event = executor_event::Event::Played(PlayedExecutor {
-            tasks: tasks.collect(),
-            ..PlayedExecutor::default()
-        });
-        self.append(container, event)
+        self.append(container, recorded::groups(groups))
     }
 
     fn launch(
@@ -407,75 +351,6 @@ impl Store {
         let event = ExecutorEvent { event: Some(event) };
         log.append(&event.encode_to_vec())
             .map_err(StoreError::io("append to", &path))
-    }
-
-    /// Ids of the frameworks that have records, in the order in which they came.
-    pub(crate) fn framework_of(recorded: &Recorded) -> FrameworkId {
-        match recorded.records.first() {
-            Some(RecordBody::Launch { framework, .. }) => {
-                FrameworkId::from(framework.id.as_ref().map_or("", |id| &id.value))
-            }
-            _ => FrameworkId::from(""),
-        }
-    }
-}
-
-impl Recorded {
-    fn take(&mut self, event: ExecutorEvent) {
-        use executor_event::Event;
-        let body = match event.event {
-            Some(Event::Task(task)) => RecordBody::Task(Wire(task)),
-            Some(Event::Kill(kill)) => RecordBody::Kill {
-                task: kill.task_id.into(),
-                reason: kill.reason,
-                grace: kill.grace,
-            },
-            Some(Event::Update(status)) => RecordBody::Update(Wire(status)),
-            Some(Event::Acknowledged(acknowledged)) => RecordBody::Acknowledged {
-                task: acknowledged.task_id.into(),
-                uuid: acknowledged.uuid.to_vec(),
-            },
-            Some(Event::Retired(_)) => {
-                self.retired = true;
-                RecordBody::Retired
-            }
-            Some(Event::Played(played)) => {
-                self.played = PlayedRecord {
-                    deadline: played.deadline.map(Mono),
-                    intent: intent_from_disk(played.intent()),
-                };
-                let tasks = played.tasks.into_iter().map(|task| TaskRecord {
-                    deadline: task.deadline.map(Mono),
-                    intent: intent_from_disk(task.intent()),
-                    task: task.task_id,
-                    child: task.child,
-                    group: task.group,
-                });
-                self.groups.tasks = tasks.collect();
-                return;
-            }
-            // Of a later release; what this one does not know it cannot act upon.
-            None => return,
-        };
-        self.records.push(body);
-    }
-}
-
-fn intent_to_disk(intent: Option<Intent>) -> played_executor::Intent {
-    match intent {
-        None => played_executor::Intent::None,
-        Some(Intent::Killed) => played_executor::Intent::Killed,
-        Some(Intent::OutOfTime) => played_executor::Intent::OutOfTime,
-        Some(Intent::Unhealthy) => played_executor::Intent::Unhealthy,
-    }
-}
-
-fn intent_from_disk(intent: played_executor::Intent) -> Option<Intent> {
-    match intent {
-        played_executor::Intent::None => None,
-        played_executor::Intent::Killed => Some(Intent::Killed),
-        played_executor::Intent::OutOfTime => Some(Intent::OutOfTime),
-        played_executor::Intent::Unhealthy => Some(Intent::Unhealthy),
     }
 }
 
