@@ -65,6 +65,8 @@ struct State {
     end: Option<String>,
 }
 
+/// How long the status of a process that was killed is waited for.
+const STATUS: Duration = Duration::from_millis(100);
 /// Numbers of synchronous requests, apart from those of started calls.
 const SYNCHRONOUS: u64 = 1 << 63;
 
@@ -233,9 +235,12 @@ impl Child {
 
     fn how_it_ended(&self) -> String {
         // Its reader is about to learn the status of a process that is gone.
-        let state = self
+        // One that the kernel holds on to tells nothing, and whoever asks may be in a hurry.
+        let (state, _) = self
             .ended
-            .wait_while(self.state(), |state| state.end.is_none() && self.is_gone())
+            .wait_timeout_while(self.state(), STATUS, |state| {
+                state.end.is_none() && self.is_gone()
+            })
             .unwrap_or_else(PoisonError::into_inner);
         let parts = [state.why.clone(), state.end.clone()];
         let text = parts.into_iter().flatten().collect::<Vec<_>>().join(": ");
