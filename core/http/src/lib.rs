@@ -5,6 +5,7 @@
 //! rules); what is not observable is our own. This crate knows no master and no agent: handlers get
 //! a complete [`Request`] and return a [`Response`].
 
+pub mod answers;
 pub mod authorize;
 mod client;
 pub mod media;
@@ -17,8 +18,8 @@ mod server;
 pub mod shared;
 pub mod stream;
 mod upgrade;
-mod written;
 
+pub use answers::Answers;
 pub use client::{Client, ClientError, Records, Reply};
 pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 pub use media::Media;

@@ -119,7 +119,7 @@ impl Request {
 }
 
 /// Decoded `key=value` pairs; the last of equal keys counts, as in libprocess.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Query(Vec<(String, String)>);
 
 impl Query {

@@ -6,16 +6,16 @@ use http::header::{ALLOW, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use tokio::sync::mpsc;
 
+use crate::answers::Written;
 use crate::media::JSON;
 use crate::request::Request;
 use crate::stream::StreamBody;
-use crate::written::{self, Written};
 
 /// `Content-Type` of everything that is an explanation.
 pub const TEXT: &str = "text/plain; charset=utf-8";
 
 /// `Content-Type` of JSON that is wrapped into a function's call.
-const JAVASCRIPT: &str = "text/javascript";
+pub(crate) const JAVASCRIPT: &str = "text/javascript";
 
 /// One HTTP answer.
 #[derive(Debug)]
@@ -87,37 +87,6 @@ impl Response {
                 Response::pieces(StatusCode::OK, JAVASCRIPT, wrapped)
             }
         }
-    }
-
-    /// 200 with what `encode` gives piece by piece to its argument, on a thread of its own. A long
-    /// answer is sent while it is written.
-    pub async fn written(
-        content_type: &str,
-        encode: impl FnOnce(&mut dyn FnMut(Bytes)) + Send + 'static,
-    ) -> Response {
-        let response = Response {
-            status: StatusCode::OK,
-            headers: HeaderMap::new(),
-            body: written::body(encode).await,
-        };
-        response.header(CONTENT_TYPE, content_type)
-    }
-
-    /// The same for JSON, wrapped as by [`Response::jsonp`].
-    pub async fn written_jsonp(
-        request: &Request,
-        encode: impl FnOnce(&mut dyn FnMut(Bytes)) + Send + 'static,
-    ) -> Response {
-        let Some(function) = request.query.get("jsonp") else {
-            return Response::written(JSON, encode).await;
-        };
-        let begin = Bytes::from(format!("{function}("));
-        let wrapped = move |sink: &mut dyn FnMut(Bytes)| {
-            sink(begin);
-            encode(sink);
-            sink(Bytes::from_static(b");"));
-        };
-        Response::written(JAVASCRIPT, wrapped).await
     }
 
     /// 200 and a chunked body of the given type that ends when its sender does.

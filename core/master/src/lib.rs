@@ -34,6 +34,7 @@ mod outbox;
 mod owner;
 mod parts;
 mod readers;
+mod reading;
 mod refusal;
 mod registrar;
 mod routes;

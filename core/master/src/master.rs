@@ -24,6 +24,7 @@ use crate::operator::OperatorApi;
 use crate::outbox::{Limits, Outbox, Queues, StepDown};
 use crate::owner::{self, Owner};
 use crate::parts::{Allocator, Parts};
+use crate::reading::{self, Reading};
 use crate::scheduler::SchedulerApi;
 use crate::settings::Settings;
 use crate::store::{self, Store};
@@ -346,6 +347,8 @@ async fn lead(site: &Arc<Site>, candidate: Candidate) -> Result<Apis, String> {
         site.spawn(whitelist::run(path.clone(), owner.clone()));
     }
     let about = Arc::new(about(&settings));
+    let hits = site.shared.metrics.counter(reading::HITS);
+    let reading = Reading::new(owner.clone(), Arc::clone(&authorizer), hits);
     Ok(Apis {
         scheduler: SchedulerApi {
             owner: owner.clone(),
@@ -356,11 +359,13 @@ async fn lead(site: &Arc<Site>, candidate: Candidate) -> Result<Apis, String> {
             owner: owner.clone(),
             authorizer: Arc::clone(&authorizer),
             shared: site.shared.clone(),
+            reading: reading.clone(),
             stream_limit: settings.stream_limit,
         },
         v0: V0 {
             owner: owner.clone(),
             authorizer,
+            reading,
             about,
         },
         links: end,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tepui_http::answers::Encode;
 use tepui_http::shared::{FileInfo, Shared};
 use tepui_http::{Media, Request, Response, StatusCode};
 use tepui_model::authorization::{Action, Subject};
@@ -14,6 +15,7 @@ use tepui_view::encode::{self, Form, Sink, Visibility};
 
 use crate::authorize::Authorizer;
 use crate::owner::Owner;
+use crate::reading::{Question, Reading};
 use crate::refusal::Refusal;
 use crate::{calls, operators, visibility};
 
@@ -35,6 +37,7 @@ pub(crate) struct OperatorApi {
     pub(crate) owner: Owner,
     pub(crate) authorizer: Arc<dyn Authorizer>,
     pub(crate) shared: Shared,
+    pub(crate) reading: Reading,
     /// Bytes that a subscriber may be behind for long.
     pub(crate) stream_limit: usize,
 }
@@ -57,11 +60,17 @@ impl OperatorApi {
         let media = calls::acceptable(&request)?;
         let subject = request.subject.as_ref();
         match kind {
-            Type::GetState => self.read(encode::get_state, subject, media).await,
-            Type::GetAgents => self.read(encode::get_agents, subject, media).await,
-            Type::GetFrameworks => self.read(encode::get_frameworks, subject, media).await,
-            Type::GetExecutors => self.read(encode::get_executors, subject, media).await,
-            Type::GetTasks => self.read(encode::get_tasks, subject, media).await,
+            Type::GetState => self.read(kind, encode::get_state, &request, media).await,
+            Type::GetAgents => self.read(kind, encode::get_agents, &request, media).await,
+            Type::GetFrameworks => {
+                self.read(kind, encode::get_frameworks, &request, media)
+                    .await
+            }
+            Type::GetExecutors => {
+                self.read(kind, encode::get_executors, &request, media)
+                    .await
+            }
+            Type::GetTasks => self.read(kind, encode::get_tasks, &request, media).await,
             Type::Subscribe => operators::subscribe(self, request.subject, media).await,
             _ => match self.small(kind, &call, subject).await? {
                 Some(answer) => Ok(message(&answer, media)),
@@ -70,17 +79,25 @@ impl OperatorApi {
         }
     }
 
-    /// Writes a large answer, off the runtime.
+    /// Writes a large answer.
     async fn read(
         &self,
+        kind: Type,
         encoder: Encoder,
-        subject: Option<&Subject>,
+        request: &Request,
         media: Media,
     ) -> Result<Response, Refusal> {
-        let view = self.owner.view().await?;
-        let see = visibility::of(&*self.authorizer, subject, &view).await;
-        let encode = move |sink: Sink<'_>| encoder(&view, &see, form(media), sink);
-        Ok(Response::written(media.content_type(), encode).await)
+        let look = self.reading.look(&request.subject, move |view, see| {
+            Arc::new(move |sink: Sink<'_>| encoder(&view, &see, form(media), sink)) as Encode
+        });
+        let answers = match kind {
+            Type::GetState | Type::GetTasks => &self.reading.whole,
+            _ => &self.reading.parts,
+        };
+        let question = Question::Call(kind, media);
+        answers
+            .answer(request, question, media.content_type(), look)
+            .await
     }
 
     fn caller<'a>(&'a self, subject: Option<&'a Subject>) -> Caller<'a> {

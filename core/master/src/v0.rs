@@ -4,7 +4,8 @@ mod changes;
 
 use std::sync::Arc;
 
-use tepui_http::{Request, Response};
+use tepui_http::answers::Encode;
+use tepui_http::{Query, Request, Response};
 use tepui_model::authorization::Subject;
 use tepui_model::id::{AgentId, FrameworkId, TaskId};
 use tepui_view::View;
@@ -13,8 +14,7 @@ use tepui_view::encode::{self, About, Sink, TasksQuery, Visibility};
 use crate::authorize::Authorizer;
 use crate::operator::Caller;
 use crate::owner::Owner;
-use crate::refusal::Refusal;
-use crate::visibility;
+use crate::reading::{Question, Reading};
 
 pub(crate) use changes::Change;
 
@@ -23,11 +23,12 @@ pub(crate) use changes::Change;
 pub(crate) struct V0 {
     pub(crate) owner: Owner,
     pub(crate) authorizer: Arc<dyn Authorizer>,
+    pub(crate) reading: Reading,
     pub(crate) about: Arc<About>,
 }
 
 /// The endpoints that only read.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Read {
     State,
     StateSummary,
@@ -52,15 +53,17 @@ impl Read {
 impl V0 {
     /// Answers a reading endpoint.
     pub(crate) async fn read(&self, endpoint: Read, request: Request) -> Response {
-        let answered = async {
-            let view = self.owner.view().await?;
-            let see = visibility::of(&*self.authorizer, request.subject.as_ref(), &view).await;
-            let encode = encoder(endpoint, &request, view, see, Arc::clone(&self.about));
-            Ok(Response::written_jsonp(&request, encode).await)
+        let (about, query) = (Arc::clone(&self.about), request.query.clone());
+        let look = self.reading.look(&request.subject, move |view, see| {
+            encoder(endpoint, &query, view, see, about)
+        });
+        let answers = match endpoint {
+            Read::State | Read::Frameworks => &self.reading.whole,
+            _ => &self.reading.parts,
         };
-        answered
-            .await
-            .unwrap_or_else(|refusal: Refusal| refusal.into())
+        let question = Question::Path(endpoint, request.query.clone());
+        let answered = answers.answer_jsonp(&request, question, look).await;
+        answered.unwrap_or_else(Response::from)
     }
 
     fn caller<'a>(&'a self, subject: Option<&'a Subject>) -> Caller<'a> {
@@ -74,30 +77,29 @@ impl V0 {
 
 fn encoder(
     endpoint: Read,
-    request: &Request,
+    query: &Query,
     view: Arc<View>,
     see: Visibility,
     about: Arc<About>,
-) -> Box<dyn FnOnce(Sink<'_>) + Send> {
+) -> Encode {
     let query = |name: &str| {
-        request
-            .query
+        query
             .get(name)
             .filter(|value| !value.is_empty())
             .map(str::to_owned)
     };
     match endpoint {
-        Read::State => Box::new(move |sink| encode::state(&view, &about, &see, sink)),
+        Read::State => Arc::new(move |sink: Sink<'_>| encode::state(&view, &about, &see, sink)),
         Read::StateSummary => {
-            Box::new(move |sink| encode::state_summary(&view, &about, &see, sink))
+            Arc::new(move |sink: Sink<'_>| encode::state_summary(&view, &about, &see, sink))
         }
         Read::Slaves => {
             let only = query("slave_id").map(AgentId::from);
-            Box::new(move |sink| encode::slaves(&view, &see, only.as_ref(), sink))
+            Arc::new(move |sink: Sink<'_>| encode::slaves(&view, &see, only.as_ref(), sink))
         }
         Read::Frameworks => {
             let only = query("framework_id").map(FrameworkId::from);
-            Box::new(move |sink| encode::frameworks(&view, &see, only.as_ref(), sink))
+            Arc::new(move |sink: Sink<'_>| encode::frameworks(&view, &see, only.as_ref(), sink))
         }
         Read::Tasks => {
             // A number that is none counts as absent, as in Mesos.
@@ -109,8 +111,8 @@ fn encoder(
                 framework: query("framework_id").map(FrameworkId::from),
                 task: query("task_id").map(TaskId::from),
             };
-            Box::new(move |sink| encode::tasks(&view, &see, &tasks, sink))
+            Arc::new(move |sink: Sink<'_>| encode::tasks(&view, &see, &tasks, sink))
         }
-        Read::Roles => Box::new(move |sink| encode::roles(&view, &see, sink)),
+        Read::Roles => Arc::new(move |sink: Sink<'_>| encode::roles(&view, &see, sink)),
     }
 }

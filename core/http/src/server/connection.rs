@@ -25,6 +25,7 @@ use super::ServerSettings;
 use super::access::Entry;
 use super::body::{self, Budget};
 use super::socket::Stream;
+use crate::answers::{Unfinished, Written};
 use crate::media::{RECORDIO, accepts_encoding};
 use crate::percent;
 use crate::request::{Query, Request};
@@ -32,7 +33,6 @@ use crate::response::{Body, Response};
 use crate::router::Handler;
 use crate::stream::StreamBody;
 use crate::upgrade::Upgrade;
-use crate::written::Written;
 
 /// Answers shorter than this are never compressed (libprocess' `GZIP_MINIMUM_BODY_LENGTH`).
 const GZIP_MINIMUM: usize = 1024;
@@ -160,13 +160,7 @@ impl Connection {
                 Outgoing::Stream(stream)
             }
             Body::Sized(pieces, left) => Outgoing::Sized { pieces, left },
-            Body::Written(mut written) => {
-                if compress && !headers.contains_key(CONTENT_ENCODING) {
-                    headers.insert(CONTENT_ENCODING, GZIP);
-                    written.compress();
-                }
-                Outgoing::Written(written)
-            }
+            Body::Written(written) => Outgoing::Written(written),
             Body::Full(pieces) => {
                 let body = Outgoing::full(encode(pieces, &mut headers, compress).await);
                 // Said here because hyper leaves it out of answers to HEAD.
@@ -240,17 +234,20 @@ impl Outgoing {
 
 impl http_body::Body for Outgoing {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = Unfinished;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Unfinished>>> {
         match self.get_mut() {
-            Outgoing::Stream(stream) => Pin::new(stream).poll_frame(cx),
-            Outgoing::Written(written) => written
-                .poll_piece(cx)
-                .map(|piece| Some(Ok(Frame::data(piece?)))),
+            Outgoing::Stream(stream) => Pin::new(stream)
+                .poll_frame(cx)
+                .map_err(|never| match never {}),
+            Outgoing::Written(written) => {
+                let piece = written.poll_piece(cx);
+                piece.map_ok(Frame::data)
+            }
             Outgoing::Sized { pieces, left } => pieces.poll_recv(cx).map(|piece| {
                 let piece = piece?;
                 *left = left.saturating_sub(piece.len() as u64);
@@ -290,12 +287,12 @@ struct Logged {
 
 impl http_body::Body for Logged {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = Unfinished;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Unfinished>>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.body).poll_frame(cx);
         if let Poll::Ready(Some(Ok(frame))) = &polled

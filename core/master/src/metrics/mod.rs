@@ -19,9 +19,8 @@ use crate::clock;
 use crate::owner::Owner;
 
 /// Counters of what there is nothing of here. They are told because tools ask for them by name.
-const ZEROES: [&str; 7] = [
+const ZEROES: [&str; 6] = [
     "master/dropped_messages",
-    "master/http_cache_hits",
     "master/messages_authenticate",
     "master/messages_deactivate_framework",
     "master/slave_shutdowns_canceled",

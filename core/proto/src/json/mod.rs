@@ -28,7 +28,7 @@ pub use encode::from_wire;
 pub use parse::{Number, Value, parse};
 pub use plant::{Bug, plant};
 pub use read::{to_wire, value_to_message};
-pub use writer::Writer;
+pub use writer::{Sink, Writer};
 
 use crate::descriptor::Described;
 

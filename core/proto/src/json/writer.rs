@@ -1,5 +1,7 @@
 //! A streaming JSON writer for bodies made by hand.
 
+use std::ops::ControlFlow;
+
 use bytes::Bytes;
 
 use super::{base64, encode, number};
@@ -8,8 +10,8 @@ use crate::descriptor::{Described, MessageDescriptor};
 /// Size of the pieces that a streaming writer hands on, and the buffer's growth.
 const PIECE: usize = 64 * 1024;
 
-/// Receives the finished pieces of a streaming writer.
-type Sink<'a> = &'a mut dyn FnMut(Bytes);
+/// Receives the pieces of an answer in order, and breaks when nobody wants more of them.
+pub type Sink<'a> = &'a mut dyn FnMut(Bytes) -> ControlFlow<()>;
 
 /// Writes JSON as Mesos prints it: no white space, keys in the order of the calls.
 ///
@@ -30,6 +32,8 @@ pub struct Writer<'a> {
     sink: Option<Sink<'a>>,
     /// The next value or key has something before it in its object or array.
     needs_comma: bool,
+    /// The sink wants no more.
+    is_stopped: bool,
 }
 
 impl std::fmt::Debug for Writer<'_> {
@@ -47,18 +51,25 @@ impl<'a> Writer<'a> {
             out,
             sink: None,
             needs_comma: false,
+            is_stopped: false,
         }
     }
 
     /// A writer that hands pieces of about 64 KiB to `sink` as it goes. `out` is its buffer; what
     /// is left in it at the end is the last piece.
-    pub fn streaming(out: &'a mut Vec<u8>, sink: &'a mut dyn FnMut(Bytes)) -> Self {
+    pub fn streaming(out: &'a mut Vec<u8>, sink: Sink<'a>) -> Self {
         out.reserve(PIECE + PIECE / 4);
         Self {
             out,
             sink: Some(sink),
             needs_comma: false,
+            is_stopped: false,
         }
+    }
+
+    /// Whether the sink wants no more. What is written all the same goes nowhere.
+    pub fn is_stopped(&self) -> bool {
+        self.is_stopped
     }
 
     /// An object whose members `members` writes.
@@ -170,9 +181,11 @@ impl<'a> Writer<'a> {
     #[cold]
     fn pass_on(&mut self) {
         match &mut self.sink {
+            Some(_) if self.is_stopped => self.out.clear(),
             Some(sink) => {
                 let fresh = Vec::with_capacity(PIECE + PIECE / 4);
-                sink(Bytes::from(std::mem::replace(self.out, fresh)));
+                let piece = Bytes::from(std::mem::replace(self.out, fresh));
+                self.is_stopped = sink(piece).is_break();
             }
             None if self.out.capacity() - self.out.len() < PIECE => {
                 self.out.reserve(PIECE.max(self.out.len() / 2));
@@ -275,12 +288,24 @@ mod tests {
         let mut pieces = Vec::new();
         let mut rest = Vec::new();
         body(&mut Writer::streaming(&mut rest, &mut |piece| {
-            pieces.push(piece)
+            pieces.push(piece);
+            ControlFlow::Continue(())
         }));
         assert!(pieces.len() > 10, "{} pieces", pieces.len());
         assert!(pieces.iter().all(|piece| piece.len() < PIECE + PIECE / 4));
         let joined = [pieces.concat(), rest].concat();
         assert!(joined == whole);
         serde_json::from_slice::<serde_json::Value>(&whole).unwrap();
+
+        let (mut taken, mut stopped) = (0, Vec::new());
+        let mut sink = |_| {
+            taken += 1;
+            ControlFlow::Break(())
+        };
+        let mut writer = Writer::streaming(&mut stopped, &mut sink);
+        body(&mut writer);
+        assert!(writer.is_stopped());
+        assert_eq!(taken, 1, "who wants no more is given no more");
+        assert!(stopped.len() < PIECE + PIECE / 4);
     }
 }

@@ -53,6 +53,9 @@ pub fn state(view: &View, about: &About, see: &Visibility, sink: Sink<'_>) {
             log_members(w, about, see);
             w.key("slaves").array(|w| {
                 for agent in view.agents.iter() {
+                    if w.is_stopped() {
+                        break;
+                    }
                     w.object(|w| agent_members(w, agent, see));
                 }
             });
@@ -321,6 +324,9 @@ pub(super) fn framework_roles(w: &mut Writer<'_>, info: &v1::FrameworkInfo) {
 fn task_lists(w: &mut Writer<'_>, framework: &FrameworkView, see: &Visibility) {
     w.key("tasks").array(|w| {
         for task in framework.tasks.iter().filter(|t| see.tasks.has(&t.class)) {
+            if w.is_stopped() {
+                return;
+            }
             live_task(w, task);
         }
     });
@@ -331,6 +337,9 @@ fn task_lists(w: &mut Writer<'_>, framework: &FrameworkView, see: &Visibility) {
     for (key, tasks) in done {
         w.key(key).array(|w| {
             for task in tasks.iter().filter(|t| see.tasks.has(&t.class)) {
+                if w.is_stopped() {
+                    return;
+                }
                 blocks::task(w, &task.bytes, None);
             }
         });

@@ -5,6 +5,7 @@
 //! as Mesos does here and nowhere else.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use tepui_model::allocation::FrameworkKey;
@@ -30,8 +31,8 @@ pub enum Form {
     Protobuf,
 }
 
-/// Receives the bytes of rows.
-type Rows<'a> = &'a mut dyn FnMut(&[u8]);
+/// Receives the bytes of rows, until it wants no more.
+type Rows<'a> = &'a mut dyn FnMut(&[u8]) -> ControlFlow<()>;
 
 /// A list in an answer.
 struct List {
@@ -39,7 +40,7 @@ struct List {
     key: &'static str,
     /// How a row becomes JSON.
     json: fn(&mut Writer<'_>, &[u8]),
-    rows: fn(&View, &Visibility, Rows<'_>),
+    rows: fn(&View, &Visibility, Rows<'_>) -> ControlFlow<()>,
 }
 
 /// A message of lists, and where it stands in `Response` and in `GetState`.
@@ -222,7 +223,13 @@ fn part_json(w: &mut Writer<'_>, part: &Part, view: &View, see: &Visibility) {
     w.object(|w| {
         for list in part.lists {
             w.key(list.key).array(|w| {
-                (list.rows)(view, see, &mut |row| (list.json)(w, row));
+                let _ = (list.rows)(view, see, &mut |row| {
+                    (list.json)(w, row);
+                    match w.is_stopped() {
+                        true => ControlFlow::Break(()),
+                        false => ControlFlow::Continue(()),
+                    }
+                });
             });
         }
     });
@@ -232,6 +239,8 @@ fn part_json(w: &mut Writer<'_>, part: &Part, view: &View, see: &Visibility) {
 struct Pieces<'a> {
     sink: Sink<'a>,
     piece: Vec<u8>,
+    /// What the sink said last.
+    wanted: ControlFlow<()>,
 }
 
 impl Pieces<'_> {
@@ -241,7 +250,10 @@ impl Pieces<'_> {
     fn buffer(&mut self) -> &mut Vec<u8> {
         if self.piece.len() >= Self::SIZE {
             let fresh = Vec::with_capacity(Self::SIZE + Self::SIZE / 4);
-            (self.sink)(Bytes::from(std::mem::replace(&mut self.piece, fresh)));
+            let piece = Bytes::from(std::mem::replace(&mut self.piece, fresh));
+            if self.wanted.is_continue() {
+                self.wanted = (self.sink)(piece);
+            }
         }
         &mut self.piece
     }
@@ -254,9 +266,15 @@ impl Pieces<'_> {
 
 fn protobuf(sink: Sink<'_>, write: impl FnOnce(&mut Pieces<'_>)) {
     let piece = Vec::with_capacity(4096);
-    let mut out = Pieces { sink, piece };
+    let mut out = Pieces {
+        sink,
+        piece,
+        wanted: ControlFlow::Continue(()),
+    };
     write(&mut out);
-    (out.sink)(out.piece.into());
+    if out.wanted.is_continue() {
+        let _ = (out.sink)(out.piece.into());
+    }
 }
 
 /// The length of each list's rows in a part. Rows are made twice, once to be measured: lengths
@@ -264,8 +282,9 @@ fn protobuf(sink: Sink<'_>, write: impl FnOnce(&mut Pieces<'_>)) {
 fn lengths(part: &Part, view: &View, see: &Visibility) -> Vec<usize> {
     let length = |list: &List| {
         let mut sum = 0;
-        (list.rows)(view, see, &mut |row| {
-            sum += framed_len(list.number, row.len())
+        let _ = (list.rows)(view, see, &mut |row| {
+            sum += framed_len(list.number, row.len());
+            ControlFlow::Continue(())
         });
         sum
     };
@@ -289,8 +308,9 @@ fn part_protobuf(
 ) {
     out.open(number, lengths.iter().sum());
     for list in part.lists {
-        (list.rows)(view, see, &mut |row| {
+        let _ = (list.rows)(view, see, &mut |row| {
             put_bytes(list.number, row, out.buffer());
+            out.wanted
         });
     }
 }
@@ -311,35 +331,36 @@ fn agent_info_json(w: &mut Writer<'_>, info: &[u8]) {
     w.wire(descriptor::shown_agent_info(), info);
 }
 
-fn tasks(view: &View, see: &Visibility, rows: Rows<'_>) {
+fn tasks(view: &View, see: &Visibility, rows: Rows<'_>) -> ControlFlow<()> {
     let mut scratch = Vec::with_capacity(4096);
     for framework in visible(&view.frameworks, see).chain(visible(&view.completed_frameworks, see))
     {
         for task in framework.tasks.iter().filter(|t| see.tasks.has(&t.class)) {
             task_message(task, &mut scratch);
-            rows(&scratch);
+            rows(&scratch)?;
         }
     }
+    ControlFlow::Continue(())
 }
 
-fn unreachable_tasks(view: &View, see: &Visibility, rows: Rows<'_>) {
+fn unreachable_tasks(view: &View, see: &Visibility, rows: Rows<'_>) -> ControlFlow<()> {
     for framework in visible(&view.frameworks, see).chain(visible(&view.completed_frameworks, see))
     {
         let tasks = framework.unreachable.iter();
-        tasks
-            .filter(|t| see.tasks.has(&t.class))
-            .for_each(|t| rows(&t.bytes));
+        let mut tasks = tasks.filter(|t| see.tasks.has(&t.class));
+        tasks.try_for_each(|t| rows(&t.bytes))?;
     }
+    ControlFlow::Continue(())
 }
 
-fn completed_tasks(view: &View, see: &Visibility, rows: Rows<'_>) {
+fn completed_tasks(view: &View, see: &Visibility, rows: Rows<'_>) -> ControlFlow<()> {
     for framework in visible(&view.frameworks, see).chain(visible(&view.completed_frameworks, see))
     {
         let tasks = framework.completed.iter();
-        tasks
-            .filter(|t| see.tasks.has(&t.class))
-            .for_each(|t| rows(&t.bytes));
+        let mut tasks = tasks.filter(|t| see.tasks.has(&t.class));
+        tasks.try_for_each(|t| rows(&t.bytes))?;
     }
+    ControlFlow::Continue(())
 }
 
 /// The frameworks that the viewer may see.
@@ -366,16 +387,17 @@ pub(super) fn task_message(task: &TaskRow, out: &mut Vec<u8>) {
     }
 }
 
-fn executors(view: &View, see: &Visibility, rows: Rows<'_>) {
+fn executors(view: &View, see: &Visibility, rows: Rows<'_>) -> ControlFlow<()> {
     let mut scratch = Vec::new();
     for framework in visible(&view.frameworks, see).chain(visible(&view.completed_frameworks, see))
     {
         let executors = framework.executors.iter();
         for executor in executors.filter(|e| see.executors.has(&e.class)) {
             executor_message(executor, &mut scratch);
-            rows(&scratch);
+            rows(&scratch)?;
         }
     }
+    ControlFlow::Continue(())
 }
 
 fn executor_message(executor: &ExecutorRow, out: &mut Vec<u8>) {
@@ -384,12 +406,12 @@ fn executor_message(executor: &ExecutorRow, out: &mut Vec<u8>) {
     put_message(2, &v1::AgentId::from(&executor.agent_id), out);
 }
 
-fn frameworks(view: &View, see: &Visibility, rows: Rows<'_>) {
-    framework_rows(&view.frameworks, view, see, rows);
+fn frameworks(view: &View, see: &Visibility, rows: Rows<'_>) -> ControlFlow<()> {
+    framework_rows(&view.frameworks, view, see, rows)
 }
 
-fn completed_frameworks(view: &View, see: &Visibility, rows: Rows<'_>) {
-    framework_rows(&view.completed_frameworks, view, see, rows);
+fn completed_frameworks(view: &View, see: &Visibility, rows: Rows<'_>) -> ControlFlow<()> {
+    framework_rows(&view.completed_frameworks, view, see, rows)
 }
 
 fn framework_rows(
@@ -397,7 +419,7 @@ fn framework_rows(
     view: &View,
     see: &Visibility,
     rows: Rows<'_>,
-) {
+) -> ControlFlow<()> {
     let offers = offers_by_framework(view);
     let mut scratch = Vec::new();
     for framework in visible(all, see) {
@@ -405,8 +427,9 @@ fn framework_rows(
             .get(&framework.row.key)
             .map_or(&[][..], Vec::as_slice);
         framework_message(framework, offers, see, &mut scratch);
-        rows(&scratch);
+        rows(&scratch)?;
     }
+    ControlFlow::Continue(())
 }
 
 /// The open offers by framework, oldest first.
@@ -448,12 +471,13 @@ fn put_time(number: u32, time: Option<Wall>, out: &mut Vec<u8>) {
     }
 }
 
-fn agents(view: &View, see: &Visibility, rows: Rows<'_>) {
+fn agents(view: &View, see: &Visibility, rows: Rows<'_>) -> ControlFlow<()> {
     let mut scratch = Vec::new();
     for agent in view.agents.iter() {
         agent_message(agent, see, &mut scratch);
-        rows(&scratch);
+        rows(&scratch)?;
     }
+    ControlFlow::Continue(())
 }
 
 fn agent_message(agent: &AgentRow, see: &Visibility, out: &mut Vec<u8>) {
@@ -483,8 +507,7 @@ fn agent_message(agent: &AgentRow, see: &Visibility, out: &mut Vec<u8>) {
     put_time(14, agent.drain_started.map(seconds), out);
 }
 
-fn recovered_agents(view: &View, _: &Visibility, rows: Rows<'_>) {
-    for agent in &view.globals.recovered_agents {
-        rows(&agent.info);
-    }
+fn recovered_agents(view: &View, _: &Visibility, rows: Rows<'_>) -> ControlFlow<()> {
+    let mut agents = view.globals.recovered_agents.iter();
+    agents.try_for_each(|agent| rows(&agent.info))
 }

@@ -1,6 +1,7 @@
 //! What clients read, written straight from the rows.
 //!
-//! Each function writes one whole answer for one viewer into pieces of about 64 KiB. Nothing is
+//! Each function writes one whole answer for one viewer into pieces of about 64 KiB, or less of it when
+//! its sink wants no more. Nothing is
 //! cached and no message is decoded where its bytes will do: most of a task's answer is a copy or
 //! one walk over its bytes. Keys, their order and the forms of numbers are those of Mesos 1.11, as
 //! recorded; the tests compare bytes.
@@ -16,11 +17,14 @@ mod resources;
 mod wire;
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use tepui_model::authorization::ClassKey;
 use tepui_model::id::Role;
 use tepui_proto::json::Writer;
+
+pub use tepui_proto::json::Sink;
 
 pub use master_roles::{amount_of, get_roles, known_roles, roles};
 pub use master_sums::state_summary;
@@ -29,9 +33,6 @@ pub use master_v1::{
     Form, get_agents, get_executors, get_frameworks, get_state, get_tasks, state_message,
 };
 pub use operations::get_operations;
-
-/// Receives the pieces of an answer in order.
-pub type Sink<'a> = &'a mut dyn FnMut(Bytes);
 
 /// What a daemon says about itself besides its state.
 #[derive(Clone, Debug, Default)]
@@ -121,13 +122,16 @@ impl Visibility {
 fn json(sink: Sink<'_>, write: impl FnOnce(&mut Writer<'_>)) {
     let mut last = Vec::new();
     write(&mut Writer::streaming(&mut last, sink));
-    sink(last.into());
+    let _ = sink(last.into());
 }
 
 /// Collects an answer, for callers that want it whole.
 #[must_use]
 pub fn collect(write: impl FnOnce(Sink<'_>)) -> Vec<u8> {
     let mut whole = Vec::new();
-    write(&mut |piece| whole.extend_from_slice(&piece));
+    write(&mut |piece: Bytes| {
+        whole.extend_from_slice(&piece);
+        ControlFlow::Continue(())
+    });
     whole
 }
