@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use tepui_http::Client;
+use tepui_proto::v1::master::response::get_agents::Agent as RegisteredAgent;
 use tepui_proto::v1::{self, master};
 
 /// Where the master is.
@@ -78,7 +79,7 @@ impl Master {
     }
 
     /// All registered agents.
-    pub(crate) async fn agents(&self) -> Result<Vec<master::response::get_agents::Agent>> {
+    pub(crate) async fn agents(&self) -> Result<Vec<RegisteredAgent>> {
         Ok(self
             .ask(master::call::Type::GetAgents)
             .await?
@@ -119,6 +120,28 @@ impl Master {
         }
     }
 
+    /// The registered agent that is meant: by its id or the end of it, its host name or its address.
+    pub(crate) async fn find_agent(&self, wanted: &str) -> Result<RegisteredAgent> {
+        let mut agents = self.agents().await?;
+        let at = find_agent(&agents, wanted)?;
+        Ok(agents.swap_remove(at))
+    }
+
+    /// The id of the agent that is meant. A whole id need not be of a registered agent: the master
+    /// knows of those that are away, too.
+    pub(crate) async fn agent_id(&self, wanted: &str) -> Result<v1::AgentId> {
+        if is_whole_id(wanted) {
+            return Ok(v1::AgentId {
+                value: wanted.to_owned(),
+            });
+        }
+        let agent = self.find_agent(wanted).await?;
+        agent
+            .agent_info
+            .id
+            .context("a registered agent without an id")
+    }
+
     /// A client of the agent with this id.
     pub(crate) async fn agent(&self, id: &v1::AgentId) -> Result<Agent> {
         let agents = self.agents().await?;
@@ -132,6 +155,52 @@ impl Master {
     }
 }
 
+/// Where an agent listens: `127.0.0.1:5051` of `slave(1)@127.0.0.1:5051`, as Mesos writes it.
+pub(crate) fn address_of(agent: &RegisteredAgent) -> &str {
+    let pid = agent.pid();
+    pid.split_once('@').map_or(pid, |(_, address)| address)
+}
+
+/// An agent's id as text.
+pub(crate) fn id_of(agent: &RegisteredAgent) -> String {
+    let id = agent.agent_info.id.as_ref();
+    id.map_or_else(String::new, |id| id.value.clone())
+}
+
+/// Whether it is an agent's id, or what follows its last dash.
+pub(crate) fn is_named(id: &str, wanted: &str) -> bool {
+    id == wanted
+        || id
+            .rsplit_once('-')
+            .is_some_and(|(_, number)| number == wanted)
+}
+
+/// Ids are the master's id, which is a UUID, and a number: `2bb699ce-5753-4d4d-ad59-74064e38038a-S0`.
+fn is_whole_id(text: &str) -> bool {
+    text.rsplit_once("-S").is_some_and(|(master, number)| {
+        master.len() == 36 && number.bytes().all(|byte| byte.is_ascii_digit())
+    })
+}
+
+fn find_agent(agents: &[RegisteredAgent], wanted: &str) -> Result<usize> {
+    let matches = |agent: &&RegisteredAgent| {
+        is_named(&id_of(agent), wanted)
+            || agent.agent_info.hostname == wanted
+            || address_of(agent) == wanted
+    };
+    let found: Vec<usize> = (0..agents.len())
+        .filter(|at| matches(&&agents[*at]))
+        .collect();
+    match found[..] {
+        [one] => Ok(one),
+        [] => bail!("no agent {wanted:?} is registered: `tepui agents` lists them"),
+        _ => {
+            let ids: Vec<String> = found.iter().map(|at| id_of(&agents[*at])).collect();
+            bail!("{wanted:?} is one of several agents: {}", ids.join(", "))
+        }
+    }
+}
+
 /// A client of one agent.
 #[derive(Clone)]
 pub(crate) struct Agent {
@@ -139,13 +208,11 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    fn of(agent: &master::response::get_agents::Agent) -> Result<Self> {
-        // `slave(1)@127.0.0.1:5051`, as Mesos writes it.
-        let pid = agent.pid.as_deref().unwrap_or_default();
-        let address = pid.split_once('@').map_or(pid, |(_, address)| address);
+    fn of(agent: &RegisteredAgent) -> Result<Self> {
+        let address = address_of(agent);
         Ok(Self {
             client: Client::new(address)
-                .with_context(|| format!("address of the agent, {pid:?}"))?,
+                .with_context(|| format!("address of the agent, {address:?}"))?,
         })
     }
 
@@ -205,4 +272,35 @@ pub(crate) struct Sandbox {
     pub(crate) framework: String,
     /// Executor id; of a command task, the task's id.
     pub(crate) executor: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agents_are_found_by_id_host_and_address() {
+        const MASTER: &str = "2bb699ce-5753-4d4d-ad59-74064e38038a";
+        let agent = |n: u32, hostname: &str| RegisteredAgent {
+            agent_info: v1::AgentInfo {
+                hostname: hostname.to_owned(),
+                id: Some(v1::AgentId {
+                    value: format!("{MASTER}-S{n}"),
+                }),
+                ..Default::default()
+            },
+            pid: Some(format!("slave(1)@10.0.0.{n}:5051")),
+            ..Default::default()
+        };
+        let agents = [agent(1, "a"), agent(11, "b"), agent(2, "b")];
+        let find = |wanted: &str| find_agent(&agents, wanted).map_err(|error| error.to_string());
+        assert_eq!(find("S1"), Ok(0), "not the end of S11");
+        assert_eq!(find(&format!("{MASTER}-S2")), Ok(2));
+        assert_eq!(find("a"), Ok(0));
+        assert_eq!(find("10.0.0.11:5051"), Ok(1));
+        assert!(find("b").is_err_and(|text| text.contains("-S11, ")));
+        assert!(find("1").is_err_and(|text| text.contains("`tepui agents`")));
+        assert!(is_whole_id(&format!("{MASTER}-S0")));
+        assert!(!is_whole_id("host-S0"));
+    }
 }

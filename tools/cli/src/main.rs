@@ -9,19 +9,27 @@ macro_rules! say {
     }};
 }
 
-mod agent_cmd;
+mod agent;
 mod client;
 mod config_cmd;
+mod doctor;
 mod exec;
 mod local;
 mod logs;
+mod maintenance;
 mod module;
+mod reserve;
+mod roles;
 mod run;
+mod several;
 mod show;
 mod split;
+mod stack;
 mod stop;
 mod table;
 mod terminal;
+mod volumes;
+mod when;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -51,8 +59,7 @@ enum Command {
     Tasks(show::TasksArgs),
     /// Print all that is known of a task, as JSON
     Inspect(show::InspectArgs),
-    /// Look at this machine as an agent would
-    Agent(agent_cmd::Args),
+    Agent(agent::Args),
     /// List agents
     Agents(show::ListArgs),
     /// List frameworks
@@ -63,6 +70,14 @@ enum Command {
     Attach(exec::AttachArgs),
     /// End a framework and its tasks
     Teardown(show::TeardownArgs),
+    Maintenance(maintenance::Args),
+    Reserve(reserve::ReserveArgs),
+    Unreserve(reserve::UnreserveArgs),
+    Volumes(volumes::Args),
+    /// List roles with what they have, are guaranteed and may have
+    Roles(show::ListArgs),
+    Quota(roles::QuotaArgs),
+    Weights(roles::WeightsArgs),
     /// Write, check and list modules
     Module(module::Args),
     /// Check a configuration file
@@ -85,13 +100,20 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Tasks(args) => show::tasks(args),
         Command::Inspect(args) => show::inspect(args),
-        Command::Agent(args) => agent_cmd::run(args),
+        Command::Agent(args) => agent::run(args),
         Command::Agents(args) => show::agents(args),
         Command::Frameworks(args) => show::frameworks(args),
         Command::Logs(args) => logs::run(args),
         Command::Exec(args) => exec::exec(args),
         Command::Attach(args) => exec::attach(args),
         Command::Teardown(args) => show::teardown(args),
+        Command::Maintenance(args) => maintenance::run(args),
+        Command::Reserve(args) => reserve::reserve(args),
+        Command::Unreserve(args) => reserve::unreserve(args),
+        Command::Volumes(args) => volumes::run(args),
+        Command::Roles(args) => roles::roles(args),
+        Command::Quota(args) => roles::quota(args),
+        Command::Weights(args) => roles::weights(args),
         Command::Module(args) => module::run(args),
         Command::Config(args) => config_cmd::run(args),
         Command::Completion { shell } => completion(shell),

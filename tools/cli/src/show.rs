@@ -3,20 +3,21 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
+use tepui_proto::descriptor::Described;
 use tepui_proto::json;
 use tepui_proto::v1::{self, master};
 
-use crate::client::{Master, MasterArg};
+use crate::client::{Master, MasterArg, address_of, id_of};
 use crate::table::Table;
 
 /// What all lists take.
 #[derive(clap::Args)]
 pub(crate) struct ListArgs {
     #[command(flatten)]
-    master: MasterArg,
+    pub(crate) master: MasterArg,
     /// Print the answer of the operator API instead of a table
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 /// `tepui tasks`
@@ -55,33 +56,42 @@ pub(crate) fn tasks(args: TasksArgs) -> Result<ExitCode> {
             return print(master.ask_json(master::call::Type::GetTasks).await?);
         }
         let tasks = master.tasks().await?;
-        let mut table = Table::new(["TASK", "NAME", "STATE", "CPUS", "MEM", "FRAMEWORK", "AGENT"]);
+        let mut table = task_table();
         let ended = tasks.completed_tasks.iter().filter(|_| args.all);
         let live = tasks
             .tasks
             .iter()
             .filter(|task| args.all || !is_terminal(task.state()));
         for task in live.chain(&tasks.unreachable_tasks).chain(ended) {
-            table.row([
-                task.task_id.value.clone(),
-                task.name.clone(),
-                task.state().as_str_name().to_owned(),
-                scalar(&task.resources, "cpus"),
-                scalar(&task.resources, "mem"),
-                task.framework_id.value.clone(),
-                task.agent_id.value.clone(),
-            ]);
+            task_row(&mut table, task);
         }
         print(table.to_string())
     })
+}
+
+/// The table that tasks are listed in.
+pub(crate) fn task_table() -> Table<7> {
+    Table::new(["TASK", "NAME", "STATE", "CPUS", "MEM", "FRAMEWORK", "AGENT"])
+}
+
+/// A row of it.
+pub(crate) fn task_row(table: &mut Table<7>, task: &v1::Task) {
+    table.row([
+        task.task_id.value.clone(),
+        task.name.clone(),
+        task.state().as_str_name().to_owned(),
+        scalar(&task.resources, "cpus"),
+        scalar(&task.resources, "mem"),
+        task.framework_id.value.clone(),
+        task.agent_id.value.clone(),
+    ]);
 }
 
 /// Prints all that the master knows of a task, as JSON.
 pub(crate) fn inspect(args: InspectArgs) -> Result<ExitCode> {
     crate::block_on(async {
         let task = args.master.client()?.task(&args.task).await?;
-        let task: serde_json::Value = serde_json::from_slice(&json::from_message(&task))?;
-        print(serde_json::to_string_pretty(&task)?)
+        print_message(&task)
     })
 }
 
@@ -93,7 +103,7 @@ pub(crate) fn agents(args: ListArgs) -> Result<ExitCode> {
             return print(master.ask_json(master::call::Type::GetAgents).await?);
         }
         let mut table = Table::new([
-            "AGENT", "HOSTNAME", "ADDRESS", "ACTIVE", "CPUS", "MEM", "DISK",
+            "AGENT", "HOSTNAME", "ADDRESS", "STATE", "CPUS", "MEM", "DISK",
         ]);
         for agent in master.agents().await? {
             let of = |name: &str| {
@@ -104,20 +114,10 @@ pub(crate) fn agents(args: ListArgs) -> Result<ExitCode> {
                 )
             };
             table.row([
-                agent
-                    .agent_info
-                    .id
-                    .as_ref()
-                    .map(|id| id.value.clone())
-                    .unwrap_or_default(),
+                id_of(&agent),
                 agent.agent_info.hostname.clone(),
-                agent
-                    .pid
-                    .as_deref()
-                    .and_then(|pid| pid.split_once('@'))
-                    .map_or("", |(_, address)| address)
-                    .to_owned(),
-                if agent.active { "yes" } else { "no" }.to_owned(),
+                address_of(&agent).to_owned(),
+                crate::agent::state(&agent),
                 of("cpus"),
                 of("mem"),
                 of("disk"),
@@ -224,7 +224,18 @@ fn scalar(resources: &[v1::Resource], name: &str) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-fn print(text: String) -> Result<ExitCode> {
+/// A message of the API as JSON.
+pub(crate) fn to_json(message: &impl Described) -> Result<serde_json::Value> {
+    Ok(serde_json::from_slice(&json::from_message(message))?)
+}
+
+/// Prints a message of the API as JSON, for people.
+pub(crate) fn print_message(message: &impl Described) -> Result<ExitCode> {
+    print(serde_json::to_string_pretty(&to_json(message)?)?)
+}
+
+/// Prints what a command answers.
+pub(crate) fn print(text: String) -> Result<ExitCode> {
     say!("{}", text.trim_end());
     Ok(ExitCode::SUCCESS)
 }

@@ -69,7 +69,7 @@ fn what_runs_is_listed() {
     let tasks = lists(&["tasks"]);
     assert_eq!(row(&tasks, "sleeper")[2..5], ["TASK_RUNNING", "0.5", "64"]);
     let agents = lists(&["agents"]);
-    assert_eq!(row(&agents, "-S0")[3], "yes");
+    assert_eq!(row(&agents, "-S0")[3], "active");
     assert!(row(&agents, "-S0")[4].starts_with("0.5/"), "{agents}");
     assert_eq!(
         row(&lists(&["frameworks"]), "someone's").last().unwrap(),

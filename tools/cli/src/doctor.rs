@@ -5,35 +5,25 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::Result;
-use clap::Subcommand;
 use serde::Serialize;
 
+/// Say which isolators work on this machine for this user, and what the others lack
+///
+/// Nothing is changed. The exit status is 0 when an agent can run tasks at all.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    #[command(subcommand)]
-    command: Sub,
-}
-
-#[derive(Subcommand)]
-enum Sub {
-    /// Say which isolators work on this machine for this user, and what the others lack
-    ///
-    /// Nothing is changed. The exit status is 0 when an agent can run tasks at all.
-    Doctor {
-        /// Where the agent would keep its data: whether overlayfs works depends on its file system
-        #[arg(long, default_value = "/var/lib/tepui")]
-        work_dir: PathBuf,
-        /// As JSON
-        #[arg(long)]
-        json: bool,
-    },
+    /// Where the agent would keep its data: whether overlayfs works depends on its file system
+    #[arg(long, default_value = "/var/lib/tepui")]
+    work_dir: PathBuf,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
 }
 
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
-    let Sub::Doctor { work_dir, json } = args.command;
-    let machine = Machine::look(&work_dir);
+    let machine = Machine::look(&args.work_dir);
     let report = Report::of(&machine);
-    match json {
+    match args.json {
         true => say!("{}", serde_json::to_string_pretty(&report)?),
         false => report.print(),
     }
