@@ -8,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use tepui_module_sdk::{Failure, Result};
 
+use crate::bounds::{Allowance, Bounds};
 use crate::sandbox::Sandbox;
 
 /// How an archive is packed.
@@ -53,20 +54,29 @@ pub(crate) fn is_archive(name: &str) -> bool {
 
 /// Unpacks a file into the sandbox, beside where a file of this name would be for `.gz`, and else at its top, as
 /// Mesos does.
-pub(crate) fn extract(from: impl Read + Seek, name: &str, sandbox: &Sandbox) -> Result<()> {
+pub(crate) fn extract(
+    from: impl Read + Seek,
+    name: &str,
+    sandbox: &Sandbox,
+    bounds: &Bounds,
+) -> Result<()> {
     let Some((suffix, archive)) = archive(name) else {
         return Ok(());
     };
     let from = BufReader::with_capacity(1 << 16, from);
+    let allowance = &bounds.allowance();
     let unpacked = match archive {
-        Archive::Tar(Packing::Plain) => tar(from, sandbox),
-        Archive::Tar(Packing::Gzip) => tar(gunzip(from), sandbox),
-        Archive::Tar(Packing::Bzip2) => tar(bzip2::read::MultiBzDecoder::new(from), sandbox),
-        Archive::Tar(Packing::Xz) => tar(lzma_rust2::XzReader::new(from, true), sandbox),
-        Archive::Zip => zip(from, sandbox),
+        Archive::Tar(Packing::Plain) => tar(from, sandbox, allowance),
+        Archive::Tar(Packing::Gzip) => tar(gunzip(from), sandbox, allowance),
+        Archive::Tar(Packing::Bzip2) => {
+            tar(bzip2::read::MultiBzDecoder::new(from), sandbox, allowance)
+        }
+        Archive::Tar(Packing::Xz) => tar(lzma_rust2::XzReader::new(from, true), sandbox, allowance),
+        Archive::Zip => zip(from, sandbox, allowance),
         Archive::Gzip => {
             let to = &name[..name.len() - suffix.len()];
-            sandbox.act(|here| here.write(Path::new(to), 0o644, &mut gunzip(from)))
+            let mut plain = allowance.content(gunzip(from));
+            sandbox.act(|here| here.write(Path::new(to), 0o644, &mut plain))
         }
     };
     unpacked.map_err(|failure| {
@@ -79,12 +89,13 @@ fn gunzip<R: io::BufRead>(from: R) -> flate2::bufread::MultiGzDecoder<R> {
     flate2::bufread::MultiGzDecoder::new(from)
 }
 
-fn tar(from: impl Read, sandbox: &Sandbox) -> Result<()> {
+fn tar(from: impl Read, sandbox: &Sandbox, allowance: &Allowance) -> Result<()> {
     use tar::EntryType;
     let mut archive = tar::Archive::new(from);
     sandbox.act(|here| {
         for entry in archive.entries()? {
             let mut entry = entry?;
+            allowance.file()?;
             let path = relative(&entry.path()?)?;
             let mode = entry.header().mode()? & 0o777;
             let link = entry.link_name()?.map(std::borrow::Cow::into_owned);
@@ -94,7 +105,7 @@ fn tar(from: impl Read, sandbox: &Sandbox) -> Result<()> {
                     here.directory(&path, mode)?;
                 }
                 (EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse, _) => {
-                    here.write(&path, mode, &mut entry)?;
+                    here.write(&path, mode, &mut allowance.content(&mut entry))?;
                 }
                 (EntryType::Directory, _) => here.directory(&path, mode)?,
                 (EntryType::Symlink, Some(target)) => here.symlink(&path, &target)?,
@@ -107,11 +118,12 @@ fn tar(from: impl Read, sandbox: &Sandbox) -> Result<()> {
     })
 }
 
-fn zip(from: impl Read + Seek, sandbox: &Sandbox) -> Result<()> {
+fn zip(from: impl Read + Seek, sandbox: &Sandbox, allowance: &Allowance) -> Result<()> {
     let mut archive = zip::ZipArchive::new(from)?;
     sandbox.act(|here| {
         for number in 0..archive.len() {
             let mut entry = archive.by_index(number)?;
+            allowance.file()?;
             let path = relative(Path::new(entry.name()))?;
             let mode = entry.unix_mode().unwrap_or(0o644) & 0o777;
             if entry.is_dir() {
@@ -121,7 +133,7 @@ fn zip(from: impl Read + Seek, sandbox: &Sandbox) -> Result<()> {
                 entry.by_ref().take(4096).read_to_string(&mut target)?;
                 here.symlink(&path, Path::new(&target))?;
             } else {
-                here.write(&path, mode, &mut entry)?;
+                here.write(&path, mode, &mut allowance.content(&mut entry))?;
             }
         }
         Ok(())

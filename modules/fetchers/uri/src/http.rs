@@ -10,6 +10,8 @@ use tepui_module_sdk::tokio::sync::mpsc;
 use tepui_module_sdk::{Failure, Result, blocking};
 use url::Url;
 
+use crate::bounds::Bounds;
+
 /// Bytes of a server's words that an error repeats.
 const WORDS: usize = 512;
 /// Pieces of a download that wait to be written.
@@ -19,6 +21,7 @@ const WAITING: usize = 16;
 /// agent's environment.
 pub(crate) struct Http {
     stall: Duration,
+    bounds: Bounds,
     client: OnceLock<Client>,
 }
 
@@ -26,13 +29,15 @@ pub(crate) struct Http {
 pub(crate) struct Download {
     response: Response,
     stall: Duration,
+    bounds: Bounds,
 }
 
 impl Http {
-    /// A client that waits for this long for the next byte.
-    pub(crate) fn new(stall: Duration) -> Self {
+    /// A client that waits for this long for the next byte, and takes no longer files than these.
+    pub(crate) fn new(stall: Duration, bounds: Bounds) -> Self {
         Self {
             stall,
+            bounds,
             client: OnceLock::new(),
         }
     }
@@ -58,9 +63,13 @@ impl Http {
         if !status.is_success() {
             return Err(refusal(status, response).await);
         }
+        // Before anything of it is read, where the server says its length.
+        self.bounds
+            .download(response.content_length().unwrap_or_default())?;
         Ok(Download {
             response,
             stall: self.stall,
+            bounds: self.bounds,
         })
     }
 
@@ -93,7 +102,10 @@ impl Download {
         });
         let stall = self.stall;
         let reading = async move {
+            let mut length = 0;
             while let Some(bytes) = self.response.chunk().await.map_err(|e| failure(e, stall))? {
+                length += bytes.len() as u64;
+                self.bounds.download(length)?;
                 if pieces.send(Piece::Bytes(bytes)).await.is_err() {
                     // The writer has failed and says why.
                     return Ok(());

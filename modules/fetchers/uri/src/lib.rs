@@ -7,6 +7,7 @@
 //! - the name of a file from an `http` URI is without query and fragment;
 //! - a failure says what the server said.
 
+mod bounds;
 mod cache;
 mod extract;
 mod http;
@@ -23,6 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tepui_module_sdk::prelude::*;
 use tepui_module_sdk::proto::fetcher::Uri;
 
+use bounds::Bounds;
 use cache::{Cache, Claim, Kept};
 use http::{Download, Http};
 use program::Programs;
@@ -42,6 +44,15 @@ pub struct Config {
     /// Seconds without a byte after which a download is given up.
     #[serde(default = "minute")]
     fetcher_stall_timeout_secs: u64,
+    /// Most bytes that one URI may have, as it is fetched.
+    #[serde(default = "max_bytes")]
+    max_download_bytes: u64,
+    /// Most bytes that one archive may unpack to.
+    #[serde(default = "max_bytes")]
+    max_unpacked_bytes: u64,
+    /// Most files, directories and links that one archive may have.
+    #[serde(default = "max_files")]
+    max_unpacked_files: u64,
     /// What relative paths in URIs are relative to.
     #[serde(default)]
     frameworks_home: Option<PathBuf>,
@@ -60,6 +71,14 @@ fn two_gigabytes() -> u64 {
     2 << 30
 }
 
+fn max_bytes() -> u64 {
+    64 << 30
+}
+
+fn max_files() -> u64 {
+    4_000_000
+}
+
 fn minute() -> u64 {
     60
 }
@@ -70,6 +89,7 @@ pub struct UriFetcher {
     http: Http,
     programs: Programs,
     frameworks_home: Option<PathBuf>,
+    bounds: Bounds,
 }
 
 impl Module for UriFetcher {
@@ -82,16 +102,25 @@ impl Module for UriFetcher {
             let zero = "fetcher_stall_timeout_secs: expected more than 0";
             return Err(Failure::invalid(zero).setting("fetcher_stall_timeout_secs"));
         }
-        let programs = Programs::new(config.programs, config.hadoop_home.as_deref())?;
+        let bounds = Bounds {
+            download_bytes: config.max_download_bytes,
+            unpacked_bytes: config.max_unpacked_bytes,
+            unpacked_files: config.max_unpacked_files,
+        };
+        let programs = Programs::new(config.programs, config.hadoop_home.as_deref(), bounds)?;
         let directory = match config.fetcher_cache_dir {
             Some(shared) => cache::own_directory(&shared, &context.work_dir()),
             None => context.state_dir().join("cache"),
         };
         Ok(Self {
             cache: Arc::new(Cache::new(directory, config.fetcher_cache_size)),
-            http: Http::new(Duration::from_secs(config.fetcher_stall_timeout_secs)),
+            http: Http::new(
+                Duration::from_secs(config.fetcher_stall_timeout_secs),
+                bounds,
+            ),
             programs,
             frameworks_home: config.frameworks_home,
+            bounds,
         })
     }
 
@@ -111,7 +140,8 @@ impl Fetcher for UriFetcher {
                 Ok(done) => note(&sandbox, format!("Fetched '{shown}' to '{done}'")).await?,
                 Err(failure) => {
                     let message = format!("Failed to fetch '{shown}': {failure}");
-                    note(&sandbox, message.clone()).await?;
+                    // Why the fetch failed counts, not that the disk may have no room to say so.
+                    let _ = note(&sandbox, message.clone()).await;
                     return Err(Failure::new(failure.code(), message));
                 }
             }
@@ -132,7 +162,9 @@ impl UriFetcher {
         if uri.cache {
             let key = (sandbox.owner(), uri.value.clone());
             match self.kept(key, &name, &source).await? {
-                Cached::Kept(kept) => return place_kept(sandbox, uri, name, kept).await,
+                Cached::Kept(kept) => {
+                    return place_kept(sandbox, uri, name, kept, self.bounds).await;
+                }
                 Cached::Direct(found) => {
                     self.download(sandbox, uri, &name, &source, found).await?;
                 }
@@ -141,10 +173,10 @@ impl UriFetcher {
             self.download(sandbox, uri, &name, &source, None).await?;
         }
         if uri.extract && !uri.executable && extract::is_archive(&name) {
-            let (from, sandbox) = (name.clone(), sandbox.clone());
+            let (from, sandbox, bounds) = (name.clone(), sandbox.clone(), self.bounds);
             interruptible(move |stop| {
                 let file = sandbox.act(|here| here.read(Path::new(&from)))?;
-                extract::extract(Watched { file, stop }, &from, &sandbox)
+                extract::extract(Watched { file, stop }, &from, &sandbox, &bounds)
             })
             .await?;
         }
@@ -163,6 +195,7 @@ impl UriFetcher {
             Source::File(path) => {
                 let (path, to) = (path.clone(), filling.path().to_owned());
                 let length = std::fs::metadata(&path).map_err(|error| unreadable(&path, &error))?;
+                self.bounds.download(length.len())?;
                 if !length.is_file() || !filling.reserve(length.len()) {
                     filling.too_large();
                     return Ok(Cached::Direct(None));
@@ -220,9 +253,10 @@ impl UriFetcher {
         let (to, into) = (name.to_owned(), sandbox.clone());
         match source {
             Source::File(path) => {
-                let (path, executable) = (path.clone(), uri.executable);
+                let (path, executable, bounds) = (path.clone(), uri.executable, self.bounds);
                 interruptible(move |stop| {
                     let file = open(&path)?;
+                    bounds.download(file.metadata()?.len())?;
                     into.place(Watched { file, stop }, Path::new(&to), executable)
                 })
                 .await
@@ -258,7 +292,13 @@ enum Cached {
 }
 
 /// Brings a file of the cache to the sandbox: unpacked, or as it is.
-async fn place_kept(sandbox: &Arc<Sandbox>, uri: &Uri, name: String, kept: Kept) -> Result<String> {
+async fn place_kept(
+    sandbox: &Arc<Sandbox>,
+    uri: &Uri,
+    name: String,
+    kept: Kept,
+    bounds: Bounds,
+) -> Result<String> {
     let (executable, into) = (uri.executable, sandbox.clone());
     let extract = uri.extract && !executable && extract::is_archive(&name);
     let to = name.clone();
@@ -266,7 +306,7 @@ async fn place_kept(sandbox: &Arc<Sandbox>, uri: &Uri, name: String, kept: Kept)
         let file = open(kept.path())?;
         let watched = Watched { file, stop };
         match extract {
-            true => extract::extract(watched, &to, &into),
+            true => extract::extract(watched, &to, &into, &bounds),
             false => into.place(watched, Path::new(&to), executable),
         }
     })

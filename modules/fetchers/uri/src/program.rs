@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
-use tepui_module_sdk::tokio::process::Command;
+use tepui_module_sdk::tokio::{process::Command, select, time};
 use tepui_module_sdk::{Failure, Result};
+
+use crate::bounds::Bounds;
 
 /// Bytes of a program's complaints that an error repeats: the last ones.
 const WORDS: usize = 512;
@@ -15,13 +18,18 @@ pub(crate) struct Programs {
     by_scheme: BTreeMap<String, Vec<String>>,
     /// For any other scheme.
     hadoop: Vec<String>,
+    bounds: Bounds,
 }
+
+/// How often the length of what a program writes is looked at.
+const LOOK: Duration = Duration::from_secs(1);
 
 impl Programs {
     /// The usual ones, and what the site has.
     pub(crate) fn new(
         own: BTreeMap<String, Vec<String>>,
         hadoop_home: Option<&Path>,
+        bounds: Bounds,
     ) -> Result<Self> {
         let curl = [
             "curl",
@@ -57,7 +65,11 @@ impl Programs {
         );
         let arguments = ["fs", "-copyToLocal", "{uri}", "{path}"].map(str::to_owned);
         let hadoop = std::iter::once(client).chain(arguments).collect();
-        Ok(Self { by_scheme, hadoop })
+        Ok(Self {
+            by_scheme,
+            hadoop,
+            bounds,
+        })
     }
 
     /// Fetches to a file that is not there yet; answers its bytes. A caller that goes away ends the program.
@@ -81,7 +93,19 @@ impl Programs {
             ))
         })?;
         let group = Group(child.id());
-        let output = child.wait_with_output().await?;
+        let growing = async {
+            loop {
+                time::sleep(LOOK).await;
+                let length = std::fs::metadata(to).map_or(0, |file| file.len());
+                if let Err(failure) = self.bounds.download(length) {
+                    break failure;
+                }
+            }
+        };
+        let output = select! {
+            output = child.wait_with_output() => output?,
+            failure = growing => return Err(failure),
+        };
         drop(group);
         if !output.status.success() {
             let text = String::from_utf8_lossy(&output.stderr);
@@ -97,6 +121,7 @@ impl Programs {
         let length = std::fs::metadata(to).map_err(|error| {
             Failure::unavailable(format!("'{name}' succeeded but left no file: {error}"))
         })?;
+        self.bounds.download(length.len())?;
         Ok(length.len())
     }
 }

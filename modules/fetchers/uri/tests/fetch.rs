@@ -539,3 +539,111 @@ async fn a_fetch_that_is_given_up_leaves_nothing() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
+
+#[tokio::test]
+async fn what_is_too_much_is_refused_by_the_name_of_the_bound() {
+    use tar::EntryType::{Directory, Regular};
+    let large = vec![b'x'; 4000];
+    let endless = answer("200 OK", "", &large);
+    let server = Server::start(Answers::from([
+        ("/large", (ok(&large), false)),
+        ("/endless", (endless, false)),
+    ]));
+    let write = [
+        "sh",
+        "-c",
+        "head -c 4000 /dev/zero > \"$1\"",
+        "{uri}",
+        "{path}",
+    ];
+    let bench = Bench::new(json!({
+        "max_download_bytes": 3000, "max_unpacked_bytes": 5000, "max_unpacked_files": 3,
+        "programs": {"acme": write},
+    }));
+    let at = bench.sandbox("sources");
+    let put = |name: &str, bytes: &[u8]| {
+        fs::write(at.join(name), bytes).unwrap();
+        at.join(name).display().to_string()
+    };
+    let mut sparse = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(6000);
+    header.set_mode(0o644);
+    sparse
+        .append_data(&mut header, "zeros", &[0; 6000][..])
+        .unwrap();
+    let bomb = gzip(&sparse.into_inner().unwrap());
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let options = zip::write::SimpleFileOptions::default();
+    zip.start_file("zeros", options).unwrap();
+    zip.write_all(&[0; 6000]).unwrap();
+    let many = ["a/", "b/", "c/", "d/"].map(|name| (name, Directory, ""));
+    for (value, bound) in [
+        (server.at("/large"), "max_download_bytes"),
+        (server.at("/endless"), "max_download_bytes"),
+        (put("large", &large), "max_download_bytes"),
+        ("acme://x/large".to_owned(), "max_download_bytes"),
+        (put("bomb.gz", &gzip(&[0; 6000])), "max_unpacked_bytes"),
+        (put("bomb.tgz", &bomb), "max_unpacked_bytes"),
+        (
+            put("bomb.zip", &zip.finish().unwrap().into_inner()),
+            "max_unpacked_bytes",
+        ),
+        (put("many.tgz", &gzip(&tar(&many))), "max_unpacked_files"),
+    ] {
+        for one in [uri(value.clone()), cached(value.clone())] {
+            let error = bench.fetch("s", vec![one]).await.unwrap_err();
+            assert!(error.contains(bound), "{value}: {error}");
+        }
+    }
+    // What is within the bounds goes on to be brought.
+    let fits = put("fits.tgz", &gzip(&tar(&[("f", Regular, "")])));
+    let sandbox = bench.fetch("fits", vec![uri(fits)]).await.unwrap();
+    assert_eq!(read(&sandbox, "f"), "f");
+}
+
+/// Needs root; `cargo xtask test` says so where it is missing.
+#[tokio::test]
+async fn a_disk_that_is_full_is_named_and_keeps_nothing_in_the_cache() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("NOT RUN: only root can mount a small disk");
+        return;
+    }
+    let disk = Disk::mount();
+    let server = Server::start(Answers::from([("/large", (ok(&vec![1; 3 << 20]), false))]));
+    let work = disk.0.path().join("work");
+    fs::create_dir(&work).unwrap();
+    let bench = Bench::new(json!({"fetcher_cache_dir": work}));
+    for one in [uri(server.at("/large")), cached(server.at("/large"))] {
+        let is_cached = one.cache;
+        let sandbox = match is_cached {
+            // The cache is on the small disk, the sandbox is not.
+            true => "s".to_owned(),
+            false => disk.0.path().join("sandbox").display().to_string(),
+        };
+        let error = bench.fetch(&sandbox, vec![one]).await.unwrap_err();
+        assert!(error.contains("No space left on device"), "{error}");
+        let _ = fs::remove_dir_all(disk.0.path().join("sandbox"));
+    }
+    let left = walk(&work).into_iter().filter(|path| path.is_file());
+    assert_eq!(left.collect::<Vec<_>>(), Vec::<PathBuf>::new());
+}
+
+/// A disk of two megabytes.
+struct Disk(tempfile::TempDir);
+
+impl Disk {
+    fn mount() -> Self {
+        let at = tempfile::tempdir().unwrap();
+        let options = Some("size=2m");
+        let none = nix::mount::MsFlags::empty();
+        nix::mount::mount(Some("tmpfs"), at.path(), Some("tmpfs"), none, options).unwrap();
+        Self(at)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(self.0.path(), nix::mount::MntFlags::MNT_DETACH);
+    }
+}
