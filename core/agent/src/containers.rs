@@ -11,6 +11,7 @@ use tepui_containerizer::{
 };
 use tepui_model::Resources;
 use tepui_model::id::ContainerId;
+use tepui_module_proto::image_store::PruneReply;
 use tepui_proto::v1;
 
 /// Launches, watches and ends containers. See [`Containerizer`] for what each call means.
@@ -77,10 +78,14 @@ pub trait Containers: Send + Sync + 'static {
     /// What fetching came to.
     fn fetches(&self) -> FetchCounts;
 
-    /// Removes images that no container uses, but those to keep. An error is in words.
-    fn prune_images(&self, keep: Vec<v1::Image>) -> BoxFuture<'_, Result<(), String>> {
-        let _ = keep;
-        Box::pin(async { Ok(()) })
+    /// Removes images that no container uses, but those to keep; with `dry_run` only says which. An error is in words.
+    fn prune_images(
+        &self,
+        keep: Vec<v1::Image>,
+        dry_run: bool,
+    ) -> BoxFuture<'_, Result<PruneReply, String>> {
+        let _ = (keep, dry_run);
+        Box::pin(async { Ok(PruneReply::default()) })
     }
 
     /// Forgets a container that is over.
@@ -168,8 +173,12 @@ impl Containers for Containerizer {
         Self::fetches(self)
     }
 
-    fn prune_images(&self, keep: Vec<v1::Image>) -> BoxFuture<'_, Result<(), String>> {
-        Box::pin(async move { Self::prune_images(self, &keep).await })
+    fn prune_images(
+        &self,
+        keep: Vec<v1::Image>,
+        dry_run: bool,
+    ) -> BoxFuture<'_, Result<PruneReply, String>> {
+        Box::pin(async move { Self::prune_images(self, &keep, dry_run).await })
     }
 
     fn forget(&self, id: &ContainerId) -> Result<(), Error> {

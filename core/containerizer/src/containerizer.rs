@@ -12,6 +12,7 @@ use std::{
 };
 
 use tepui_model::{id::ContainerId, resources::Resources};
+use tepui_module_proto::image_store::PruneReply;
 use tepui_module_proto::isolator as messages;
 use tepui_proto::v1;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -391,16 +392,20 @@ impl Containerizer {
         context.fetches.counts(cache.unwrap_or_default())
     }
 
-    /// Removes images that no container uses, but those to keep.
+    /// Removes images that no container uses, but those to keep; with `dry_run` only says which.
     ///
     /// # Errors
     ///
     /// When a store fails, in words.
-    pub async fn prune_images(&self, keep: &[v1::Image]) -> Result<(), String> {
+    pub async fn prune_images(
+        &self,
+        keep: &[v1::Image],
+        dry_run: bool,
+    ) -> Result<PruneReply, String> {
         let Some(provisioner) = &self.inner.context.settings.provisioner else {
-            return Ok(());
+            return Ok(PruneReply::default());
         };
-        provisioner.prune(keep, false).await.map(drop)
+        provisioner.prune(keep, dry_run).await
     }
 
     /// The containers that have not been forgotten.

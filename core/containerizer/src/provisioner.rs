@@ -21,7 +21,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::FutureExt;
@@ -51,9 +51,21 @@ struct Inner {
     stores: BTreeMap<String, ImageStoreClient>,
     backend: Backend,
     dir: PathBuf,
+    timed: Timed,
     containers: Mutex<BTreeMap<String, Known>>,
     /// Held by those who link layers together, by removals alone: what is linked is in use.
     removing: tokio::sync::RwLock<()>,
+}
+
+/// Is told how long each pull took that was one, and by which store.
+struct Timed(Box<Told>);
+
+type Told = dyn Fn(&str, Duration) + Send + Sync;
+
+impl std::fmt::Debug for Timed {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Timed(..)")
+    }
 }
 
 /// What is known of a container with images.
@@ -66,7 +78,8 @@ struct Known {
 
 impl Provisioner {
     /// Takes the stores by the names of their modules. `asked` is the back end to use; without one the best that works
-    /// here is chosen, and the log says why.
+    /// here is chosen, and the log says why. `timed` is told how long each pull took, and by which store; images that
+    /// were there already are not pulled.
     ///
     /// # Errors
     ///
@@ -75,6 +88,7 @@ impl Provisioner {
         stores: BTreeMap<String, ImageStoreClient>,
         asked: Option<&str>,
         dir: PathBuf,
+        timed: impl Fn(&str, Duration) + Send + Sync + 'static,
     ) -> Result<Self, Error> {
         let containers = dir.join("containers");
         fs::create_dir_all(&containers).map_err(|source| Error::Io {
@@ -87,6 +101,7 @@ impl Provisioner {
             stores,
             backend,
             dir,
+            timed: Timed(Box::new(timed)),
             containers: Mutex::default(),
             removing: tokio::sync::RwLock::default(),
         })))
@@ -166,13 +181,18 @@ impl Provisioner {
             let words = |error: CallError| error.to_string();
             // May take long, and a removal does not wait for it; so what was pulled may be gone again before it is linked.
             // The second pull finds it in the store.
-            store.pull(image.encode_to_vec()).await.map_err(words)?;
+            let (begun, for_whom) = (Instant::now(), Some(config.id.as_str()));
+            let pulled = store.pull(image.encode_to_vec(), for_whom).await;
+            if pulled.map_err(words)?.fresh {
+                (inner.timed.0)(store.instance().name(), begun.elapsed());
+            }
             let _stays = inner.removing.read().await;
             let there = v1::Image {
                 cached: Some(true),
                 ..image.clone()
             };
-            let pulled = store.pull(there.encode_to_vec()).await.map_err(words)?;
+            let pulled = store.pull(there.encode_to_vec(), for_whom).await;
+            let pulled = pulled.map_err(words)?;
             let made = self.make(&config.id, number, &pulled).await?;
             plan.mounts.extend(made.mounts);
             let root = made.root.to_string_lossy().into_owned();

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use tepui_containerizer::{Containerizer, Fetcher, Logger, Provisioner};
@@ -30,6 +31,9 @@ use crate::flags::Daemon;
 use crate::settings::{AgentSettings, FindMaster, Recover};
 use crate::start::{self, LogLevel};
 
+/// How long the times of pulls count for the percentiles of their metric, as in Mesos.
+const PULLS: Duration = Duration::from_hours(1);
+
 /// Runs the daemon; the answer is the process's exit code.
 pub fn main() -> ExitCode {
     start::main(
@@ -53,13 +57,14 @@ async fn run(mut settings: AgentSettings, level: LogLevel) -> anyhow::Result<()>
     settings.runtime_dir = std::path::absolute(&settings.runtime_dir)
         .with_context(|| format!("--runtime_dir: {}", settings.runtime_dir.display()))?;
     let host = ModuleHost::new(settings.host());
-    let containers = containerizer(&settings, &host).await?;
+    let metrics = Metrics::default();
+    let containers = containerizer(&settings, &host, &metrics).await?;
     let address = settings.common.network.bind();
     let listener = Listener::bind(ServerSettings::new(address)).await?;
     let local = listener.local_addr();
     let master = detector(&settings, &host).await?;
     let authorizer = authorizer(&settings, &host).await?;
-    let shared = shared(&settings, level, authorizer);
+    let shared = shared(&settings, level, authorizer, metrics);
     start::export(&host, &settings.common.exporters, &shared.metrics).await?;
     let started = Agent::start(
         agent_settings(&settings, local.port(), master)?,
@@ -133,6 +138,7 @@ fn domain_socket(path: &Path, local: SocketAddr, router: Arc<Router>) -> anyhow:
 async fn containerizer(
     settings: &AgentSettings,
     host: &ModuleHost,
+    metrics: &Metrics,
 ) -> anyhow::Result<Arc<Containerizer>> {
     let names = settings.isolation.clone();
     let shown = if names.is_empty() {
@@ -161,7 +167,7 @@ async fn containerizer(
     own.switch_user = settings.switch_user;
     own.sandbox_directory
         .clone_from(&settings.sandbox_directory);
-    own.provisioner = provisioner(settings, host).await?;
+    own.provisioner = provisioner(settings, host, metrics).await?;
     let (soft, hard) = start::allow_open_files().context("cannot raise the limit of open files")?;
     // Programs that use select(2) break with more than they expect.
     own.rlimits = vec![Rlimit {
@@ -217,6 +223,7 @@ async fn fetcher(
 async fn provisioner(
     settings: &AgentSettings,
     host: &ModuleHost,
+    metrics: &Metrics,
 ) -> anyhow::Result<Option<Provisioner>> {
     let images = &settings.images;
     if images.stores.is_empty() {
@@ -229,7 +236,13 @@ async fn provisioner(
     let stores = instances.into_iter();
     let stores = stores.map(|store| (store.name().to_owned(), ImageStoreClient::new(store)));
     let dir = settings.work_dir.join("provisioner");
-    let provisioner = Provisioner::new(stores.collect(), images.backend.as_deref(), dir)?;
+    let metrics = metrics.clone();
+    let timed = move |store: &str, took| {
+        let name = format!("containerizer/mesos/provisioner/{store}_store/image_pull");
+        metrics.timer(&name, PULLS).record(took);
+    };
+    let backend = images.backend.as_deref();
+    let provisioner = Provisioner::new(stores.collect(), backend, dir, timed)?;
     if let Some(collection) = &images.collection {
         let keep = collection.keep.iter();
         let keep = keep.map(|image| json::to_message(image.to_string().as_bytes()));
@@ -290,7 +303,12 @@ async fn authorizer(
     ))))
 }
 
-fn shared(settings: &AgentSettings, level: LogLevel, authorizer: Arc<dyn Authorizer>) -> Shared {
+fn shared(
+    settings: &AgentSettings,
+    level: LogLevel,
+    authorizer: Arc<dyn Authorizer>,
+    metrics: Metrics,
+) -> Shared {
     let files = Files::default();
     if let Some(log) = &settings.common.log.external_file {
         let guard = Guard {
@@ -303,7 +321,7 @@ fn shared(settings: &AgentSettings, level: LogLevel, authorizer: Arc<dyn Authori
         version: VersionInfo::default(),
         flags: Arc::new(settings.common.flags.iter().cloned().collect()),
         files,
-        metrics: Metrics::default(),
+        metrics,
         logging: Logging::new(0, move |verbosity| level.set_verbosity(verbosity)),
         authorizer,
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use prost::Message as _;
 use tepui_host::kinds::image_store::ImageStoreClient;
-use tepui_module_proto::image_store::{Method, PruneRequest};
+use tepui_module_proto::image_store::{Method, PruneRequest, PullReply};
 use tepui_module_proto::kind;
 use tepui_proto::v1::Image;
 
@@ -27,7 +27,7 @@ pub fn image_store(subject: &Subject, image: Option<&Image>) -> Result<()> {
             b"\xff\xff".to_vec(),
         ] {
             ensure!(
-                client.pull(bad.clone()).await.is_err(),
+                client.pull(bad.clone(), None).await.is_err(),
                 "{bad:?} was pulled"
             );
         }
@@ -35,7 +35,7 @@ pub fn image_store(subject: &Subject, image: Option<&Image>) -> Result<()> {
         let Some(image) = image.map(Image::encode_to_vec) else {
             return Ok(());
         };
-        let first = client.pull(image.clone()).await?;
+        let first = client.pull(image.clone(), None).await?;
         ensure!(!first.layers.is_empty(), "an image without layers");
         for layer in &first.layers {
             let path = Path::new(layer);
@@ -49,9 +49,15 @@ pub fn image_store(subject: &Subject, image: Option<&Image>) -> Result<()> {
             config["rootfs"].is_object(),
             "the configuration is that of no image: {config}"
         );
-        let (again, beside) = tokio::join!(client.pull(image.clone()), client.pull(image.clone()));
+        let same = |reply: &PullReply| {
+            (&reply.id, &reply.layers, &reply.config) == (&first.id, &first.layers, &first.config)
+        };
+        let (again, beside) = tokio::join!(
+            client.pull(image.clone(), None),
+            client.pull(image.clone(), None)
+        );
         ensure!(
-            again? == first && beside? == first,
+            same(&again?) && same(&beside?),
             "another answer for the same image"
         );
 
@@ -82,7 +88,7 @@ pub fn image_store(subject: &Subject, image: Option<&Image>) -> Result<()> {
         client.prune(PruneRequest::default()).await?;
         ensure!(!all_there(), "nothing was removed");
         client.prune(PruneRequest::default()).await?;
-        let last = client.pull(image).await?;
+        let last = client.pull(image, None).await?;
         ensure!(last.id == first.id, "pulled again it is another image");
         Ok(())
     })

@@ -15,6 +15,8 @@ pub(crate) struct Scope {
     pub(crate) host: Host,
     /// Container the call is about; empty for none.
     pub(crate) container: String,
+    /// The host's number of a call that takes its time.
+    call: Option<u64>,
     /// Pieces of blocking work that have not ended.
     blocking: AtomicUsize,
     ended: Notify,
@@ -22,12 +24,30 @@ pub(crate) struct Scope {
 
 impl Scope {
     pub(crate) fn new(module: &'static str, host: Host, container: String) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new(Self::plain(module, host, container))
+    }
+
+    fn plain(module: &'static str, host: Host, container: String) -> Self {
+        Self {
             module,
             host,
             container,
+            call: None,
             blocking: AtomicUsize::new(0),
             ended: Notify::new(),
+        }
+    }
+
+    /// That of a call with a number.
+    pub(crate) fn of_call(
+        module: &'static str,
+        host: Host,
+        container: String,
+        call: u64,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            call: Some(call),
+            ..Self::plain(module, host, container)
         })
     }
 
@@ -65,6 +85,16 @@ pub(crate) fn current() -> Option<Arc<Scope>> {
         .try_with(|current| current.try_borrow().ok().and_then(|scope| scope.clone()))
         .ok()
         .flatten()
+}
+
+/// Says how far the current call is, for people; it is shown as long as the call goes on. Nothing happens outside of a
+/// call, such as in tasks that were spawned.
+pub fn progress(message: &str) {
+    if let Some(scope) = current()
+        && let Some(call) = scope.call
+    {
+        scope.host.progress(call, message);
+    }
 }
 
 /// Runs blocking work on a thread for such work. A call that is cancelled meanwhile completes only after the

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use tepui_module_abi::{HostV1, RSlice};
 use tepui_module_proto::common::{
-    CreateRequest, HealthRequest, HostMethod, LogRequest, MetricsRequest, metrics_request::Sample,
+    CreateRequest, HealthRequest, HostMethod, LogRequest, MetricsRequest, ProgressRequest,
+    metrics_request::Sample,
 };
 
 /// What an instance knows of its surroundings.
@@ -71,6 +72,11 @@ impl Host {
                 message,
             },
         );
+    }
+
+    pub(crate) fn progress(&self, call: u64, message: &str) {
+        let message = message.to_owned();
+        self.call(HostMethod::Progress, &ProgressRequest { call, message });
     }
 
     fn metric(&self, name: &str, value: f64, add: bool) {

@@ -176,7 +176,7 @@ impl Instance {
             Ok(Some(Err(failure))) | Err(failure) => return answer.give(Err(failure)),
             Ok(None) => return answer.give(Err(Failure::unimplemented(method))),
         };
-        let scope = Scope::new(self.module, self.host, started.container);
+        let scope = Scope::of_call(self.module, self.host, started.container, call);
         let mut work = Guarded {
             instance: self,
             scope,

@@ -59,7 +59,7 @@ mod module;
 mod runtime;
 
 pub use allocation::{Client, Cluster, NotOffered, Proposals, RoleKey};
-pub use call::blocking;
+pub use call::{blocking, progress};
 pub use context::{Context, Host};
 pub use failure::{Failure, Result};
 pub use kinds::{
@@ -86,7 +86,7 @@ pub mod prelude {
     pub use crate::proto::isolator::{LaunchPlan, Mount, Namespace};
     pub use crate::{
         Client, Cluster, Context, Failure, Module, NoConfig, Proposals, Report, Result, RoleKey,
-        blocking, config, export, mesos,
+        blocking, config, export, mesos, progress,
     };
     pub use std::collections::{BTreeMap, BTreeSet};
     pub use std::path::PathBuf;

@@ -11,6 +11,7 @@ use tepui_proto::{convert, v1};
 
 use crate::client::{Master, MasterArg, id_of};
 use crate::doctor;
+use crate::images;
 use crate::several::Several;
 use crate::show::{self, ListArgs, print, print_message};
 use crate::when::{self, Span};
@@ -37,6 +38,9 @@ enum Sub {
     Reactivate(SeveralArgs),
     Gone(GoneArgs),
     Doctor(doctor::Args),
+    /// Images that an agent keeps
+    #[command(subcommand)]
+    Images(images::Command),
 }
 
 /// Print what the master knows of an agent, and what runs there
@@ -110,6 +114,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         }),
         Sub::Gone(args) => gone(&args),
         Sub::Doctor(args) => doctor::run(args),
+        Sub::Images(command) => images::run(command),
     }
 }
 

@@ -14,6 +14,7 @@ mod client;
 mod config_cmd;
 mod doctor;
 mod exec;
+mod images;
 mod local;
 mod logs;
 mod maintenance;

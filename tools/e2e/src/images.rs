@@ -4,7 +4,10 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::wait_for;
+use tepui_proto::v1;
+
+use crate::scheduler::task;
+use crate::{Scratch, wait_for};
 
 /// What these tests need beside the daemons: Debian's packages of the same names, and busybox-static.
 const PROGRAMS: [&str; 4] = ["docker-registry", "skopeo", "umoci", "/bin/busybox"];
@@ -37,6 +40,23 @@ pub fn run(program: &str, args: &[&str]) {
     assert!(output.status.success(), "{program} {args:?}: {said}");
 }
 
+/// Makes `dir/NAME.pem` and `dir/NAME.key`: a certificate for this machine that signs itself and is no authority.
+pub fn certificate(dir: &Path, name: &str) -> (PathBuf, PathBuf) {
+    let (certificate, key) = (
+        dir.join(format!("{name}.pem")),
+        dir.join(format!("{name}.key")),
+    );
+    let (at, of) = (certificate.to_string_lossy(), key.to_string_lossy());
+    let request = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext \
+                   subjectAltName=IP:127.0.0.1,DNS:localhost -addext basicConstraints=critical,CA:FALSE";
+    let request: Vec<&str> = request.split_whitespace().collect();
+    run(
+        "openssl",
+        &[&request[..], &["-keyout", &of, "-out", &at]].concat(),
+    );
+    (certificate, key)
+}
+
 /// Makes an image layout at `dir/NAME` with the tag `latest`, of three layers: busybox with some files; one that takes
 /// `/gone` away; one that replaces `/etc/layer`. Its entry point is `cat`, its command `layer`, its working directory
 /// `/etc`.
@@ -46,10 +66,7 @@ pub fn layout(dir: &Path, name: &str) -> PathBuf {
     for part in ["bin", "etc", "gone"] {
         fs::create_dir_all(root.join(part)).expect("a folder");
     }
-    fs::copy("/bin/busybox", root.join("bin/busybox")).expect("busybox");
-    for applet in ["cat", "echo", "id", "ls", "pwd", "sh", "sleep", "touch"] {
-        std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).expect("a link");
-    }
+    busybox(&root);
     fs::write(root.join("gone/file"), "").expect("a file");
     fs::write(root.join("etc/layer"), "bottom\n").expect("a file");
     let top = dir.join(format!("{name}.top"));
@@ -78,6 +95,39 @@ pub fn layout(dir: &Path, name: &str) -> PathBuf {
         &[&["config", "--image", image][..], &config].concat(),
     );
     layout
+}
+
+/// Makes an image layout at `dir/NAME` with the tag `latest`, of one layer: busybox and what has to be there for others
+/// to be mounted on.
+pub fn one_layer(dir: &Path, name: &str) -> PathBuf {
+    let layout = dir.join(name);
+    let root = dir.join(format!("{name}.root"));
+    for part in ["bin", "dev", "etc", "mnt/mesos/sandbox", "proc", "sys"] {
+        fs::create_dir_all(root.join(part)).expect("a folder");
+    }
+    for file in ["etc/hostname", "etc/hosts", "etc/resolv.conf"] {
+        fs::write(root.join(file), "").expect("a file");
+    }
+    busybox(&root);
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let (at, root) = (text(&layout), text(&root));
+    let image = format!("{at}:latest");
+    run("umoci", &["init", "--layout", &at]);
+    run("umoci", &["new", "--image", &image]);
+    run("umoci", &["insert", "--image", &image, &root, "/"]);
+    let config = ["--config.env=FROM=image", "--config.workingdir=/etc"];
+    run(
+        "umoci",
+        &[&["config", "--image", &image][..], &config].concat(),
+    );
+    layout
+}
+
+fn busybox(root: &Path) {
+    fs::copy("/bin/busybox", root.join("bin/busybox")).expect("busybox");
+    for applet in ["cat", "echo", "id", "ls", "pwd", "sh", "sleep", "touch"] {
+        std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).expect("a link");
+    }
 }
 
 /// The digest of the last layer of a layout's only image.
@@ -164,4 +214,60 @@ impl Drop for Registry {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A task of an image. Without a command it runs what the image says. What it prints is in its sandbox.
+pub fn of_image(id: &str, image: &str, command: Option<&str>) -> v1::TaskInfo {
+    let mut task = task(id, command.unwrap_or_default(), 0.1, 32.0);
+    if command.is_none() {
+        task.command = Some(v1::CommandInfo {
+            shell: Some(false),
+            ..Default::default()
+        });
+    }
+    task.container = Some(v1::ContainerInfo {
+        r#type: v1::container_info::Type::Mesos.into(),
+        mesos: Some(v1::container_info::MesosInfo {
+            image: Some(docker(image)),
+        }),
+        ..Default::default()
+    });
+    task
+}
+
+/// A Docker image of this name.
+pub fn docker(name: &str) -> v1::Image {
+    v1::Image {
+        r#type: v1::image::Type::Docker.into(),
+        docker: Some(v1::image::Docker {
+            name: name.to_owned(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+/// What a task has printed.
+pub fn stdout(scratch: &Scratch, agent: &str, id: &str) -> String {
+    let agents = scratch.path().join(agent).join("slaves");
+    let latest = walk(&agents, &format!("executors/{id}/runs/latest/stdout"));
+    fs::read_to_string(latest).expect("its output")
+}
+
+/// The first path below a folder that ends like this.
+pub fn walk(dir: &Path, end: &str) -> PathBuf {
+    let mut waiting = vec![dir.to_owned()];
+    while let Some(dir) = waiting.pop() {
+        let candidate = dir.join(end);
+        if candidate.exists() {
+            return candidate;
+        }
+        let entries = fs::read_dir(&dir).into_iter().flatten().flatten();
+        waiting.extend(
+            entries
+                .map(|entry| entry.path())
+                .filter(|path| path.is_dir() && !path.is_symlink()),
+        );
+    }
+    panic!("nothing ends with {end} below {}", dir.display());
 }

@@ -6,6 +6,8 @@ pub mod images;
 pub mod replay;
 pub mod scheduler;
 pub mod server;
+pub mod stall;
+pub mod tokens;
 pub mod wait;
 
 pub use cluster::{Cluster, Daemon, Scratch, bin, client, python, tepui};

@@ -4,68 +4,15 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 use serde_json::json;
-use tepui_e2e::cluster::wait_clean;
-use tepui_e2e::images::{Registry, available, last_layer, layout, run};
-use tepui_e2e::scheduler::{framework, task};
+use tepui_e2e::cluster::{tepui, wait_clean};
+use tepui_e2e::images::{
+    Registry, available, certificate, docker, last_layer, layout, of_image, run, stdout,
+};
+use tepui_e2e::scheduler::framework;
 use tepui_e2e::{Daemon, Scheduler, Scratch, wait_for};
 use tepui_proto::v1::{self, TaskState};
 
 const ISOLATION: &str = "--isolation=filesystem/linux,docker/runtime,namespaces/pid";
-
-/// A task of an image. Without a command it runs what the image says. What it prints is in its sandbox.
-fn of_image(id: &str, image: &str, command: Option<&str>) -> v1::TaskInfo {
-    let mut task = task(id, command.unwrap_or_default(), 0.1, 32.0);
-    if command.is_none() {
-        task.command = Some(v1::CommandInfo {
-            shell: Some(false),
-            ..Default::default()
-        });
-    }
-    task.container = Some(v1::ContainerInfo {
-        r#type: v1::container_info::Type::Mesos.into(),
-        mesos: Some(v1::container_info::MesosInfo {
-            image: Some(docker(image)),
-        }),
-        ..Default::default()
-    });
-    task
-}
-
-fn docker(name: &str) -> v1::Image {
-    v1::Image {
-        r#type: v1::image::Type::Docker.into(),
-        docker: Some(v1::image::Docker {
-            name: name.to_owned(),
-            ..Default::default()
-        }),
-        ..Default::default()
-    }
-}
-
-/// What a task has printed.
-fn stdout(scratch: &Scratch, agent: &str, id: &str) -> String {
-    let agents = scratch.path().join(agent).join("slaves");
-    let latest = walk(&agents, &format!("executors/{id}/runs/latest/stdout"));
-    fs::read_to_string(latest).expect("its output")
-}
-
-/// The first path below a folder that ends like this.
-fn walk(dir: &std::path::Path, end: &str) -> std::path::PathBuf {
-    let mut waiting = vec![dir.to_owned()];
-    while let Some(dir) = waiting.pop() {
-        let candidate = dir.join(end);
-        if candidate.exists() {
-            return candidate;
-        }
-        let entries = fs::read_dir(&dir).into_iter().flatten().flatten();
-        waiting.extend(
-            entries
-                .map(|entry| entry.path())
-                .filter(|path| path.is_dir() && !path.is_symlink()),
-        );
-    }
-    panic!("nothing ends with {end} below {}", dir.display());
-}
 
 #[test]
 fn images_run_wherever_they_come_from_and_are_pulled_once() {
@@ -172,12 +119,29 @@ fn images_run_wherever_they_come_from_and_are_pulled_once() {
             .unwrap_or_else(|error| panic!("{}: {error}", dir.display()))
     };
     assert_eq!((layers("docker"), layers("oci")), (3, 3));
-    let keep = json!([{ "type": "DOCKER", "docker": { "name": "some/box:1" } }]);
-    agent
-        .status_of(&json!({ "type": "PRUNE_IMAGES", "prune_images": { "excluded_images": keep } }));
+    let prune = |more: &[&str]| {
+        let at = agent.address.to_string();
+        let args = [&["agent", "images", "prune", "--agent", &at][..], more].concat();
+        let output = tepui(master.address, &args);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let said = prune(&["--keep", "some/box:1", "--dry-run"]);
+    for line in [
+        "would remove oci:box\n",
+        "would remove oci:box:latest\n",
+        "would remove 2 images: 3 layers, ",
+    ] {
+        assert!(said.contains(line), "{said}");
+    }
+    assert_eq!((layers("docker"), layers("oci")), (3, 3));
+    prune(&["--keep", "some/box:1"]);
     assert_eq!((layers("docker"), layers("oci")), (3, 0));
-    agent.status_of(&json!({ "type": "PRUNE_IMAGES" }));
+    let said = prune(&[]);
+    assert!(said.contains("removing some/box:1\n"), "{said}");
     assert_eq!((layers("docker"), layers("oci")), (0, 0));
+    let pulled = &agent.get("/metrics/snapshot")["containerizer/mesos/provisioner/docker_store/image_pull_ms"];
+    assert!(pulled.as_f64().is_some_and(|took| took > 0.0), "{pulled}");
     agent.stop(Signal::SIGUSR1);
     drop(registry);
     wait_clean(scratch.path());
@@ -191,28 +155,7 @@ fn private_registries_want_credentials_and_have_certificates() {
     let scratch = Scratch::new();
     let at = |name: &str| scratch.path().join(name).display().to_string();
     let layout = layout(scratch.path(), "box");
-    run(
-        "openssl",
-        &[
-            "req",
-            "-x509",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            "/CN=localhost",
-            "-addext",
-            "subjectAltName=IP:127.0.0.1,DNS:localhost",
-            "-addext",
-            "basicConstraints=critical,CA:FALSE",
-            "-keyout",
-            &at("key.pem"),
-            "-out",
-            &at("cert.pem"),
-        ],
-    );
+    let (certificate, key) = certificate(scratch.path(), "registry");
     let password = std::process::Command::new("htpasswd")
         .args(["-Bbn", "me", "pass-phrase"])
         .output();
@@ -222,8 +165,8 @@ fn private_registries_want_credentials_and_have_certificates() {
     fs::write(at("htpasswd"), password).expect("a file");
     let more = format!(
         "  tls: {{certificate: {}, key: {}}}\nauth: {{htpasswd: {{realm: here, path: {}}}}}",
-        at("cert.pem"),
-        at("key.pem"),
+        certificate.display(),
+        key.display(),
         at("htpasswd")
     );
     let registry = Registry::start(&scratch.path().join("registry"), &more);
@@ -248,7 +191,7 @@ fn private_registries_want_credentials_and_have_certificates() {
     let config = scratch.path().join("agent.toml");
     fs::write(
         &config,
-        format!("[modules.docker]\ncertificates = {:?}\n", at("cert.pem")),
+        format!("[modules.docker]\ncertificates = {certificate:?}\n"),
     )
     .expect("a file");
     // Names without a registry are archives of `docker save`; the copying back end this time.

@@ -4,6 +4,7 @@ mod absent;
 mod attach;
 mod containers;
 mod executor;
+mod images;
 mod pending;
 pub(crate) mod read;
 pub(crate) mod see;
@@ -73,6 +74,7 @@ pub(crate) fn register(endpoints: Arc<Endpoints>, router: &mut Router) {
     guarded!("/containers", v0::containers);
     guarded!("/monitor/statistics", v0::statistics);
     guarded!("/containerizer/debug", v0::debug);
+    router.route("/slave(1)/images/unused", reading!(images::unused));
     let modules = endpoints.modules.clone();
     endpoints.shared.show_modules(router, modules);
     let api = endpoints.clone();

@@ -1,4 +1,5 @@
-//! `/containerizer/debug`: calls of isolators that have not ended, to see which one is stuck.
+//! `/containerizer/debug`: calls of isolators and image stores that have not ended, to see which one is stuck, and how
+//! far a pull is.
 
 use serde::Deserialize;
 use tepui_proto::json::Writer;
@@ -21,6 +22,8 @@ struct Module {
 struct Call {
     method: String,
     container: Option<String>,
+    #[serde(default)]
+    progress: Option<String>,
     long_poll: bool,
 }
 
@@ -30,17 +33,23 @@ pub(super) fn body(report: &[u8]) -> Vec<u8> {
     let report = serde_json::from_slice(report).unwrap_or(Report {
         modules: Vec::new(),
     });
-    let isolators = report.modules.iter();
-    let isolators = isolators.filter(|module| module.kinds.iter().any(|kind| kind == "isolator"));
+    let works = |module: &&Module| {
+        let mut kinds = module.kinds.iter();
+        kinds.any(|kind| kind == "isolator" || kind == "image-store")
+    };
+    let modules = report.modules.iter().filter(works);
     let mut body = Vec::new();
     Writer::new(&mut body).object(|w| {
         w.key("pending").array(|w| {
-            for module in isolators {
+            for module in modules {
                 for call in module.pending.iter().filter(|call| !call.long_poll) {
                     w.object(|w| {
                         w.key("args").object(|w| {
                             if let Some(container) = &call.container {
                                 w.key("containerId").str(container);
+                            }
+                            if let Some(progress) = &call.progress {
+                                w.key("progress").str(progress);
                             }
                         });
                         let method = call.method.to_ascii_lowercase();
@@ -66,6 +75,8 @@ mod tests {
                 "stuck": true, "progress": null,
             })
         };
+        let mut pull = call("PULL", false);
+        pull["progress"] = "pulling 'box': 1 of 2 layers".into();
         let module = |name: &str, kind: &str| {
             serde_json::json!({
                 "name": name, "kinds": [kind], "state": "stuck",
@@ -73,11 +84,15 @@ mod tests {
             })
         };
         let report = serde_json::json!({
-            "modules": [module("cgroups/cpu", "isolator"), module("other", "exporter")],
+            "modules": [
+                module("cgroups/cpu", "isolator"), module("other", "exporter"),
+                { "name": "docker", "kinds": ["image-store"], "pending": [pull] },
+            ],
         });
         let shown = String::from_utf8(body(report.to_string().as_bytes())).expect("text");
         let pending = r#"{"args":{"containerId":"c1"},"operation":"cgroups/cpu::prepare"}"#;
-        assert_eq!(shown, format!(r#"{{"pending":[{pending}]}}"#));
+        let pull = r#"{"args":{"containerId":"c1","progress":"pulling 'box': 1 of 2 layers"},"operation":"docker::pull"}"#;
+        assert_eq!(shown, format!(r#"{{"pending":[{pending},{pull}]}}"#));
         assert_eq!(body(b"{}"), br#"{"pending":[]}"#);
     }
 }

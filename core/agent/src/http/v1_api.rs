@@ -61,7 +61,7 @@ async fn answer(endpoints: &Endpoints, request: &Request) -> Result<Response, Re
         call::Type::PruneImages => {
             endpoints.require(subject, Action::PruneImages).await?;
             let keep = call.prune_images.unwrap_or_default().excluded_images;
-            let pruned = endpoints.containers.prune_images(keep).await;
+            let pruned = endpoints.containers.prune_images(keep, false).await;
             pruned.map_err(|error| Response::text(StatusCode::INTERNAL_SERVER_ERROR, error))?;
             Ok(Response::empty(StatusCode::OK))
         }

@@ -29,7 +29,7 @@ pub struct Collection {
     pub keep: Vec<Json>,
 }
 
-/// Flags of Mesos that are settings of the module `docker`, under the same name.
+/// Flags of Mesos that are settings of the module `docker`, under the same name; `oci` has the credentials, too.
 const OF_DOCKER: [&str; 3] = ["docker_config", "docker_registry", "docker_store_dir"];
 
 pub(super) fn images(values: &mut Values) -> Result<Images, FlagError> {
@@ -58,6 +58,9 @@ pub(super) fn images(values: &mut Values) -> Result<Images, FlagError> {
             "docker_config" => serde_json::from_str(text).expect("checked when read"),
             _ => Json::String(text.into()),
         };
+        if flag == "docker_config" && names.iter().any(|name| name == "oci") {
+            set_in_module(values, flag, "oci", flag, value.clone());
+        }
         set_in_module(values, flag, "docker", flag, value);
     }
     Ok(Images {

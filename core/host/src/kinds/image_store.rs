@@ -31,13 +31,17 @@ impl ImageStoreClient {
         &self.instance
     }
 
-    /// Makes an image ready (an encoded mesos.v1.Image).
-    pub async fn pull(&self, image: Vec<u8>) -> Result<PullReply, CallError> {
+    /// Makes an image ready (an encoded mesos.v1.Image), for a container if it is for one.
+    pub async fn pull(
+        &self,
+        image: Vec<u8>,
+        container: Option<&str>,
+    ) -> Result<PullReply, CallError> {
         let request = PullRequest { image }.encode_to_vec();
         let method = Method::Pull as u32;
         let bytes = self
             .instance
-            .start(method, None, Some(PULL), request)
+            .start(method, container, Some(PULL), request)
             .await?;
         decode(&self.instance, "PULL", &bytes)
     }

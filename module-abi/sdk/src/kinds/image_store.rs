@@ -23,6 +23,8 @@ pub struct Pulled {
     pub layers: Vec<PathBuf>,
     /// The image's configuration: JSON as in the image specification of the OCI.
     pub config: Vec<u8>,
+    /// It was fetched or looked up for this call, which is what the time of pulls is measured by.
+    pub fresh: bool,
 }
 
 /// What is to be removed, and what is not.
@@ -87,6 +89,7 @@ impl<M: ImageStore> Service for ImageStoreService<M> {
                         id: pulled.id,
                         layers: texts(pulled.layers),
                         config: pulled.config,
+                        fresh: pulled.fresh,
                     }
                     .encode_to_vec())
                 })

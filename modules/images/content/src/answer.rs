@@ -1,17 +1,57 @@
 //! What image stores answer, in the words of the module contract.
 
+use std::sync::Arc;
+
 use tepui_module_sdk::proto::common::Code;
-use tepui_module_sdk::{Failure, Prune, Pruned, Pulled, Result};
+use tepui_module_sdk::{Failure, Host, Prune, Pruned, Pulled, Result, mesos, progress};
 
-use crate::{Error, Image, Store};
+use crate::{Error, Image, Progress, Pulls, Store};
 
-/// An image in a store.
-pub fn pulled(store: &Store, image: &Image) -> Pulled {
+/// Answers a pull: with what is in the store, unless the image is to be looked up anew, or with what `begin` brings.
+/// Equal pulls at a time, which have one `key`, are one.
+///
+/// # Errors
+///
+/// When the image cannot be had.
+pub async fn pull<F>(
+    store: &Store,
+    pulls: &Pulls,
+    host: Host,
+    (name, key): (String, String),
+    image: &mesos::Image,
+    begin: impl FnOnce(Arc<Progress>) -> F,
+) -> Result<Pulled>
+where
+    F: Future<Output = crate::Result<Image>> + Send + 'static,
+{
+    if image.cached()
+        && let Some(found) = store.find(&name)
+    {
+        return Ok(pulled(store, &found));
+    }
+    host.count("image_store_pulls", 1.0);
+    // Who wants it looked up anew may not get what was found before.
+    let key = format!("{key} {}", image.cached());
+    let told = |at: &Progress| progress(&format!("pulling '{name}': {at}"));
+    match pulls.join(key, begin, told).await {
+        Ok(image) => Ok(Pulled {
+            fresh: true,
+            ..pulled(store, &image)
+        }),
+        Err(error) => {
+            host.count("image_store_failed_pulls", 1.0);
+            Err(failure(error).context(format!("Failed to pull the image '{name}'")))
+        }
+    }
+}
+
+fn pulled(store: &Store, image: &Image) -> Pulled {
     let layers = image.layers.iter();
     Pulled {
         id: image.id.to_string(),
         layers: layers.map(|layer| store.layer(layer)).collect(),
         config: image.config.clone().into_bytes(),
+        fresh: false,
     }
 }
 

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use tokio::{io::AsyncWriteExt, process::Command};
 
 use crate::error::{Error, Result};
+use crate::registry::{DOCKER_HUB, canonical};
 
 /// How to prove who asks.
 #[derive(Clone, PartialEq, Eq)]
@@ -51,6 +52,8 @@ impl std::fmt::Debug for DockerConfig {
     }
 }
 
+/// What a credential helper says that has nothing for a registry.
+const NOTHING: &str = "credentials not found";
 /// How long a credential helper may take.
 const HELPER: Duration = Duration::from_secs(30);
 
@@ -132,6 +135,11 @@ impl DockerConfig {
             )));
         }
         let program = format!("docker-credential-{helper}");
+        // What Docker calls its own registry when it stores credentials.
+        let server = match host_of(registry) {
+            DOCKER_HUB => "https://index.docker.io/v1/",
+            _ => registry,
+        };
         let failed = |why: String| {
             Error::Unavailable(format!("the credential helper '{program}' failed: {why}"))
         };
@@ -144,7 +152,7 @@ impl DockerConfig {
                 .kill_on_drop(true)
                 .spawn()?;
             let mut stdin = child.stdin.take().expect("is piped");
-            stdin.write_all(registry.as_bytes()).await?;
+            stdin.write_all(server.as_bytes()).await?;
             drop(stdin);
             child.wait_with_output().await
         };
@@ -153,8 +161,12 @@ impl DockerConfig {
             .map_err(|_| failed("it took too long".to_owned()))?
             .map_err(|error| failed(error.to_string()))?;
         if !output.status.success() {
-            // It has nothing for this registry, or says why on standard output, which may hold secrets.
-            return Ok(None);
+            // Its words on standard output are the only sign that it just has nothing; anything else may hold secrets.
+            let said = String::from_utf8_lossy(&output.stdout);
+            return match said.contains(NOTHING) {
+                true => Ok(None),
+                false => Err(failed(output.status.to_string())),
+            };
         }
         let told: Told = serde_json::from_slice(&output.stdout)
             .map_err(|_| failed("its answer cannot be read".to_owned()))?;
@@ -197,15 +209,12 @@ impl Auth {
     }
 }
 
-/// The host of a registry, however it is written; Docker Hub has several names.
+/// The host of a registry, however it is written.
 fn host_of(registry: &str) -> &str {
     let rest = registry
         .split_once("://")
         .map_or(registry, |(_, rest)| rest);
-    match rest.split('/').next().unwrap_or_default() {
-        "docker.io" | "index.docker.io" | "registry-1.docker.io" => "docker.io",
-        host => host,
-    }
+    canonical(rest.split('/').next().unwrap_or_default())
 }
 
 #[cfg(test)]

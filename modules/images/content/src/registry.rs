@@ -11,6 +11,17 @@ use crate::credentials::Credential;
 use crate::error::{Error, Result};
 use crate::manifest::ACCEPTED;
 
+/// Docker Hub, by the name of what answers for it.
+pub(crate) const DOCKER_HUB: &str = "registry-1.docker.io";
+
+/// A registry's `HOST` or `HOST:PORT`; Docker Hub has several.
+pub(crate) fn canonical(host: &str) -> &str {
+    match host {
+        "docker.io" | "index.docker.io" => DOCKER_HUB,
+        host => host,
+    }
+}
+
 /// How registries are reached.
 #[derive(Debug, Clone, Default)]
 pub struct Access {
@@ -51,10 +62,7 @@ impl Access {
 
     /// Where a registry is, by its `HOST:PORT`. TLS comes first; one that may be without is asked whether it speaks it.
     pub async fn base(&self, client: &Client, host: &str) -> Result<Url> {
-        let host = match host {
-            "docker.io" | "index.docker.io" => "registry-1.docker.io",
-            host => host,
-        };
+        let host = canonical(host);
         let at = |scheme: &str| {
             Url::parse(&format!("{scheme}://{host}/"))
                 .map_err(|error| Error::Refused(format!("'{host}' is no registry: {error}")))

@@ -28,6 +28,7 @@ use crate::error::{Error, Result, on_disk};
 use crate::layer;
 use crate::layout::Layout;
 use crate::manifest::{self, CONFIG_BYTES, Digest, MANIFEST_BYTES, Manifest, Part};
+use crate::progress::Progress;
 use crate::registry::Registry;
 use crate::unpack::Allowance;
 
@@ -159,7 +160,7 @@ impl Store {
     /// # Errors
     ///
     /// When it cannot be had. Nothing is left of layers that were not complete.
-    pub async fn pull(&self, name: &str, source: &Source) -> Result<Image> {
+    pub async fn pull(&self, name: &str, source: &Source, progress: &Progress) -> Result<Image> {
         let _shared = self.removing.read().await;
         let parts = parts(source).await?;
         let diff_ids = manifest::diff_ids(&parts.config)?;
@@ -178,8 +179,14 @@ impl Store {
             self.settings.max_image_bytes,
             self.settings.max_image_files,
         ));
+        let sizes = parts.layers.iter().map(|layer| match layer {
+            LayerAt::Remote(part) => part.size,
+            LayerAt::Local(_) | LayerAt::InArchive(_) => 0,
+        });
+        progress.expect(parts.layers.len(), sizes.sum());
         let pulls = parts.layers.iter().zip(&diff_ids).map(|(at, diff_id)| {
-            self.pull_layer(source, archive.as_deref(), at, diff_id, allowance.clone())
+            let of = (source, archive.as_deref(), progress);
+            self.pull_layer(of, at, diff_id, allowance.clone())
         });
         // Boxed: the compiler does not see that these borrow for long enough.
         let pulls: Vec<futures::future::BoxFuture<'_, Result<()>>> =
@@ -202,8 +209,7 @@ impl Store {
 
     async fn pull_layer(
         &self,
-        source: &Source,
-        archive: Option<&Archive>,
+        (source, archive, progress): (&Source, Option<&Archive>, &Progress),
         at: &LayerAt,
         diff_id: &Digest,
         allowance: Arc<Allowance>,
@@ -212,6 +218,10 @@ impl Store {
         let _alone = alone.lock().await;
         let place = self.layer(diff_id);
         if place.is_dir() {
+            if let LayerAt::Remote(part) = at {
+                progress.bytes_done(part.size);
+            }
+            progress.layer_done();
             return Ok(());
         }
         let staged = Staged::new(&self.settings.dir)?;
@@ -220,6 +230,7 @@ impl Store {
             (LayerAt::Remote(part), Source::Registry(registry, _)) => {
                 let count = |bytes| {
                     self.counters.downloaded.fetch_add(bytes, Relaxed);
+                    progress.bytes_done(bytes);
                 };
                 layer::download(registry, part, diff_id, into, allowance, count).await?;
             }
@@ -246,6 +257,7 @@ impl Store {
         .await
         .map_err(|error| Error::Disk(error.to_string()))??;
         self.counters.layers.fetch_add(1, Relaxed);
+        progress.layer_done();
         Ok(())
     }
 

@@ -14,7 +14,9 @@ use std::{
 
 use serde_json::json;
 use tar::{Builder, Header};
-use tepui_image_content::{Access, Digest, Error, Pulls, Registry, Settings, Source, Store};
+use tepui_image_content::{
+    Access, Digest, Error, Progress, Pulls, Registry, Settings, Source, Store,
+};
 
 /// What a registry has, by path; and what it was asked for.
 #[derive(Clone, Default)]
@@ -188,7 +190,10 @@ async fn a_registry_that_dies_in_the_middle_leaves_nothing_and_the_next_pull_suc
     let base = served.start();
     let opened = store(at.path());
     served.dies.store(true, Ordering::Relaxed);
-    let failed = opened.pull("a/b:1", &source(&base, "1")).await.unwrap_err();
+    let failed = opened
+        .pull("a/b:1", &source(&base, "1"), &Progress::default())
+        .await
+        .unwrap_err();
     assert!(matches!(failed, Error::Unavailable(_)), "{failed:?}");
     // At most the small layer is there, and complete.
     assert!(count(at.path(), "layers") <= 1);
@@ -198,7 +203,10 @@ async fn a_registry_that_dies_in_the_middle_leaves_nothing_and_the_next_pull_suc
     );
     assert_eq!(opened.find("a/b:1"), None);
     served.dies.store(false, Ordering::Relaxed);
-    let image = opened.pull("a/b:1", &source(&base, "1")).await.unwrap();
+    let image = opened
+        .pull("a/b:1", &source(&base, "1"), &Progress::default())
+        .await
+        .unwrap();
     let content = std::fs::read(opened.layer(&image.layers[1]).join("large")).unwrap();
     assert_eq!(content, noise(1 << 20));
     assert_eq!(opened.find("a/b:1"), Some(image));
@@ -244,8 +252,10 @@ async fn many_who_want_one_image_pull_it_once_and_images_share_layers() {
     let pull = |which: &'static str| {
         let (store, base, pulls) = (store.clone(), base.clone(), pulls.clone());
         async move {
-            let pull = async move { store.pull(which, &source(&base, which)).await };
-            pulls.join(which.to_owned(), pull).await
+            let pull = |progress: Arc<Progress>| async move {
+                store.pull(which, &source(&base, which), &progress).await
+            };
+            pulls.join(which.to_owned(), pull, |_| {}).await
         }
     };
     let all = futures::future::join_all(["1", "1", "2", "1", "2"].map(pull)).await;
@@ -401,7 +411,10 @@ async fn images_that_are_not_what_they_say_are_refused() {
         .map(|(tag, _, words)| (*tag, *words))
         .chain(more);
     for (tag, words) in all {
-        match store.pull(tag, &source(&base, tag)).await {
+        match store
+            .pull(tag, &source(&base, tag), &Progress::default())
+            .await
+        {
             Err(Error::Refused(said)) => assert!(said.contains(words), "{tag}: {said}"),
             result => panic!("{tag}: {result:?}"),
         }
@@ -411,6 +424,8 @@ async fn images_that_are_not_what_they_say_are_refused() {
             "{tag}"
         );
     }
-    let missing = store.pull("missing", &source(&base, "missing")).await;
+    let missing = store
+        .pull("missing", &source(&base, "missing"), &Progress::default())
+        .await;
     assert!(matches!(missing, Err(Error::Missing(_))), "{missing:?}");
 }

@@ -1,0 +1,250 @@
+//! Registries as sites have them: with tokens, behind mirrors, with credential helpers; and pulls that are cut off.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use nix::sys::signal::Signal;
+use serde_json::json;
+use tepui_e2e::cluster::wait_clean;
+use tepui_e2e::images::{Registry, available, layout, of_image, one_layer, run, stdout};
+use tepui_e2e::scheduler::framework;
+use tepui_e2e::stall::StallingProxy;
+use tepui_e2e::tokens::{IDENTITY, PASSWORD, TokenServer, USER};
+use tepui_e2e::{Daemon, Scheduler, Scratch, wait_for};
+use tepui_proto::v1::{Secret, TaskInfo, TaskState, secret};
+
+const ISOLATION: &str = "--isolation=filesystem/linux,docker/runtime,namespaces/pid";
+
+/// A task of an image that comes with credentials.
+fn with_credentials(id: &str, image: &str, config: &serde_json::Value) -> TaskInfo {
+    let mut task = of_image(id, image, None);
+    let container = task.container.as_mut().expect("set");
+    let image = container
+        .mesos
+        .as_mut()
+        .and_then(|mesos| mesos.image.as_mut());
+    let docker = image.expect("set").docker.as_mut().expect("set");
+    docker.config = Some(Secret {
+        r#type: Some(secret::Type::Value.into()),
+        value: Some(secret::Value {
+            data: config.to_string().into_bytes().into(),
+        }),
+        reference: None,
+    });
+    task
+}
+
+/// A credential helper in `dir` that knows one registry, and notes what it was asked.
+fn helper(dir: &Path, registry: &str) {
+    fs::create_dir(dir).expect("a folder");
+    let told = json!({ "ServerURL": registry, "Username": "<token>", "Secret": IDENTITY });
+    let text = format!(
+        "#!/bin/sh\nread asked\necho \"$1 $asked\" >> {}\nif [ \"$asked\" = {registry} ]; then echo '{told}'; \
+         else echo credentials not found in native keychain; exit 1; fi\n",
+        dir.join("asked").display()
+    );
+    let program = dir.join("docker-credential-tests");
+    fs::write(&program, text).expect("a file");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("own file");
+}
+
+#[test]
+fn tokens_mirrors_and_helpers_are_used_as_configured() {
+    if !available() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let tokens = TokenServer::start(scratch.path());
+    let registry = Registry::start(&scratch.path().join("registry"), &tokens.config());
+    let layout = layout(scratch.path(), "box");
+    let credentials = format!("--dest-creds={USER}:{PASSWORD}");
+    for name in ["mine/box:1", "open/box:1", "library/box:1"] {
+        registry.push(&layout, name, &["--dest-tls-verify=false", &credentials]);
+    }
+    let at = registry.address.as_str();
+    let by_name = at.replace("127.0.0.1", "localhost");
+    let programs = scratch.path().join("bin");
+    helper(&programs, at);
+    // The registry's own mirror is down; that of Docker Hub is the registry.
+    let config = scratch.path().join("agent.toml");
+    let mirrors = format!(
+        "mirrors = {{ {at:?} = \"http://127.0.0.1:1\", \"docker.io\" = \"http://{at}\" }}\n"
+    );
+    fs::write(
+        &config,
+        format!("[modules.docker]\n{mirrors}[modules.oci]\n{mirrors}"),
+    )
+    .expect("a file");
+    let flags = [
+        ISOLATION,
+        "--image_providers=DOCKER,OCI",
+        "--resources=cpus:8;mem:4096;disk:4096",
+        &format!("--docker_registry=http://{at}/"),
+        &format!("--docker_config={}", json!({ "credsStore": "tests" })),
+        &format!("--config={}", config.display()),
+    ];
+    let master = Daemon::master(scratch.path(), &[]);
+    let mut command = Daemon::agent_command(0, scratch.path(), "agent", master.address, &flags);
+    let path = std::env::var("PATH").expect("a path");
+    command.env("PATH", format!("{}:{path}", programs.display()));
+    let agent = Daemon::run("agent", command, scratch.path());
+    let mut scheduler = Scheduler::subscribe(master.address, framework("e2e", true));
+    let password = STANDARD.encode(format!("{USER}:{PASSWORD}"));
+    scheduler.launch(vec![
+        of_image("helper", "mine/box:1", None),
+        of_image("oci", &format!("oci://{at}/mine/box:1"), None),
+        of_image("hub", "docker.io/box:1", None),
+        of_image("anybody", &format!("{by_name}/open/box:1"), None),
+        with_credentials(
+            "password",
+            &format!("{by_name}/mine/box:1"),
+            &json!({ "auths": { by_name.as_str(): { "auth": password } } }),
+        ),
+        of_image("nobody", &format!("{by_name}/mine/box:1"), None),
+    ]);
+    for id in ["helper", "oci", "hub", "anybody", "password"] {
+        scheduler.wait_state(id, TaskState::TaskFinished);
+        assert!(
+            stdout(&scratch, "agent", id).contains("top of box\n"),
+            "{id}"
+        );
+    }
+    let nobody = scheduler.wait_state("nobody", TaskState::TaskFailed);
+    assert!(
+        nobody.message().contains("401 Unauthorized"),
+        "{}",
+        nobody.message()
+    );
+    let asked = tokens.asked();
+    for who in ["identity", "password", "nobody"] {
+        assert!(asked.contains(&who), "{who} in {asked:?}");
+    }
+    let asked = fs::read_to_string(programs.join("asked")).expect("the helper's notes");
+    assert!(
+        asked.lines().any(|line| line == format!("get {at}")),
+        "{asked}"
+    );
+    let log = agent.log();
+    for secret in [IDENTITY, PASSWORD, password.as_str()] {
+        assert!(!log.contains(secret), "{log}");
+    }
+    agent.stop(Signal::SIGUSR1);
+    drop(registry);
+    wait_clean(scratch.path());
+}
+
+#[test]
+fn an_agent_that_is_killed_while_it_pulls_leaves_nothing_partial() {
+    if !available() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let registry = Registry::start(&scratch.path().join("registry"), "");
+    let layout = layout(scratch.path(), "box");
+    registry.push(&layout, "some/box:1", &["--dest-tls-verify=false"]);
+    // Only busybox itself is longer.
+    let proxy = StallingProxy::start(&registry.address, 100_000);
+    let flags = [
+        ISOLATION,
+        "--image_providers=DOCKER",
+        &format!("--docker_registry=http://{}", proxy.address),
+    ];
+    let master = Daemon::master(scratch.path(), &[]);
+    let agent = Daemon::agent(scratch.path(), "agent", master.address, &flags);
+    let port = agent.address.port();
+    let mut scheduler = Scheduler::subscribe(master.address, framework("e2e", true));
+    scheduler.launch(vec![of_image("first", "some/box:1", None)]);
+    let progress = wait_for("a pull that has begun", || {
+        let pending = agent.get("/containerizer/debug");
+        let pull = pending["pending"].as_array().into_iter().flatten();
+        let mut pull = pull.filter(|call| call["operation"] == "docker::pull");
+        let progress = pull.find_map(|call| call["args"]["progress"].as_str().map(str::to_owned));
+        progress
+            .filter(|text| text.contains("2 of 3 layers"))
+            .ok_or(pending)
+    });
+    assert!(
+        progress.starts_with("pulling 'some/box:1': 2 of 3 layers, "),
+        "{progress}"
+    );
+    let store = scratch.path().join("agent/modules/docker");
+    let count = |dir: &str| fs::read_dir(store.join(dir)).expect("a folder").count();
+    assert_eq!(
+        (count("staging"), count("layers"), count("images")),
+        (1, 2, 0)
+    );
+    agent.kill();
+    let agent = Daemon::agent_at(port, scratch.path(), "agent", master.address, &flags);
+    // What was whole stays, what was not is gone.
+    assert_eq!(
+        (count("staging"), count("layers"), count("images")),
+        (0, 2, 0)
+    );
+    scheduler.wait("the end of the first task", |scheduler| {
+        let last = scheduler.updates.get("first")?.last()?.state();
+        [TaskState::TaskFailed, TaskState::TaskLost]
+            .contains(&last)
+            .then_some(())
+    });
+    proxy.go_on();
+    scheduler.launch(vec![of_image("second", "some/box:1", None)]);
+    scheduler.wait_state("second", TaskState::TaskFinished);
+    assert!(stdout(&scratch, "agent", "second").contains("top of box\n"));
+    assert_eq!(
+        (count("staging"), count("layers"), count("images")),
+        (0, 3, 1)
+    );
+    agent.stop(Signal::SIGUSR1);
+    drop(registry);
+    wait_clean(scratch.path());
+}
+
+#[test]
+fn a_bound_root_cannot_be_written_and_what_images_say_may_be_ignored() {
+    if !available() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let saved = scratch.path().join("saved");
+    fs::create_dir(&saved).expect("a folder");
+    for (name, layout) in [
+        ("one", one_layer(scratch.path(), "one")),
+        ("three", layout(scratch.path(), "three")),
+    ] {
+        let from = format!("oci:{}:latest", layout.display());
+        let archive = saved.join(format!("{name}.tar"));
+        let to = format!("docker-archive:{}:{name}:latest", archive.display());
+        run("skopeo", &["copy", "--quiet", &from, &to]);
+    }
+    let flags = [
+        ISOLATION,
+        "--image_providers=DOCKER",
+        "--image_provisioner_backend=bind",
+        "--docker_ignore_runtime",
+        &format!("--docker_registry={}", saved.display()),
+    ];
+    let master = Daemon::master(scratch.path(), &[]);
+    let agent = Daemon::agent(scratch.path(), "agent", master.address, &flags);
+    let mut scheduler = Scheduler::subscribe(master.address, framework("e2e", true));
+    let look = "touch /new || echo cannot; touch made && echo can; echo from:$FROM; pwd";
+    scheduler.launch(vec![
+        of_image("one", "one", Some(look)),
+        of_image("three", "three", Some(look)),
+    ]);
+    scheduler.wait_state("one", TaskState::TaskFinished);
+    let said = stdout(&scratch, "agent", "one");
+    let expected = "cannot\ncan\nfrom:\n/mnt/mesos/sandbox\n";
+    assert!(said.ends_with(expected), "{said}");
+    let three = scheduler.wait_state("three", TaskState::TaskFailed);
+    assert!(
+        three
+            .message()
+            .contains("'bind' takes images of one layer, and this one has 3"),
+        "{}",
+        three.message()
+    );
+    agent.stop(Signal::SIGUSR1);
+    wait_clean(scratch.path());
+}
