@@ -5,7 +5,7 @@ mod common;
 use std::{collections::BTreeSet, path::Path};
 
 use common::{containerizer, kernel, read, shell, wait_for};
-use tepui_containerizer::{Exit, Limit, leaks};
+use tepui_containerizer::{Command, ContainerConfig, Exit, Limit, leaks};
 use tepui_model::resources::{Resources, Scalar};
 use tepui_proto::v1::task_status::Reason;
 
@@ -174,6 +174,96 @@ async fn who_uses_too_much_memory_is_killed_and_the_others_go_on() {
     );
     assert!(Path::new(&root.cgroup("memory", "sibling")).exists());
     containerizer.destroy(&sibling.id).await.unwrap();
+    assert_eq!(
+        leaks::find(at.path(), Some(&root.0), &[]),
+        Vec::<String>::new()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nested_container_may_have_cgroups_of_its_own() {
+    if !kernel::available() {
+        return;
+    }
+    let root = kernel::Root::new("nested");
+    let at = tempfile::tempdir().unwrap();
+    let isolators = || kernel::isolators(&root.0, serde_json::json!({}));
+    let first = containerizer(at.path(), isolators());
+    first.recover(BTreeSet::new()).await.unwrap();
+    let mut around = shell(at.path(), "around", "");
+    around.command = None;
+    around.is_command_task = false;
+    around.resources = Resources::cpus_mem(0.5, 128.0);
+    first.launch(around.clone()).await.unwrap();
+    let nested = |name: &str, text: &str, share_cgroups: bool| ContainerConfig {
+        id: around.id.child(name),
+        sandbox: around.sandbox.join("containers").join(name),
+        share_cgroups,
+        is_command_task: false,
+        resources: Resources::cpus_mem(0.2, 32.0),
+        limits: [("mem".to_owned(), Limit::Amount(Scalar(48_000)))].into(),
+        ..shell(at.path(), name, text)
+    };
+    let hog =
+        "while ! test -e go; do sleep 0.01; done; dd if=/dev/zero of=/dev/null bs=100M count=1";
+    let own = nested("own", &format!("{hog}; sleep 1000"), false);
+    let sharing = nested("sharing", "sleep 1000", true);
+    let launched = first.launch(own.clone()).await.unwrap();
+    let other = first.launch(sharing.clone()).await.unwrap();
+    let file = |id: &str, subsystem: &str, name: &str| root.file(subsystem, id, name);
+    let below = "around/mesos/own";
+    assert_eq!(file(below, "cpu", "cpu.shares"), "204");
+    let bytes = |megabytes: u64| (megabytes << 20).to_string();
+    assert_eq!(file(below, "memory", "memory.limit_in_bytes"), bytes(48));
+    assert_eq!(
+        file(below, "memory", "memory.soft_limit_in_bytes"),
+        bytes(32)
+    );
+    assert_eq!(
+        file("around", "memory", "memory.limit_in_bytes"),
+        bytes(128)
+    );
+    let is_in = |pid: u32, id: &str| {
+        let processes = file(id, "memory", "cgroup.procs");
+        processes.lines().any(|line| line == pid.to_string())
+    };
+    assert!(is_in(launched.pid, below) && is_in(other.pid, "around"));
+    let score = std::fs::read_to_string(format!("/proc/{}/oom_score_adj", launched.pid));
+    assert!((900..=1000).contains(&score.unwrap().trim().parse::<i32>().unwrap()));
+
+    // The same for a later agent process, and for whoever looks into it.
+    drop(first);
+    let second = containerizer(at.path(), isolators());
+    let known = [&around.id, &own.id, &sharing.id].map(Clone::clone).into();
+    assert_eq!(second.recover(known).await.unwrap().running.len(), 3);
+    let usage = second.usage(&own.id).await.unwrap();
+    assert!(usage.mem_total_bytes.unwrap() > 0 && usage.cpus_user_time_secs.is_some());
+    assert_eq!(usage.mem_limit_bytes, Some(48 << 20));
+    let looks = Command {
+        shell: true,
+        value: "exec sleep 1000".to_owned(),
+        arguments: Vec::new(),
+    };
+    let looks = second.inside(&own.id, "looks", looks).unwrap();
+    assert!(is_in(second.launch(looks).await.unwrap().pid, below));
+
+    std::fs::write(own.sandbox.join("go"), "").unwrap();
+    let termination = second.wait(&own.id).await.unwrap();
+    let limitation = termination
+        .limitation
+        .expect("it went beyond its own limit");
+    assert!(
+        limitation
+            .message
+            .starts_with("Memory limit exceeded: Requested: 48MB Maximum Used: 48MB"),
+        "{}",
+        limitation.message
+    );
+    assert!(!root.cgroup("memory", below).exists());
+    let listed = second.list();
+    let runs = |id: &_| listed.iter().any(|one| one.id == *id && !one.over);
+    assert!(runs(&around.id) && runs(&sharing.id));
+    second.destroy(&around.id).await.unwrap();
     assert_eq!(
         leaks::find(at.path(), Some(&root.0), &[]),
         Vec::<String>::new()

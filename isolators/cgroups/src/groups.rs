@@ -21,6 +21,8 @@ pub(crate) struct Groups {
 /// In version 2 the processes of a container are in a cgroup of this name: the kernel wants none in a cgroup that
 /// has others below it, and containers may be nested.
 const LEAF: &str = "leaf";
+/// Between a container's cgroup and those of what is nested in it, as in Mesos.
+const NESTED: &str = "mesos";
 
 impl Groups {
     pub(crate) fn find(
@@ -87,7 +89,14 @@ impl Groups {
             .roots
             .get(subsystem)
             .expect("asked only for subsystems in use");
-        Cgroup::at(root.join(id.as_str()))
+        let mut place = root.clone();
+        for (depth, part) in id.as_str().split('.').enumerate() {
+            if depth > 0 {
+                place.push(NESTED);
+            }
+            place.push(part);
+        }
+        Cgroup::at(place)
     }
 
     /// The cgroups of a container, one a hierarchy, each with one of its subsystems.
@@ -123,6 +132,9 @@ impl Groups {
     }
 
     pub(crate) fn create(&self, id: &ContainerId) -> Result<()> {
+        if let Some(around) = id.parent() {
+            self.make_room(&around)?;
+        }
         for (_, cgroup) in self.of_each_hierarchy(id) {
             cgroup.create().map_err(failure)?;
         }
@@ -136,15 +148,30 @@ impl Groups {
         Ok(())
     }
 
+    /// Makes what the cgroups of containers nested in this one are below.
+    fn make_room(&self, around: &ContainerId) -> Result<()> {
+        for (subsystem, cgroup) in self.of_each_hierarchy(around) {
+            let room = Cgroup::at(cgroup.path().join(NESTED));
+            room.create().map_err(failure)?;
+            match &self.unified {
+                Some(mount) => unified::enable(mount, room.path(), self.roots.keys().copied())?,
+                None if subsystem == "cpuset" => cpuset::inherit(&room)?,
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Kills what is left in the cgroups of a container and removes them.
     pub(crate) async fn destroy(&self, id: &ContainerId, patience: Duration) -> Result<()> {
         let until = Instant::now() + patience;
+        let all = self.of_each_hierarchy(id).into_iter();
         // What is below comes first.
-        let mut all = self.of_each_hierarchy(id);
-        if self.are_unified() {
-            all.splice(0..0, self.joined(id));
-        }
-        for (_, cgroup) in all {
+        let all = all.flat_map(|(_, cgroup)| {
+            let below = cgroup.below();
+            below.into_iter().chain([cgroup])
+        });
+        for cgroup in all {
             let mut pause = Duration::from_micros(200);
             loop {
                 match cgroup.remove() {

@@ -2,8 +2,9 @@
 //!
 //! A container has a cgroup `<hierarchy>/<cgroups_root>/<container id>` in each hierarchy of the subsystems in use. It
 //! is made and limited before the container exists, and the container's first process puts itself there before
-//! it runs anything. Nested containers are in the cgroup of the outermost one. Nothing but these cgroups, and the root
-//! of all of them, is ever touched.
+//! it runs anything. Nested containers are in the cgroup of the one around them, or have their own below it,
+//! `<container id>/mesos/<nested id>`, where they do not share (`LinuxInfo.share_cgroups`). Nothing but these cgroups, and
+//! the root of all of them, is ever touched.
 //!
 //! Where only the hierarchy of version 2 is mounted, that is one cgroup for all, with the processes in `leaf` below it.
 //!
@@ -41,7 +42,7 @@ pub struct Cgroups {
     groups: Groups,
     subsystems: Subsystems,
     allowed_devices: Vec<devices::Entry>,
-    /// Outermost containers with cgroups of their own.
+    /// Containers with cgroups of their own.
     containers: Mutex<BTreeMap<ContainerId, Arc<Watched>>>,
 }
 
@@ -102,7 +103,7 @@ impl Isolator for Cgroups {
     async fn recover(&self, running: Vec<Container>, orphans: Vec<ContainerId>) -> Result<()> {
         self.groups.create_roots()?;
         for container in running {
-            if container.id.parent().is_some() {
+            if container.config.share_cgroups {
                 continue;
             }
             // A container of an earlier configuration may have no cgroups.
@@ -119,33 +120,39 @@ impl Isolator for Cgroups {
     }
 
     async fn prepare(&self, container: Container) -> Result<LaunchPlan> {
-        let root = container.id.root();
+        let id = &container.id;
+        let around = id.parent();
         let mut plan = LaunchPlan::none();
-        if container.id == root {
-            let share = Share::of(&container);
-            self.groups.create(&root)?;
-            self.apply(&root, &share, true)?;
-            if self.has("devices") {
-                devices::limit(&self.groups.of("devices", &root), &self.allowed_devices)?;
+        if !container.config.share_cgroups {
+            if around
+                .as_ref()
+                .is_some_and(|around| around.parent().is_some())
+            {
+                return Err(Failure::invalid(
+                    "'linux_info.share_cgroups' can be false one level below an executor's container only",
+                ));
             }
-            self.watch(&root)?;
-            if self.has("memory") && container.config.command_task {
+            let share = Share::of(&container);
+            self.groups.create(id)?;
+            self.apply(id, &share, true)?;
+            if self.has("devices") {
+                devices::limit(&self.groups.of("devices", id), &self.allowed_devices)?;
+            }
+            self.watch(id)?;
+            // Not an executor, which is to outlive its tasks.
+            if self.has("memory") && (container.config.command_task || around.is_some()) {
                 plan.oom_score_adj = mem::oom_score_adj(share.mem, share.mem_limit);
             }
-        } else if !container.config.share_cgroups {
-            return Err(Failure::invalid(
-                "cgroups of their own for nested containers are not supported yet",
-            ));
         }
-        for (subsystem, cgroup) in self.groups.joined(&root) {
+        for (subsystem, cgroup) in self.groups.joined(&self.home(id)) {
             plan = plan.cgroup(cgroup.path().to_string_lossy(), subsystem);
         }
         Ok(plan)
     }
 
     async fn update(&self, id: &ContainerId, update: Update) -> Result<()> {
-        // Only the outermost container of a cgroup is updated.
-        if id.parent().is_some() || !self.containers().contains_key(id) {
+        // Whoever shares the cgroups of another container has no part of its own in them.
+        if !self.containers().contains_key(id) {
             return Ok(());
         }
         self.apply(id, &Share::updated(&update), false)
@@ -191,9 +198,6 @@ impl Isolator for Cgroups {
 
     async fn cleanup(&self, id: &ContainerId) -> Result<()> {
         self.containers().remove(id);
-        if id.parent().is_some() {
-            return Ok(());
-        }
         self.groups
             .destroy(id, self.config.cgroups_destroy_timeout())
             .await
@@ -205,6 +209,19 @@ impl Cgroups {
         self.containers
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The container whose cgroups a container is in: itself, or the nearest around it that has some.
+    fn home(&self, id: &ContainerId) -> ContainerId {
+        let containers = self.containers();
+        let mut home = id.clone();
+        while !containers.contains_key(&home) {
+            match home.parent() {
+                Some(around) => home = around,
+                None => break,
+            }
+        }
+        home
     }
 
     fn has(&self, subsystem: &str) -> bool {

@@ -10,6 +10,7 @@ use crate::mem::{hard_limit, limitation, soft_limit};
 
 const MAX: &str = "memory.max";
 const EVENTS: &str = "memory.events";
+const OWN_EVENTS: &str = "memory.events.local";
 
 /// Sets the limits; as in version 1 the hard one is set the first time and later only raised.
 pub(crate) fn limit(cgroup: &Cgroup, share: &Share, first: bool) -> Result<()> {
@@ -55,9 +56,15 @@ impl Memory {
         }
     }
 
+    /// A kill is counted all the way up, so it is told apart by whose limit was reached: of what is nested, or of this.
     pub(crate) fn has_killed(&self) -> bool {
-        let events = self.cgroup.read_table(EVENTS).unwrap_or_default();
-        events.get("oom_kill").is_some_and(|kills| *kills > 0)
+        let count = |file: &str, name: &str| {
+            let events = self.cgroup.read_table(file).ok()?;
+            events.get(name).copied()
+        };
+        // Linux counts the latter apart since 5.2.
+        count(EVENTS, "oom_kill").is_some_and(|kills| kills > 0)
+            && count(OWN_EVENTS, "oom").is_none_or(|reached| reached > 0)
     }
 
     /// The words of version 1, from the numbers as they are now.

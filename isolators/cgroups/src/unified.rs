@@ -128,6 +128,20 @@ mod tests {
         assert_eq!(*subsystem, "");
         assert_eq!(leaf.path(), at.path().join("a/b/c/leaf"));
         assert_eq!(groups.of("cpu", &id), groups.of("memory", &id));
+
+        // The same on the way to what is nested in it.
+        let nested = ContainerId::from("c.n");
+        let room = at.path().join("a/b/c/mesos");
+        std::fs::create_dir(&room).unwrap();
+        for directory in [&at.path().join("a/b/c"), &room] {
+            std::fs::write(directory.join(ENABLED), "pids\n").unwrap();
+        }
+        groups.create(&nested).unwrap();
+        assert_eq!(
+            std::fs::read_to_string(room.join(ENABLED)).unwrap(),
+            "+io +cpu +cpuset +memory"
+        );
+        assert!(room.join("n/leaf").is_dir());
     }
 
     #[test]

@@ -130,6 +130,19 @@ impl Cgroup {
             .collect())
     }
 
+    /// The cgroups below it, each after those below that one; none where it does not exist.
+    pub fn below(&self) -> Vec<Cgroup> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                let cgroup = Self::at(entry.path());
+                found.extend(cgroup.below());
+                found.push(cgroup);
+            }
+        }
+        found
+    }
+
     /// Sends SIGKILL to every process in it and tells how many there were.
     ///
     /// # Errors
