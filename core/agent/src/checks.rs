@@ -5,7 +5,6 @@
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -148,7 +147,7 @@ async fn run(
     config
         .environment
         .extend(own.map(|own| (own.name, own.value.unwrap_or_default())));
-    let (id, sandbox) = (config.id.clone(), config.sandbox.clone());
+    let id = config.id.clone();
     let running = async {
         let launched = containers.launch(config).await;
         launched.map_err(|error| error.to_string())?;
@@ -167,7 +166,7 @@ async fn run(
             }
         },
     };
-    clean(containers, &id, sandbox).await;
+    clean(containers, &id).await;
     match ended?.exit {
         Exit::Status(status) => Ok(Finding::Ended(status)),
         Exit::NeverStarted | Exit::Vanished => Err("a command was not run".to_owned()),
@@ -175,14 +174,16 @@ async fn run(
 }
 
 /// Forgets the container of a command, and removes its sandbox: there is one for each check.
-async fn clean(containers: &dyn Containers, id: &ContainerId, sandbox: PathBuf) {
+async fn clean(containers: &dyn Containers, id: &ContainerId) {
+    // One that was not admitted has none.
+    let sandbox = containers.sandbox(id);
     if let Err(error) = containers.forget(id) {
         tracing::debug!(container = %id, %error, "the container of a check is not forgotten");
     }
-    let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(sandbox)).await;
-    if let Ok(Err(error)) = removed
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
+    let removed =
+        tokio::task::spawn_blocking(move || sandbox.map_or(Ok(()), |sandbox| sandbox.remove()))
+            .await;
+    if let Ok(Err(error)) = removed {
         tracing::warn!(container = %id, %error, "the sandbox of a check is not removed");
     }
 }

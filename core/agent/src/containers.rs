@@ -1,13 +1,12 @@
 //! What the owner needs of a containerizer. The built-in one has it; so has one that pretends.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tepui_containerizer::{
     Command, ContainerConfig, Containerizer, Error, FetchCounts, LaunchError, Launched, Limits,
-    Listed, Recovered, Termination,
+    Listed, Recovered, Sandbox, Termination,
 };
 use tepui_model::Resources;
 use tepui_model::id::ContainerId;
@@ -33,8 +32,8 @@ pub trait Containers: Send + Sync + 'static {
         command: Command,
     ) -> Result<ContainerConfig, Error>;
 
-    /// The sandbox of a container on the host.
-    fn sandbox(&self, id: &ContainerId) -> Result<PathBuf, Error>;
+    /// The sandbox of a container.
+    fn sandbox(&self, id: &ContainerId) -> Result<Sandbox, Error>;
 
     /// All containers that are not forgotten, those around others first.
     fn list(&self) -> Vec<Listed>;
@@ -114,7 +113,7 @@ impl Containers for Containerizer {
         Self::inside(self, parent, name, command)
     }
 
-    fn sandbox(&self, id: &ContainerId) -> Result<PathBuf, Error> {
+    fn sandbox(&self, id: &ContainerId) -> Result<Sandbox, Error> {
         Self::sandbox(self, id)
     }
 

@@ -15,7 +15,6 @@ use crate::containers::Containers;
 use crate::environment;
 use crate::launching::{amounts, end_of, limits, secrets, to_run};
 use crate::owner::{Handle, Input, Owner};
-use crate::paths::relink;
 
 /// What an executor's container that is done has to end: it keeps namespaces, and does nothing.
 const END: std::time::Duration = std::time::Duration::from_secs(5);
@@ -171,8 +170,11 @@ impl Owner {
             .containers
             .sandbox(container)
             .map_err(|e| e.to_string())?;
-        let sandbox = around.join("containers").join(child);
-        name_sandbox(&around, child, &task.task_id.value)
+        let target = Path::new("../containers").join(child);
+        let sandbox = around.path().join("containers").join(child);
+        // `tasks/<task id>` leads to the sandbox of a task's container.
+        around
+            .link("tasks", &task.task_id.value, &target)
             .map_err(|error| format!("cannot name '{}': {error}", sandbox.display()))?;
         let launch = Launch {
             container: container.clone(),
@@ -185,7 +187,7 @@ impl Owner {
             limits: Default::default(),
             checkpoint: executor.checkpoint,
         };
-        let own = environment::environment(&self.settings, agent.as_str(), &launch, &around);
+        let own = environment::environment(&self.settings, agent.as_str(), &launch, &around.path());
         let command = task.command.clone().ok_or("it has no command")?;
         let wires: Vec<Wire<v1::Resource>> = task.resources.iter().cloned().map(Wire).collect();
         let most = task
@@ -214,13 +216,6 @@ impl Owner {
             checkpoint: executor.checkpoint,
         })
     }
-}
-
-/// `tasks/<task id>` leads to the sandbox of a task's container.
-fn name_sandbox(around: &Path, child: &str, task: &str) -> std::io::Result<()> {
-    let names = around.join("tasks");
-    std::fs::create_dir_all(&names)?;
-    relink(&Path::new("../containers").join(child), &names.join(task))
 }
 
 fn failure(child: String, error: &LaunchError) -> GroupInput {

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     ContainerConfig, Error, FetchCounts, Isolator, LaunchError, Launched, Limits, Listed,
-    Provisioner, Recovered, Settings, Termination,
+    Provisioner, Recovered, Sandbox, Settings, Termination,
     driver::{Command, Context, Driver, Parts, View},
     isolation, nested,
     os::{self, Image},
@@ -56,6 +56,7 @@ pub(crate) struct Container {
     pub(crate) commands: mpsc::Sender<Command>,
     view: watch::Receiver<View>,
     isolators: Vec<Arc<dyn Isolator>>,
+    pub(crate) sandbox: Sandbox,
     /// As isolators see it.
     pub(crate) config: messages::ContainerConfig,
     /// What its isolators planned, from its start on.
@@ -146,21 +147,13 @@ impl Containerizer {
         tokio::spawn(Driver::launch(parts, config));
         let mut view = container.view.clone();
         let seen = view
-            .wait_for(|view| view.launched || view.termination.is_some())
+            .wait_for(|view| view.launched.is_some() || view.termination.is_some())
             .await;
         match seen.as_deref() {
             Ok(View {
-                termination: None,
-                pid: Some(pid),
+                launched: Some(pid),
                 ..
             }) => Ok(Launched { pid: *pid }),
-            Ok(View {
-                launched: true,
-                pid,
-                ..
-            }) => Ok(Launched {
-                pid: pid.unwrap_or_default(),
-            }),
             Ok(View {
                 termination: Some(termination),
                 ..
@@ -184,15 +177,6 @@ impl Containerizer {
     ) -> Result<(Arc<Container>, Parts), LaunchError> {
         let (commands, receiver) = mpsc::channel(WAITING);
         let (sender, view) = watch::channel(View::default());
-        let container = Arc::new(Container {
-            commands,
-            view,
-            isolators: isolators.clone(),
-            config: launch.config.clone(),
-            plan: Arc::default(),
-            closed: AtomicBool::new(false),
-            share: Mutex::new(share),
-        });
         let mut containers = lock(&self.inner.containers);
         if containers.contains_key(id) {
             return Err(LaunchError::Exists(id.clone()));
@@ -206,6 +190,21 @@ impl Containerizer {
             return Err(LaunchError::Parent((**parent).clone()));
         }
         let parent = parent.cloned();
+        let path = Path::new(&launch.config.sandbox);
+        let sandbox = match &parent {
+            Some(parent) => parent.sandbox.nested(path),
+            None => Sandbox::new(path),
+        };
+        let container = Arc::new(Container {
+            commands,
+            view,
+            isolators: isolators.clone(),
+            sandbox: sandbox.clone(),
+            config: launch.config.clone(),
+            plan: Arc::default(),
+            closed: AtomicBool::new(false),
+            share: Mutex::new(share),
+        });
         containers.insert(id.clone(), container.clone());
         drop(containers);
         let parts = Parts {
@@ -219,6 +218,7 @@ impl Containerizer {
             id: id.clone(),
             front: Arc::downgrade(&self.inner),
             plan: container.plan.clone(),
+            sandbox,
             parent,
         };
         Ok((container, parts))
@@ -493,7 +493,7 @@ impl Container {
     /// Its first process, once its command was started.
     pub(crate) fn pid(&self) -> Option<u32> {
         let view = self.view.borrow();
-        view.pid.filter(|_| view.launched)
+        view.pid.filter(|_| view.launched.is_some())
     }
 
     /// Kills everything in it, and waits until it is over.

@@ -27,7 +27,7 @@ use tepui_state_container::{ContainerState, Effect, Event, Exit, Limitation, Mar
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
-    ContainerConfig, Settings,
+    ContainerConfig, Sandbox, Settings,
     containerizer::{Container, Inner},
     isolation::{self, Isolator},
     os::{self, Image, Supervisor},
@@ -57,7 +57,8 @@ pub(crate) enum Command {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct View {
     pub(crate) pid: Option<u32>,
-    pub(crate) launched: bool,
+    /// The pid that its command was started with; stays, since who waits for the start may look after the end.
+    pub(crate) launched: Option<u32>,
     pub(crate) termination: Option<Termination>,
 }
 
@@ -126,6 +127,7 @@ pub(crate) struct Driver {
     /// To find what is nested in this container. Weak: a driver ends when the front does.
     front: Weak<Inner>,
     planned: Arc<OnceLock<LaunchPlan>>,
+    sandbox: Sandbox,
     parent: Option<Arc<Container>>,
 }
 
@@ -142,6 +144,7 @@ pub(crate) struct Parts {
     pub(crate) front: Weak<Inner>,
     /// Where the front finds the plan.
     pub(crate) plan: Arc<OnceLock<LaunchPlan>>,
+    pub(crate) sandbox: Sandbox,
     /// The container around this one.
     pub(crate) parent: Option<Arc<Container>>,
 }
@@ -173,6 +176,7 @@ impl Driver {
             id: parts.id,
             front: parts.front,
             planned: parts.plan,
+            sandbox: parts.sandbox,
             parent: parts.parent,
         }
     }
@@ -226,7 +230,7 @@ impl Driver {
                 supervisor,
             })
             .await;
-        let running = driver.state.is_running();
+        let running = driver.state.pid().filter(|_| driver.state.is_running());
         driver.view.send_modify(|view| view.launched = running);
         driver.run().await;
     }
@@ -482,7 +486,7 @@ impl Driver {
             Effect::CleanupLogs => self.step = Some(self.cleanup_logs()),
             Effect::Launched { pid } => self.view.send_modify(|view| {
                 view.pid = Some(pid);
-                view.launched = true;
+                view.launched = Some(pid);
             }),
             Effect::Terminated(termination) => self.terminated(termination),
         }

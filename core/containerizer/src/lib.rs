@@ -33,5 +33,6 @@ pub use containerizer::Containerizer;
 pub use error::{Error, LaunchError};
 pub use isolation::{Called, Images, Isolator, loaded};
 pub use provisioner::{Backend, Provisioner};
+pub use sandbox::Sandbox;
 pub use services::{FetchCounts, Fetcher, Logger, fetcher, logger};
 pub use tepui_state_container::{Exit, Limitation, Termination};

@@ -9,7 +9,9 @@ use tepui_model::resources::Resources;
 use tepui_module_proto::isolator::{self as messages, LaunchPlan, Namespace, NamespaceJoin};
 use tepui_proto::v1::{self, environment::variable};
 
-use crate::{Class, Command, ContainerConfig, Containerizer, Error, containerizer::Container, os};
+use crate::{
+    Class, Command, ContainerConfig, Containerizer, Error, Sandbox, containerizer::Container, os,
+};
 
 /// The directory below a sandbox with the sandboxes of what is nested in its container, as in Mesos.
 pub(crate) const SANDBOXES: &str = "containers";
@@ -62,13 +64,13 @@ impl Containerizer {
         })
     }
 
-    /// Where the sandbox of a container is on the host.
+    /// The sandbox of a container.
     ///
     /// # Errors
     ///
     /// When there is no such container.
-    pub fn sandbox(&self, id: &ContainerId) -> Result<std::path::PathBuf, Error> {
-        Ok(Path::new(&self.get(id)?.config.sandbox).to_owned())
+    pub fn sandbox(&self, id: &ContainerId) -> Result<Sandbox, Error> {
+        Ok(self.get(id)?.sandbox.clone())
     }
 
     pub(crate) fn parent(&self, id: &ContainerId) -> Option<Arc<Container>> {

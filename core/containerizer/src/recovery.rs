@@ -112,7 +112,7 @@ pub(crate) async fn recover(
     for (id, is_known, container) in waiting.into_iter().rev() {
         let mut view = container.view();
         let settled = view
-            .wait_for(|view| view.termination.is_some() || (is_known && view.launched))
+            .wait_for(|view| view.termination.is_some() || (is_known && view.launched.is_some()))
             .await;
         let view = match settled {
             Ok(view) => view.clone(),

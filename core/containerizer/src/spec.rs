@@ -52,6 +52,7 @@ pub(crate) fn launch_spec(
         input: input(config),
         stdout: ground.stdout,
         stderr: ground.stderr,
+        sandboxes: ground.sandboxes,
         working_directory: plan
             .working_directory
             .as_ref()

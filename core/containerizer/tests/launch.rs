@@ -9,7 +9,7 @@ use std::{
 };
 
 use common::{Notes, containerizer, read, shell, wait_for};
-use tepui_containerizer::{Command, Containerizer, Exit, Isolator, LaunchError};
+use tepui_containerizer::{Command, Containerizer, Exit, Isolator, LaunchError, Settings};
 use tepui_model::resources::Resources;
 use tepui_module_proto::isolator::Limitation;
 
@@ -130,7 +130,13 @@ async fn signals_and_destruction() {
     let accounting = common::kernel::load(&["posix/cpu", "posix/mem"], serde_json::json!({}));
     let containerizer = containerizer(at.path(), accounting.unwrap());
     containerizer.recover(Default::default()).await.unwrap();
-    let first = shell(at.path(), "first", "sleep 1000");
+    let mut first = shell(at.path(), "first", "");
+    // Not by a shell, which may have a mind of its own about the signal while it starts something.
+    first.command = Some(Command {
+        shell: false,
+        value: "sleep".to_owned(),
+        arguments: vec!["sleep".to_owned(), "1000".to_owned()],
+    });
     let second = shell(at.path(), "second", "sleep 1000");
     for config in [&first, &second] {
         containerizer.launch(config.clone()).await.unwrap();

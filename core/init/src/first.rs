@@ -5,12 +5,12 @@
 //! container.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{self, Read, Write},
     os::{
         fd::{AsFd, OwnedFd},
         unix::{
-            fs::{FileTypeExt, MetadataExt, OpenOptionsExt, fchown},
+            fs::{FileTypeExt, MetadataExt, fchown},
             net::UnixStream,
         },
     },
@@ -18,10 +18,13 @@ use std::{
 };
 
 use nix::{
-    fcntl::{FcntlArg, OFlag, fcntl},
+    fcntl::{FcntlArg, OFlag, OpenHow, ResolveFlag, fcntl, openat2},
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sched::unshare,
-    sys::signalfd::{SfdFlags, SignalFd},
+    sys::{
+        signalfd::{SfdFlags, SignalFd},
+        stat::Mode,
+    },
     unistd::{Pid, setsid},
 };
 use tepui_init::{CloneFlags, Input, LaunchSpec};
@@ -190,18 +193,34 @@ fn prepare(spec: &LaunchSpec, input: Option<OwnedFd>) -> Result<Prepared, String
     })
 }
 
-/// The sandbox is the user's, who may have put anything at this name: no link is followed, and nothing but a file
-/// is taken.
+/// The sandbox is the user's, who may have put anything at this name or on the way to it: no link is followed, and
+/// nothing but a file is taken.
 pub(crate) fn open_log(path: &Path, spec: &LaunchSpec) -> Result<File, String> {
     let bad = |error: io::Error| format!("failed to open '{}': {error}", path.display());
-    let file = fs::OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o644)
-        // A pipe without a reader would block here.
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path)
-        .map_err(bad)?;
+    let below = path.strip_prefix(&spec.sandboxes).ok();
+    let below = below.filter(|_| !spec.sandboxes.as_os_str().is_empty());
+    let (at, name, resolve) = match below {
+        Some(inside) => (
+            spec.sandboxes.as_path(),
+            inside,
+            ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS,
+        ),
+        // What a logger has made, elsewhere.
+        None => (Path::new("/"), path, ResolveFlag::empty()),
+    };
+    // A pipe without a reader would block here.
+    let flags = OFlag::O_WRONLY
+        | OFlag::O_APPEND
+        | OFlag::O_CREAT
+        | OFlag::O_NOFOLLOW
+        | OFlag::O_NONBLOCK
+        | OFlag::O_CLOEXEC;
+    let how = OpenHow::new()
+        .flags(flags)
+        .mode(Mode::from_bits_truncate(0o644))
+        .resolve(resolve);
+    let opened = File::open(at).and_then(|at| Ok(openat2(at, name, how)?));
+    let file = File::from(opened.map_err(bad)?);
     let found = file.metadata().map_err(bad)?;
     // A task's user could put anything into a sandbox; what a logger has made belongs to this program's own user.
     let is_own = found.uid() == nix::unistd::geteuid().as_raw();

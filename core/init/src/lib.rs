@@ -25,7 +25,8 @@
 //!
 //! `Hello` carries the version of the supervisor. An agent adopts supervisors of its own version and of every
 //! earlier one: kinds of frames are only ever added, and an unknown kind is skipped by both ends. A launch only
-//! happens between equals, so [`LaunchSpec`] may change with the version.
+//! happens between equals, so [`LaunchSpec`] may change with the version: an agent asks the program for its version
+//! ([`ASK_PROTOCOL`]) before it uses it.
 
 mod exit;
 mod frame;
@@ -39,7 +40,10 @@ pub use spec::{
 };
 
 /// The version of the protocol that this release speaks.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
+
+/// The program's argument upon which it prints [`PROTOCOL`] and ends.
+pub const ASK_PROTOCOL: &str = "--protocol";
 
 /// Name of the lock file in the supervisor's directory.
 pub const LOCK_FILE: &str = "lock";

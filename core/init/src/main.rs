@@ -29,6 +29,13 @@ use std::process::ExitCode;
 
 #[cfg(target_os = "linux")]
 fn main() -> ExitCode {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|asked| asked == tepui_init::ASK_PROTOCOL)
+    {
+        println!("{}", tepui_init::PROTOCOL);
+        return ExitCode::SUCCESS;
+    }
     if std::env::args_os().len() > 1 || !sys::is_socket(&std::io::stdin()) {
         eprintln!(
             "tepui-init {} (protocol {}): started by tepui-agent for each container, not by hand",

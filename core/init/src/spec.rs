@@ -40,6 +40,8 @@ pub struct LaunchSpec {
     pub stdout: PathBuf,
     /// Where standard error goes, in the same way.
     pub stderr: PathBuf,
+    /// Whose output is below this directory may have put links there: none is followed.
+    pub sandboxes: PathBuf,
     /// Where the command starts.
     pub working_directory: PathBuf,
     /// The program: a path, or a name that is looked for in the PATH of `environment`. Empty for none: the first

@@ -43,6 +43,10 @@ pub(crate) fn run() -> ExitCode {
     };
     let _ = setsid();
     let Some(Request::Launch(spec)) = agent.next_blocking() else {
+        // Nobody hears it when the agent is gone.
+        agent.tell(&Answer::Failed(format!(
+            "tepui-init (protocol {PROTOCOL}) does not understand its orders: it is of another build than the agent"
+        )));
         return ExitCode::FAILURE;
     };
     match Supervisor::start(agent, *spec) {

@@ -11,7 +11,8 @@ use std::{
 
 use nix::fcntl::{Flock, FlockArg};
 use tepui_init::{
-    Answer, CloneFlags, Decoder, Exit, Input, LOCK_FILE, LaunchSpec, Mount, Request, SOCKET_FILE,
+    ASK_PROTOCOL, Answer, CloneFlags, Decoder, Exit, Input, LOCK_FILE, LaunchSpec, Mount, PROTOCOL,
+    Request, SOCKET_FILE,
 };
 
 struct Connection {
@@ -177,6 +178,30 @@ fn runs_a_command_and_leaves_its_raw_status() {
         ("out\n", "err\n")
     );
     assert!(!run.directory.path().join(SOCKET_FILE).exists());
+}
+
+#[test]
+fn it_says_its_protocol_and_refuses_orders_of_another_one() {
+    let program = env!("CARGO_BIN_EXE_tepui-init");
+    let asked = Command::new(program).arg(ASK_PROTOCOL).output().unwrap();
+    assert!(asked.status.success());
+    assert_eq!(asked.stdout, format!("{PROTOCOL}\n").as_bytes());
+
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let mut child = Command::new(program)
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .spawn()
+        .unwrap();
+    let mut orders = Request::Launch(Box::default()).encode();
+    // Where the version stands, behind the length and the kind of the frame.
+    orders[5] += 1;
+    let mut agent = Connection::new(ours);
+    agent.socket.write_all(&orders).unwrap();
+    match agent.next() {
+        Some(Answer::Failed(message)) => assert!(message.contains("another build"), "{message}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(!child.wait().unwrap().success());
 }
 
 #[test]

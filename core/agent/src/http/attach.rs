@@ -9,13 +9,11 @@
     reason = "a refusal is an answer like any other"
 )]
 
-use std::fs::File;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::fcntl::OFlag;
+use tepui_containerizer::Sandbox;
 use tepui_http::authorize::Object;
 use tepui_http::{
     Media, Request, RequestStream, Response, StatusCode, StreamSender, Subject, header,
@@ -73,7 +71,7 @@ pub(super) async fn output(
     if !runs.iter().any(|one| one.id == id && !one.over) {
         return Err(unknown(&id));
     }
-    let mut files = Files::of(&sandbox);
+    let mut files = Files::of(sandbox);
     files.skip();
     Ok(follow(endpoints, request, id, files, false))
 }
@@ -108,7 +106,6 @@ pub(super) async fn session(
     config.secrets.extend(secrets(&command));
     config.container = launch.container;
     config.stdin = true;
-    let sandbox = config.sandbox.clone();
     match endpoints.containers.launch(config).await {
         Ok(_) => {}
         Err(tepui_containerizer::LaunchError::Exists(_)) => {
@@ -118,7 +115,9 @@ pub(super) async fn session(
         }
         Err(error) => return Err(not_launched(endpoints, &id, &error)),
     }
-    Ok(follow(endpoints, request, id, Files::of(&sandbox), true))
+    let sandbox = endpoints.containers.sandbox(&id);
+    let files = Files::of(sandbox.map_err(|_| unknown(&id))?);
+    Ok(follow(endpoints, request, id, files, true))
 }
 
 async fn may_launch(
@@ -349,36 +348,44 @@ async fn end_session(containers: &dyn Containers, id: &ContainerId) {
     };
     // Gone with the container around it, or removed by somebody else.
     let _ = containers.forget(id);
-    let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(sandbox)).await;
+    let _ = tokio::task::spawn_blocking(move || sandbox.remove()).await;
 }
 
 /// The output of a container.
 #[derive(Clone)]
-struct Files(Arc<[(data::Type, PathBuf)]>, [u64; 2]);
+struct Files {
+    sandbox: Sandbox,
+    offsets: [u64; 2],
+}
+
+const OUTPUT: [(data::Type, &str); 2] = [
+    (data::Type::Stdout, "stdout"),
+    (data::Type::Stderr, "stderr"),
+];
 
 impl Files {
-    fn of(sandbox: &Path) -> Self {
-        let of = |kind, name: &str| (kind, sandbox.join(name));
-        let all = [
-            of(data::Type::Stdout, "stdout"),
-            of(data::Type::Stderr, "stderr"),
-        ];
-        Self(Arc::new(all), [0; 2])
+    fn of(sandbox: Sandbox) -> Self {
+        Self {
+            sandbox,
+            offsets: [0; 2],
+        }
     }
 
     /// Begins at the ends of the files.
     fn skip(&mut self) {
-        for at in 0..self.1.len() {
-            let length = open(&self.0[at].1).and_then(|file| file.metadata());
-            self.1[at] = length.map_or(0, |metadata| metadata.len());
+        for ((_, name), offset) in OUTPUT.iter().zip(&mut self.offsets) {
+            let length = self.sandbox.file(name).and_then(|file| file.metadata());
+            *offset = length.map_or(0, |metadata| metadata.len());
         }
     }
 
     /// The next piece of each, those of which there is none left out.
     fn read(&mut self) -> Vec<(data::Type, Vec<u8>)> {
         let mut pieces = Vec::new();
-        for ((kind, path), offset) in self.0.iter().zip(&mut self.1) {
-            let Ok(file) = open(path) else { continue };
+        for ((kind, name), offset) in OUTPUT.iter().zip(&mut self.offsets) {
+            let Ok(file) = self.sandbox.file(name) else {
+                continue;
+            };
             // One that was cut, or begun anew, is read from its start.
             if file
                 .metadata()
@@ -394,19 +401,6 @@ impl Files {
             }
         }
         pieces
-    }
-}
-
-/// The sandbox is the user's: no link is followed out of it, and nothing but a file is read.
-fn open(path: &Path) -> std::io::Result<File> {
-    let file = File::options()
-        .read(true)
-        .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
-        .open(path)?;
-    if file.metadata()?.is_file() {
-        Ok(file)
-    } else {
-        Err(std::io::ErrorKind::InvalidInput.into())
     }
 }
 

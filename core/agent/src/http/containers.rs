@@ -282,7 +282,7 @@ fn sandbox(endpoints: &Endpoints, id: &ContainerId) -> Result<PathBuf, Response>
         let text = format!("Parent container {parent} does not exist");
         Response::bad_request(text)
     })?;
-    Ok(around.join("containers").join(&*id.value))
+    Ok(around.path().join("containers").join(&*id.value))
 }
 
 fn environment(
@@ -414,10 +414,8 @@ async fn remove_it(
         Err(Error::Unknown(_)) | Ok(()) => {}
         Err(error) => return Err(failed(error.to_string())),
     }
-    let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(sandbox)).await;
-    if let Ok(Err(error)) = removed
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
+    let removed = tokio::task::spawn_blocking(move || sandbox.remove()).await;
+    if let Ok(Err(error)) = removed {
         return Err(failed(format!("Failed to remove the sandbox: {error}")));
     }
     Ok(Response::empty(StatusCode::OK))

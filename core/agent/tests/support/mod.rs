@@ -3,14 +3,14 @@
 #![expect(dead_code, reason = "no test file uses all of it")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tepui_containerizer::{
     Class, Command, ContainerConfig, Error, Exit, FetchCounts, LaunchError, Launched, Limits,
-    Listed, Recovered, RunningContainer, Termination,
+    Listed, Recovered, RunningContainer, Sandbox, Termination,
 };
 use tepui_core_agent::{Agent, Containers, Settings, StartError, attach_endpoints, resources};
 use tepui_http::authorize::AllowAll;
@@ -162,10 +162,10 @@ impl Containers for Pretend {
         })
     }
 
-    fn sandbox(&self, id: &ContainerId) -> Result<PathBuf, Error> {
+    fn sandbox(&self, id: &ContainerId) -> Result<Sandbox, Error> {
         let configs = self.configs.lock().expect("no panic under it");
         let found = configs.iter().rfind(|config| config.id == *id);
-        let found = found.map(|config| config.sandbox.clone());
+        let found = found.map(|config| Sandbox::new(&config.sandbox));
         found.ok_or_else(|| Error::Unknown(id.clone()))
     }
 

@@ -14,12 +14,14 @@ use super::{Context, Done, Driver};
 use crate::os::{self, Supervisor};
 use crate::services::fetched;
 use crate::spec::launch_spec;
-use crate::{Class, ContainerConfig, sandbox};
+use crate::{Class, ContainerConfig, Sandbox};
 
 /// Whom a command runs as, and where its output goes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ground {
     pub(crate) user: Option<tepui_init::User>,
+    /// Nobody but the agent writes to this directory above the sandbox.
+    pub(crate) sandboxes: PathBuf,
     pub(crate) stdout: PathBuf,
     pub(crate) stderr: PathBuf,
 }
@@ -34,8 +36,9 @@ impl Driver {
         // Perhaps that of the container around it.
         config.user.clone_from(&self.launch.config.user);
         let (context, message) = (self.context.clone(), self.launch.config.clone());
+        let sandbox = self.sandbox.clone();
         async move {
-            match ground(context, config, message).await {
+            match ground(context, config, sandbox, message).await {
                 Ok(ground) => Done::Grounded(ground),
                 Err(message) => Done::Event(Event::StepFailed { message }),
             }
@@ -100,16 +103,17 @@ impl Driver {
 async fn ground(
     context: Arc<Context>,
     config: ContainerConfig,
+    sandbox: Sandbox,
     message: tepui_module_proto::isolator::ContainerConfig,
 ) -> Result<Ground, String> {
     let class = config.class;
-    let (sandbox, owner) = (config.sandbox.clone(), context.clone());
+    let (own, owner) = (sandbox.clone(), context.clone());
     let made = tokio::task::spawn_blocking(move || {
         let user = match &config.user {
             Some(name) if owner.settings.switch_user => os::switch_to(name)?,
             _ => None,
         };
-        let made = sandbox::prepare(&config.sandbox, user.as_ref());
+        let made = own.prepare(user.as_ref());
         made.map(|()| user).map_err(|error| error.to_string())
     });
     let user = made.await.map_err(|error| error.to_string())??;
@@ -129,10 +133,11 @@ async fn ground(
         }
     };
     let place = |path: String, name| match path.is_empty() {
-        true => sandbox.join(name),
+        true => sandbox.path().join(name),
         false => path.into(),
     };
     Ok(Ground {
+        sandboxes: sandbox.trusted().to_owned(),
         user,
         stdout: place(output.stdout, "stdout"),
         stderr: place(output.stderr, "stderr"),

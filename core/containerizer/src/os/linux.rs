@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{self, Write},
+    io::{self, BufRead, Read, Write},
     os::{
         fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
         unix::{net::UnixStream as StdUnixStream, process::CommandExt},
@@ -26,7 +26,9 @@ use nix::{
     },
     time::{ClockId, clock_gettime},
 };
-use tepui_init::{Answer, Decoder, Exit, LOCK_FILE, LaunchSpec, Request, SOCKET_FILE};
+use tepui_init::{
+    ASK_PROTOCOL, Answer, Decoder, Exit, LOCK_FILE, LaunchSpec, PROTOCOL, Request, SOCKET_FILE,
+};
 use tepui_model::time::Mono;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, unix::AsyncFd},
@@ -99,20 +101,54 @@ impl Image {
         fcntl(&copy, FcntlArg::F_ADD_SEALS(seals)).map_err(|errno| error(errno.into()))?;
         // A descriptor that is open for writing cannot be executed.
         let sealed = File::open(format!("/proc/self/fd/{}", copy.as_raw_fd())).map_err(error)?;
-        Ok(Self {
+        let image = Self {
             memfd: sealed.into(),
-        })
+        };
+        image.check(program)?;
+        Ok(image)
+    }
+
+    /// A program of another release would not understand what it is told to start.
+    fn check(&self, program: &Path) -> Result<(), Error> {
+        let of = |message| Error::Settings(format!("'{}' {message}", program.display()));
+        let mut said = String::new();
+        let mut child = self
+            .command()
+            .arg(ASK_PROTOCOL)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| of(format!("cannot be run: {error}")))?;
+        let read = child.stdout.take().expect("piped").take(16);
+        let _ = io::BufReader::new(read).read_line(&mut said);
+        let _ = child.kill();
+        let _ = child.wait();
+        match said.trim().parse::<u32>() {
+            Ok(PROTOCOL) => Ok(()),
+            Ok(other) => Err(of(format!(
+                "speaks version {other} of the protocol of supervisors, and this agent version {PROTOCOL}: use the \
+                 tepui-init of the agent's release"
+            ))),
+            Err(_) => Err(of(
+                "does not say which protocol of supervisors it speaks: it is not the tepui-init of the agent's release"
+                    .to_owned(),
+            )),
+        }
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(format!("/proc/self/fd/{}", self.memfd.as_raw_fd()));
+        command.arg0("tepui-init").env_clear().stderr(Stdio::null());
+        command
     }
 
     /// Starts a supervisor and hands it its orders. Blocks for about a millisecond.
     pub(crate) fn start(&self, spec: LaunchSpec) -> io::Result<Started> {
         let (ours, theirs) = StdUnixStream::pair()?;
-        let child = Command::new(format!("/proc/self/fd/{}", self.memfd.as_raw_fd()))
-            .arg0("tepui-init")
-            .env_clear()
+        let child = self
+            .command()
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
             .spawn()?;
         let started = Started {
             child: Some(child),

@@ -47,7 +47,12 @@ impl LaunchSpec {
         out.push(kind);
         put_u32(out, u32::from(rows));
         put_u32(out, u32::from(columns));
-        for path in [&self.stdout, &self.stderr, &self.working_directory] {
+        for path in [
+            &self.stdout,
+            &self.stderr,
+            &self.sandboxes,
+            &self.working_directory,
+        ] {
             put_bytes(out, path.as_os_str().as_bytes());
         }
         put_bytes(out, self.program.as_bytes());
@@ -130,6 +135,7 @@ impl LaunchSpec {
             },
             stdout: reader.path()?,
             stderr: reader.path()?,
+            sandboxes: reader.path()?,
             working_directory: reader.path()?,
             program: reader.os_string()?,
             arguments: reader.list(Reader::os_string)?,
@@ -380,6 +386,7 @@ mod tests {
             },
             stdout: "/s/stdout".into(),
             stderr: "/s/stderr".into(),
+            sandboxes: "/s".into(),
             working_directory: "/s".into(),
             program: "/bin/sh".into(),
             arguments: vec![
