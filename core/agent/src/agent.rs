@@ -138,6 +138,7 @@ impl Agent {
                 delay: settings.gc_delay,
                 headroom: settings.gc_disk_headroom,
                 interval: settings.disk_watch_interval,
+                of_all: settings.gc_non_executor_container_sandboxes,
             },
         );
         let own = id.as_ref().map(|id| paths.slaves().join(id));

@@ -13,11 +13,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use nix::sys::statvfs::statvfs;
+use tepui_containerizer::Sandbox;
 use tepui_http::shared::{Files, Sample};
+use tepui_model::id::ContainerId;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::containers::Containers;
 use crate::paths::Paths;
 
 /// When what is removed.
@@ -29,6 +32,8 @@ pub(crate) struct Policy {
     pub(crate) headroom: f64,
     /// `disk_watch_interval`.
     pub(crate) interval: Duration,
+    /// `gc_non_executor_container_sandboxes`.
+    pub(crate) of_all: bool,
 }
 
 impl Policy {
@@ -55,12 +60,18 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    /// When each is due.
-    paths: BTreeMap<PathBuf, Instant>,
+    paths: BTreeMap<PathBuf, Due>,
     /// Directories in the trash so far.
     trashed: u64,
     /// How old they may get now.
     age: Option<Duration>,
+}
+
+/// A directory that waits for its end.
+#[derive(Debug)]
+struct Due {
+    at: Instant,
+    directory: Sandbox,
 }
 
 impl Gc {
@@ -82,13 +93,23 @@ impl Gc {
 
     /// The directory is not needed from now on.
     pub(crate) fn schedule(&self, path: PathBuf) {
-        self.schedule_aged(path, Duration::ZERO);
+        self.schedule_aged(Sandbox::new(&path), Duration::ZERO);
+    }
+
+    /// The same of the sandbox of a container that is over and no executor's, where those are not kept for it.
+    pub(crate) fn schedule_of(&self, containers: &dyn Containers, id: &ContainerId) {
+        if self.0.policy.of_all
+            && let Ok(sandbox) = containers.sandbox(id)
+        {
+            self.schedule_aged(sandbox, Duration::ZERO);
+        }
     }
 
     /// The same of one that has not been needed for some time.
-    fn schedule_aged(&self, path: PathBuf, age: Duration) {
-        let due = Instant::now() + self.0.policy.delay.saturating_sub(age);
-        self.waiting().paths.insert(path, due);
+    fn schedule_aged(&self, directory: Sandbox, age: Duration) {
+        let at = Instant::now() + self.0.policy.delay.saturating_sub(age);
+        let path = directory.path();
+        self.waiting().paths.insert(path, Due { at, directory });
         self.0.news.notify_one();
     }
 
@@ -142,7 +163,7 @@ impl Gc {
         let age = changed
             .ok()
             .and_then(|at| SystemTime::now().duration_since(at).ok());
-        self.schedule_aged(path, age.unwrap_or_default());
+        self.schedule_aged(Sandbox::new(&path), age.unwrap_or_default());
     }
 
     /// Removes what is due until told to stop.
@@ -151,7 +172,7 @@ impl Gc {
         let mut watch = tokio::time::interval(self.0.policy.interval.max(Duration::from_millis(1)));
         watch.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let next = self.waiting().paths.values().min().copied();
+            let next = self.waiting().paths.values().map(|due| due.at).min();
             // Without anything due the interval wakes it.
             let due = next.unwrap_or_else(|| {
                 Instant::now() + self.0.policy.delay.max(self.0.policy.interval)
@@ -181,8 +202,8 @@ impl Gc {
         // What is due within this time is older than that.
         let latest = Instant::now() + self.0.policy.delay.saturating_sub(age);
         let now = Instant::now();
-        for due in waiting.paths.values_mut().filter(|due| **due <= latest) {
-            *due = (*due).min(now);
+        for due in waiting.paths.values_mut().filter(|due| due.at <= latest) {
+            due.at = due.at.min(now);
         }
     }
 
@@ -200,19 +221,19 @@ impl Gc {
         let due: Vec<PathBuf> = waiting
             .paths
             .iter()
-            .filter(|(_, due)| **due <= now)
+            .filter(|(_, due)| due.at <= now)
             .map(|(path, _)| path.clone())
             .collect();
         let mut trashed = Vec::new();
         for path in due {
             // Not any more if it lay in one that was just moved.
-            if waiting.paths.remove(&path).is_none() {
+            let Some(Due { directory, .. }) = waiting.paths.remove(&path) else {
                 continue;
-            }
+            };
             waiting.paths.retain(|other, _| !other.starts_with(&path));
             waiting.trashed += 1;
             let trash = self.0.trash.join(waiting.trashed.to_string());
-            let moved = fs::create_dir_all(&self.0.trash).and_then(|()| fs::rename(&path, &trash));
+            let moved = fs::create_dir_all(&self.0.trash).and_then(|()| directory.move_to(&trash));
             files.detach_below(&path);
             match moved {
                 Ok(()) => trashed.push((path, trash)),
@@ -294,6 +315,7 @@ mod tests {
             delay: Duration::from_secs(1000),
             headroom: 0.1,
             interval: Duration::from_secs(60),
+            of_all: false,
         };
         assert_eq!(policy.age(0.0), Duration::from_secs(900));
         assert_eq!(policy.age(0.5).as_secs(), 400);

@@ -13,6 +13,7 @@ use tepui_state_agent::{Event, ExecutorKind, Launch, Resumed};
 use crate::clock;
 use crate::containers::Containers;
 use crate::environment;
+use crate::gc::Gc;
 use crate::launching::{amounts, end_of, limits, secrets, to_run};
 use crate::owner::{Handle, Input, Owner};
 
@@ -110,6 +111,7 @@ impl Owner {
 
     fn launch_child(&mut self, container: &ContainerId, child: String, task: &TaskInfo) {
         let (containers, handle) = (self.containers.clone(), self.handle.clone());
+        let gc = self.gc.clone();
         let config = self.child_config(container, &child, task);
         let container = container.clone();
         tracing::info!(%container, child, task = task.task_id.value, "launching");
@@ -126,7 +128,7 @@ impl Owner {
                         pid,
                     };
                     handle.tell(Input::Child(container.clone(), input));
-                    report_child(&*containers, &handle, container, child).await;
+                    report_child(&*containers, &handle, &gc, container, child).await;
                 }
                 Err(error) => {
                     tracing::warn!(%container, child, %error, "not launched");
@@ -139,7 +141,7 @@ impl Owner {
     /// Looks for a task's container that an earlier agent process may have launched.
     fn find_child(&mut self, container: &ContainerId, child: String) {
         let (containers, handle) = (self.containers.clone(), self.handle.clone());
-        let container = container.clone();
+        let (gc, container) = (self.gc.clone(), container.clone());
         self.runtime.spawn(async move {
             let id = container.child(&*child);
             let status = containers.status(&id).await;
@@ -150,7 +152,7 @@ impl Owner {
                 };
                 handle.tell(Input::Child(container.clone(), input));
             }
-            report_child(&*containers, &handle, container, child).await;
+            report_child(&*containers, &handle, &gc, container, child).await;
         });
     }
 
@@ -234,10 +236,14 @@ fn failure(child: String, error: &LaunchError) -> GroupInput {
 async fn report_child(
     containers: &dyn Containers,
     handle: &Handle,
+    gc: &Gc,
     container: ContainerId,
     child: String,
 ) {
-    let input = match containers.wait(&container.child(&*child)).await {
+    let id = container.child(&*child);
+    let ended = containers.wait(&id).await;
+    gc.schedule_of(containers, &id);
+    let input = match ended {
         Ok(termination) => GroupInput::Ended {
             child,
             end: child_end(&termination),

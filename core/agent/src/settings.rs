@@ -51,6 +51,10 @@ pub struct Settings {
     pub gc_delay: Duration,
     /// The share of the disk that is to stay free: the fuller the disk, the shorter sandboxes are kept.
     pub gc_disk_headroom: f64,
+    /// Sandboxes of nested and standalone containers are not kept longer than those of executors.
+    pub gc_non_executor_container_sandboxes: bool,
+    /// Time between signs of life to who reads the output of a container.
+    pub http_heartbeat_interval: Duration,
     /// How often the disk's usage is looked at.
     pub disk_watch_interval: Duration,
     /// Ended executors that are remembered, of each framework.
@@ -89,6 +93,8 @@ impl Settings {
             cleanup: false,
             gc_delay: Duration::from_hours(7 * 24),
             gc_disk_headroom: 0.1,
+            gc_non_executor_container_sandboxes: false,
+            http_heartbeat_interval: Duration::from_secs(30),
             disk_watch_interval: Duration::from_mins(1),
             max_completed_executors_per_framework: 150,
             launcher_dir: "/usr/libexec/mesos".into(),

@@ -94,16 +94,28 @@ impl Sandbox {
     ///
     /// When something of it cannot be removed, or a link is on the way to it.
     pub fn remove(&self) -> io::Result<()> {
-        let (Some(around), Some(name)) = (self.inside.parent(), self.inside.file_name()) else {
-            return Err(io::ErrorKind::InvalidInput.into());
-        };
-        let removed = self
-            .open(around, OFlag::O_PATH | OFlag::O_DIRECTORY)
-            .and_then(|around| fs::remove_dir_all(at(&around, name)));
-        match removed {
+        match self.around(|around, name| fs::remove_dir_all(at(around, name))) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// Acts on its name in the directory around it.
+    fn around(&self, act: impl FnOnce(&File, &OsStr) -> io::Result<()>) -> io::Result<()> {
+        let (Some(around), Some(name)) = (self.inside.parent(), self.inside.file_name()) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let around = self.open(around, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+        act(&around, name)
+    }
+
+    /// Moves it with all that is in it.
+    ///
+    /// # Errors
+    ///
+    /// When it is not there, a link is on the way to it, or it cannot be moved to there.
+    pub fn move_to(&self, place: &Path) -> io::Result<()> {
+        self.around(|around, name| fs::rename(at(around, name), place))
     }
 
     /// Makes it: mode 0750, owned by its user, as Mesos does since 1.6. Parents are made as the agent's own. A sandbox
@@ -206,6 +218,7 @@ mod tests {
         }
         assert!(inner.file("stdout").is_err());
         assert!(inner.prepare(None).is_err() && inner.remove().is_err());
+        assert!(inner.move_to(&at.path().join("moved")).is_err());
         assert!(outer.link("tasks", "t", Path::new("x")).is_err());
         assert_eq!(fs::read_dir(&others).unwrap().count(), 1);
         assert_eq!(
@@ -213,6 +226,10 @@ mod tests {
             "secret"
         );
 
+        let moved = at.path().join("moved");
+        outer.move_to(&moved).unwrap();
+        assert!(moved.join("tasks").is_symlink() && outer.move_to(&moved).is_err());
+        outer.prepare(None).unwrap();
         outer.remove().unwrap();
         outer.remove().unwrap();
         assert!(!outer.path().exists() && others.join("n/stdout").exists());

@@ -125,6 +125,25 @@ async fn stop_is_gentle_first() {
 }
 
 #[tokio::test]
+async fn a_program_that_is_not_of_this_release_is_refused_by_its_name() {
+    let at = tempfile::tempdir().unwrap();
+    for (program, words) in [
+        ("/bin/true", "does not say which protocol"),
+        // Says what it was asked.
+        ("/bin/echo", "does not say which protocol"),
+        ("/nowhere/tepui-init", "No such file"),
+    ] {
+        let settings = Settings::new(at.path().join("meta"), at.path().join("run"), program);
+        let refused = Containerizer::new(settings, Vec::new()).unwrap_err();
+        let refused = format!("{:#}", anyhow::Error::from(refused));
+        assert!(
+            refused.contains(program) && refused.contains(words),
+            "{refused}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn signals_and_destruction() {
     let at = tempfile::tempdir().unwrap();
     let accounting = common::kernel::load(&["posix/cpu", "posix/mem"], serde_json::json!({}));

@@ -390,6 +390,8 @@ fn agent_settings(
         cleanup: settings.recover == Recover::Cleanup,
         gc_delay: settings.gc_delay,
         gc_disk_headroom: settings.gc_disk_headroom,
+        gc_non_executor_container_sandboxes: settings.gc_non_executor_container_sandboxes,
+        http_heartbeat_interval: settings.http_heartbeat_interval,
         disk_watch_interval: settings.disk_watch_interval,
         max_completed_executors_per_framework: settings.max_completed_executors_per_framework,
         launcher_dir: settings

@@ -207,15 +207,103 @@ fn a_group_has_sandboxes_limits_and_an_environment_of_its_own() {
 }
 
 #[test]
+fn tasks_of_a_group_may_have_cgroups_of_their_own() {
+    let bench = Bench::new();
+    let agent = bench.agent_at(0);
+    let mut scheduler = bench.scheduler();
+    let go = bench.scratch.path().join("hog");
+    let text = format!(
+        "while ! test -e {}; do sleep 0.02; done; dd if=/dev/zero of=/dev/null bs=200M count=1",
+        go.display()
+    );
+    let mut tasks = vec![task("hog", &text, 0.2, 40.0), bench.waiting("other")];
+    for task in &mut tasks {
+        task.container = Some(v1::ContainerInfo {
+            r#type: v1::container_info::Type::Mesos.into(),
+            linux_info: Some(v1::LinuxInfo {
+                share_cgroups: Some(false),
+                ..v1::LinuxInfo::default()
+            }),
+            ..v1::ContainerInfo::default()
+        });
+    }
+    let most = |value| v1::value::Scalar { value };
+    tasks[0].limits = [
+        ("cpus".to_owned(), most(0.5)),
+        ("mem".to_owned(), most(64.0)),
+    ]
+    .into();
+    launch(&mut scheduler, "pod", tasks);
+    let running = scheduler.wait_state("hog", TaskState::TaskRunning);
+    scheduler.wait_state("other", TaskState::TaskRunning);
+    let id = container(&running);
+    let around = id.parent.expect("nested").value;
+    let status = running.container_status.expect("a container");
+    let pid = status.executor_pid.expect("a pid");
+    let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("it runs");
+    let below = format!("{around}/mesos/{}", id.value);
+    let read = |controller: &str, file: &str| {
+        let of = |line: &&str| {
+            line.split(':')
+                .nth(1)
+                .is_some_and(|all| all.split(',').any(|one| one == controller))
+        };
+        let line = cgroups.lines().find(of).expect("the controller");
+        let path = line.rsplit(':').next().expect("a path");
+        assert!(path.ends_with(&below), "{below} in {line}");
+        let path = format!("/sys/fs/cgroup/{controller}{path}/{file}");
+        fs::read_to_string(&path)
+            .unwrap_or_else(|error| panic!("{path}: {error}"))
+            .trim()
+            .to_owned()
+    };
+    assert_eq!(read("cpu", "cpu.shares"), "204");
+    assert_eq!(read("cpu", "cpu.cfs_quota_us"), "50000");
+    assert_eq!(
+        read("memory", "memory.soft_limit_in_bytes"),
+        (40 << 20).to_string()
+    );
+    assert_eq!(
+        read("memory", "memory.limit_in_bytes"),
+        (64 << 20).to_string()
+    );
+
+    fs::write(go, "").expect("the scratch folder");
+    let failed = scheduler.wait_state("hog", TaskState::TaskFailed);
+    assert_eq!(failed.reason(), Reason::ContainerLimitationMemory);
+    assert!(
+        failed
+            .message()
+            .starts_with("Memory limit exceeded: Requested: 64MB Maximum Used: 64MB"),
+        "{}",
+        failed.message()
+    );
+    let limitation = failed.limitation.expect("a limitation");
+    assert_eq!(
+        limitation.resources[0].scalar.map(|mem| mem.value),
+        Some(64.0)
+    );
+    scheduler.wait_state("other", TaskState::TaskKilled);
+    assert_eq!(executor_ended(&mut scheduler, "pod"), Some(0));
+    agent.stop(Signal::SIGUSR1);
+    wait_clean(bench.scratch.path());
+}
+
+#[test]
 fn a_group_ends_with_its_first_bad_end_and_others_go_on() {
     let bench = Bench::new();
     let agent = bench.agent_at(0);
     let mut scheduler = bench.scheduler();
-    launch(
-        &mut scheduler,
-        "pod",
-        vec![bench.waiting("long"), task("bad", "exit 4", 0.1, 32.0)],
+    // Not before the other runs, which would be told otherwise.
+    let go = bench.scratch.path().join("bad");
+    let text = format!(
+        "while ! test -e {}; do sleep 0.02; done; exit 4",
+        go.display()
     );
+    let bad = task("bad", &text, 0.1, 32.0);
+    launch(&mut scheduler, "pod", vec![bench.waiting("long"), bad]);
+    scheduler.wait_state("long", TaskState::TaskRunning);
+    fs::write(go, "").expect("the scratch folder");
     scheduler.wait_state("bad", TaskState::TaskFailed);
     let killed = scheduler.wait_state("long", TaskState::TaskKilled);
     assert_eq!(

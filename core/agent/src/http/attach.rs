@@ -44,8 +44,6 @@ const PIECE: usize = 64 << 10;
 const AHEAD: usize = 1 << 20;
 /// How often the end of a file is looked at.
 const LOOK: Duration = Duration::from_millis(10);
-/// Time between signs of life.
-const HEARTBEAT: Duration = Duration::from_secs(30);
 /// How long the end of a session can be asked for.
 const KEPT: Duration = Duration::from_secs(60);
 
@@ -316,6 +314,7 @@ fn follow(
         files,
         sender,
         media,
+        heartbeat: endpoints.settings.http_heartbeat_interval,
     };
     tokio::spawn(async move {
         let (containers, id) = (follower.containers.clone(), follower.id.clone());
@@ -411,6 +410,8 @@ struct Follower {
     files: Files,
     sender: StreamSender,
     media: Media,
+    /// Time between signs of life.
+    heartbeat: Duration,
 }
 
 impl Follower {
@@ -421,7 +422,7 @@ impl Follower {
         let ended = async move { drop(containers.wait(&id).await) };
         tokio::pin!(ended);
         let mut over = false;
-        let mut beat = tokio::time::interval(HEARTBEAT);
+        let mut beat = tokio::time::interval(self.heartbeat);
         // The first tick comes at once.
         beat.tick().await;
         loop {
@@ -448,7 +449,7 @@ impl Follower {
                 () = gone.cancelled() => return,
                 () = &mut ended, if !over => over = true,
                 _ = beat.tick() => {
-                    if !self.send(&sign_of_life()) {
+                    if !self.send(&sign_of_life(self.heartbeat)) {
                         return;
                     }
                 }
@@ -478,8 +479,8 @@ fn said(kind: data::Type, bytes: Vec<u8>) -> ProcessIo {
     }
 }
 
-fn sign_of_life() -> ProcessIo {
-    let nanoseconds = i64::try_from(HEARTBEAT.as_nanos()).unwrap_or(i64::MAX);
+fn sign_of_life(heartbeat: Duration) -> ProcessIo {
+    let nanoseconds = i64::try_from(heartbeat.as_nanos()).unwrap_or(i64::MAX);
     ProcessIo {
         r#type: Some(process_io::Type::Control.into()),
         control: Some(process_io::Control {

@@ -65,6 +65,8 @@ pub struct AgentSettings {
     pub recovery_timeout: Duration,
     pub gc_delay: Duration,
     pub gc_disk_headroom: f64,
+    pub gc_non_executor_container_sandboxes: bool,
+    pub http_heartbeat_interval: Duration,
     pub disk_watch_interval: Duration,
     pub max_completed_executors_per_framework: usize,
 }
@@ -199,6 +201,8 @@ impl AgentSettings {
             },
             recovery_timeout: duration(&values, "recovery_timeout"),
             gc_delay: duration(&values, "gc_delay"),
+            gc_non_executor_container_sandboxes: values.is("gc_non_executor_container_sandboxes"),
+            http_heartbeat_interval: duration(&values, "http_heartbeat_interval"),
             gc_disk_headroom: text(&values, "gc_disk_headroom")
                 .parse()
                 .expect("checked when read"),
