@@ -3,10 +3,13 @@
 mod support;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
-use support::{Master, Pretend, start, task};
+use support::{Master, Pretend, start, start_with, task, wait_until};
 use tepui_containerizer::{Class, Exit};
+use tepui_core_agent::Containers as _;
+use tepui_http::Media;
 use tepui_model::id::ContainerId;
 use tepui_proto::v1::TaskState;
 
@@ -152,5 +155,58 @@ async fn containers_are_launched_waited_for_killed_and_removed() {
             "{id}: {status} {text}"
         );
     }
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sandboxes_go_in_time_where_that_is_asked_for_and_readers_get_signs_of_life() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut master = Master::start().await;
+    let containers = Arc::new(Pretend::default());
+    let running = start_with(dir.path(), &master, &containers, |settings| {
+        settings.gc_non_executor_container_sandboxes = true;
+        settings.gc_delay = Duration::from_millis(1);
+        settings.http_heartbeat_interval = Duration::from_millis(20);
+    })
+    .await;
+    master.welcome().await;
+    master.run(task("t"), true);
+    master
+        .states(&[TaskState::TaskStarting, TaskState::TaskRunning])
+        .await;
+    let root = containers.only();
+    let attach = call(
+        "ATTACH_CONTAINER_OUTPUT",
+        json!({ "value": root.value }),
+        json!({}),
+    );
+    let path = "/slave(1)/api/v1";
+    let client = running.client.clone();
+    let output = client.stream(path, Media::Json, &[], attach.into_bytes());
+    let mut output = output.await.expect("a stream");
+    for _ in 0..2 {
+        let record = output.next().await.expect("it goes on").expect("a record");
+        let said: Value = serde_json::from_slice(&record).expect("JSON");
+        let sign = json!({ "type": "HEARTBEAT", "heartbeat": { "interval": { "nanoseconds": 20_000_000 } } });
+        assert_eq!(said["control"], sign, "{said}");
+    }
+
+    let inner = json!({ "value": "inner", "parent": { "value": root.value } });
+    let nested = call("LAUNCH_NESTED_CONTAINER", inner, shell("exit 7"));
+    let alone = call(
+        "LAUNCH_CONTAINER",
+        json!({ "value": "alone" }),
+        shell("exit 7"),
+    );
+    for launch in [nested, alone] {
+        assert_eq!(running.call(&launch).await.0, 200);
+    }
+    for id in [root.child("inner"), ContainerId::new("alone")] {
+        let sandbox = containers.sandbox(&id).expect("launched").path();
+        assert!(sandbox.is_dir());
+        containers.end(&id, Exit::Status(0));
+        wait_until("its sandbox is gone", async || !sandbox.exists()).await;
+    }
+    assert!(containers.sandbox(&root).expect("it runs").path().is_dir());
     running.stop().await;
 }
