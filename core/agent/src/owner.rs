@@ -93,17 +93,18 @@ pub enum Ended {
 /// The way to the owner.
 #[derive(Clone, Debug)]
 pub(crate) struct Handle {
-    inputs: Sender<Input>,
+    inputs: Sender<Box<Input>>,
 }
 
 impl Handle {
-    pub(crate) fn new(inputs: Sender<Input>) -> Self {
+    /// Inputs are boxed because a bounded channel takes the room for all that may wait from the start.
+    pub(crate) fn new(inputs: Sender<Box<Input>>) -> Self {
         Self { inputs }
     }
 
     /// Tells the owner; nothing happens once it is gone.
     pub(crate) fn tell(&self, input: Input) {
-        let _ = self.inputs.send(input);
+        let _ = self.inputs.send(Box::new(input));
     }
 
     /// Asks the owner; `None` once it is gone.
@@ -151,14 +152,14 @@ pub(crate) struct Owner {
 
 impl Owner {
     /// Runs until the agent stops or leaves.
-    pub(crate) fn run(mut self, inputs: &Receiver<Input>) {
+    pub(crate) fn run(mut self, inputs: &Receiver<Box<Input>>) {
         self.work();
         while !self.over {
             let input = match self.wait() {
                 Some(wait) => inputs.recv_timeout(wait),
                 None => inputs.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
-            match input {
+            match input.map(|input| *input) {
                 Ok(Input::Stop) => {
                     let _ = self.ended.try_send(Ended::Stopped);
                     return;
