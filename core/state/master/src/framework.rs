@@ -22,6 +22,7 @@ use crate::constraints::Constraints;
 use crate::counts::FrameworkCounts;
 use crate::effect::bytes_of;
 use crate::event::StreamKey;
+use crate::history::History;
 use crate::ledger::Tally;
 use crate::status::{self, MasterStatus};
 use crate::timers::Timer;
@@ -90,10 +91,7 @@ pub(crate) struct Framework {
     pub(crate) unregistered: Option<Wall>,
     pub(crate) tasks: Table<TaskId, TaskRow>,
     pub(crate) unreachable: Table<TaskId, DoneRow>,
-    /// Keyed by a running number: ids may come again.
-    pub(crate) completed: Table<u64, DoneRow>,
-    pub(crate) completed_first: u64,
-    pub(crate) completed_next: u64,
+    pub(crate) completed: History,
     pub(crate) executors: Table<(AgentKey, ExecutorId), ExecutorRow>,
     pub(crate) offers: BTreeSet<u64>,
     pub(crate) used: Tally,
@@ -123,9 +121,7 @@ impl Framework {
             unregistered: None,
             tasks: Table::new(seed),
             unreachable: Table::new(seed),
-            completed: Table::new(seed),
-            completed_first: 0,
-            completed_next: 0,
+            completed: History::new(seed),
             executors: Table::new(seed),
             offers: BTreeSet::new(),
             used: Tally::default(),
@@ -180,23 +176,6 @@ impl Framework {
 
     pub(crate) fn is_active(&self) -> bool {
         self.standing == Standing::Active
-    }
-
-    /// Keeps an ended task in the history, which is bounded.
-    pub(crate) fn complete(&mut self, row: DoneRow, limit: usize) {
-        self.completed.insert(self.completed_next, row);
-        self.completed_next += 1;
-        while self.completed.len() > limit {
-            self.completed.remove(&self.completed_first);
-            self.completed_first += 1;
-        }
-    }
-
-    /// Whether the task is in the history, ended on that agent.
-    pub(crate) fn has_completed(&self, id: &TaskId, agent: &str) -> bool {
-        self.completed
-            .iter()
-            .any(|row| row.id == *id && row.agent.as_str() == agent)
     }
 
     pub(crate) fn row(&self) -> FrameworkRow {

@@ -29,6 +29,7 @@ mod effect;
 mod event;
 mod framework;
 mod groups;
+mod history;
 mod inverse;
 mod leaving;
 mod ledger;

@@ -265,7 +265,7 @@ impl MasterState {
             None => {}
         }
         let terminal = is_terminal(task.state());
-        if terminal && owner.has_completed(&id, &task.agent_id.value) {
+        if terminal && owner.completed.contains(&id, &task.agent_id.value) {
             return;
         }
         let was_lost = self.agent_runs[&agent]

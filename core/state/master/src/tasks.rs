@@ -209,7 +209,7 @@ impl MasterState {
         };
         let limit = self.settings.max_completed_tasks_per_framework;
         let done = self.done_row(&row, row.state, now.wall);
-        self.touch(framework).complete(done, limit);
+        self.touch(framework).completed.push(done, limit);
     }
 
     /// Takes a task's row out of the tables and its resources off the books.
