@@ -205,11 +205,19 @@ fn network_info(w: &mut Writer<'_>, message: &[u8]) {
 pub(super) fn labels(w: &mut Writer<'_>, message: &[u8]) {
     w.array(|w| {
         for (_, label) in Fields(message).filter(|(number, _)| *number == 1) {
+            // One walk for both: tasks have many labels.
+            let (mut key, mut value) = ("", None);
+            for (number, found) in Fields(label.bytes()) {
+                match number {
+                    1 => key = found.str(),
+                    2 => value = Some(found.str()),
+                    _ => {}
+                }
+            }
             w.object(|w| {
-                let message = label.bytes();
-                w.key("key").str(field(message, 1).map_or("", Value::str));
-                if let Some(value) = field(message, 2) {
-                    w.key("value").str(value.str());
+                w.key("key").str(key);
+                if let Some(value) = value {
+                    w.key("value").str(value);
                 }
             });
         }

@@ -17,7 +17,7 @@ use tepui_proto::v1::master::response::Type;
 use tepui_proto::v1::master::response::get_executors::Executor;
 use tepui_proto::v1::master::response::get_frameworks::Framework;
 
-use super::wire::{framed_len, put_bytes, put_head, put_message, put_varint};
+use super::wire::{framed_len, put_bytes, put_head, put_message, put_varint, varint_len};
 use super::{Sink, Visibility, json, resources};
 use crate::rows::{AgentRow, ExecutorRow, OfferRow, TaskRow};
 use crate::view::{FrameworkView, View};
@@ -31,8 +31,32 @@ pub enum Form {
     Protobuf,
 }
 
-/// Receives the bytes of rows, until it wants no more.
-type Rows<'a> = &'a mut dyn FnMut(&[u8]) -> ControlFlow<()>;
+/// A row's message.
+#[derive(Clone, Copy)]
+enum Row<'a> {
+    Message(&'a [u8]),
+    /// Put together where it is written: copying the tasks of a large cluster takes its time.
+    Task(&'a TaskRow),
+}
+
+impl Row<'_> {
+    fn len(self) -> usize {
+        match self {
+            Row::Message(bytes) => bytes.len(),
+            Row::Task(task) => task_len(task),
+        }
+    }
+
+    fn append(self, out: &mut Vec<u8>) {
+        match self {
+            Row::Message(bytes) => out.extend_from_slice(bytes),
+            Row::Task(task) => append_task(task, out),
+        }
+    }
+}
+
+/// Receives rows, until it wants no more.
+type Rows<'a> = &'a mut dyn FnMut(Row<'_>) -> ControlFlow<()>;
 
 /// A list in an answer.
 struct List {
@@ -220,11 +244,19 @@ fn state_json(w: &mut Writer<'_>, view: &View, see: &Visibility) {
 }
 
 fn part_json(w: &mut Writer<'_>, part: &Part, view: &View, see: &Visibility) {
+    let mut scratch = Vec::with_capacity(4096);
     w.object(|w| {
         for list in part.lists {
             w.key(list.key).array(|w| {
                 let _ = (list.rows)(view, see, &mut |row| {
-                    (list.json)(w, row);
+                    match row {
+                        Row::Message(message) => (list.json)(w, message),
+                        task @ Row::Task(_) => {
+                            scratch.clear();
+                            task.append(&mut scratch);
+                            (list.json)(w, &scratch);
+                        }
+                    }
                     match w.is_stopped() {
                         true => ControlFlow::Break(()),
                         false => ControlFlow::Continue(()),
@@ -277,8 +309,8 @@ fn protobuf(sink: Sink<'_>, write: impl FnOnce(&mut Pieces<'_>)) {
     }
 }
 
-/// The length of each list's rows in a part. Rows are made twice, once to be measured: lengths
-/// stand before what they measure, and keeping all rows would cost their memory.
+/// The length of each list's rows in a part: lengths stand before what they measure. All rows but tasks
+/// are made twice for it; keeping them would cost their memory.
 fn lengths(part: &Part, view: &View, see: &Visibility) -> Vec<usize> {
     let length = |list: &List| {
         let mut sum = 0;
@@ -309,7 +341,9 @@ fn part_protobuf(
     out.open(number, lengths.iter().sum());
     for list in part.lists {
         let _ = (list.rows)(view, see, &mut |row| {
-            put_bytes(list.number, row, out.buffer());
+            let buffer = out.buffer();
+            put_head(list.number, row.len(), buffer);
+            row.append(buffer);
             out.wanted
         });
     }
@@ -332,12 +366,10 @@ fn agent_info_json(w: &mut Writer<'_>, info: &[u8]) {
 }
 
 fn tasks(view: &View, see: &Visibility, rows: Rows<'_>) -> ControlFlow<()> {
-    let mut scratch = Vec::with_capacity(4096);
     for framework in visible(&view.frameworks, see).chain(visible(&view.completed_frameworks, see))
     {
         for task in framework.tasks.iter().filter(|t| see.tasks.has(&t.class)) {
-            task_message(task, &mut scratch);
-            rows(&scratch)?;
+            rows(Row::Task(task))?;
         }
     }
     ControlFlow::Continue(())
@@ -348,7 +380,7 @@ fn unreachable_tasks(view: &View, see: &Visibility, rows: Rows<'_>) -> ControlFl
     {
         let tasks = framework.unreachable.iter();
         let mut tasks = tasks.filter(|t| see.tasks.has(&t.class));
-        tasks.try_for_each(|t| rows(&t.bytes))?;
+        tasks.try_for_each(|t| rows(Row::Message(&t.bytes)))?;
     }
     ControlFlow::Continue(())
 }
@@ -358,7 +390,7 @@ fn completed_tasks(view: &View, see: &Visibility, rows: Rows<'_>) -> ControlFlow
     {
         let tasks = framework.completed.iter();
         let mut tasks = tasks.filter(|t| see.tasks.has(&t.class));
-        tasks.try_for_each(|t| rows(&t.bytes))?;
+        tasks.try_for_each(|t| rows(Row::Message(&t.bytes)))?;
     }
     ControlFlow::Continue(())
 }
@@ -373,9 +405,8 @@ fn visible<'a>(
         .filter(|framework| see.frameworks.has(&framework.row.class))
 }
 
-/// A live task's `mesos.v1.Task`: what does not change, and what the row keeps.
-pub(super) fn task_message(task: &TaskRow, out: &mut Vec<u8>) {
-    out.clear();
+/// Appends a live task's `mesos.v1.Task`: what does not change, and what the row keeps.
+fn append_task(task: &TaskRow, out: &mut Vec<u8>) {
     out.extend_from_slice(&task.spec);
     put_varint(6, task.state as u64, out);
     for status in &task.statuses {
@@ -387,6 +418,16 @@ pub(super) fn task_message(task: &TaskRow, out: &mut Vec<u8>) {
     }
 }
 
+/// How many bytes [`append_task`] appends.
+fn task_len(task: &TaskRow) -> usize {
+    let statuses = task.statuses.iter();
+    let statuses: usize = statuses.map(|status| framed_len(8, status.len())).sum();
+    let update = task.update.as_ref().map_or(0, |update| {
+        varint_len(9, update.state as u64) + framed_len(10, update.uuid.as_bytes().len())
+    });
+    task.spec.len() + varint_len(6, task.state as u64) + statuses + update
+}
+
 fn executors(view: &View, see: &Visibility, rows: Rows<'_>) -> ControlFlow<()> {
     let mut scratch = Vec::new();
     for framework in visible(&view.frameworks, see).chain(visible(&view.completed_frameworks, see))
@@ -394,7 +435,7 @@ fn executors(view: &View, see: &Visibility, rows: Rows<'_>) -> ControlFlow<()> {
         let executors = framework.executors.iter();
         for executor in executors.filter(|e| see.executors.has(&e.class)) {
             executor_message(executor, &mut scratch);
-            rows(&scratch)?;
+            rows(Row::Message(&scratch))?;
         }
     }
     ControlFlow::Continue(())
@@ -427,7 +468,7 @@ fn framework_rows(
             .get(&framework.row.key)
             .map_or(&[][..], Vec::as_slice);
         framework_message(framework, offers, see, &mut scratch);
-        rows(&scratch)?;
+        rows(Row::Message(&scratch))?;
     }
     ControlFlow::Continue(())
 }
@@ -475,7 +516,7 @@ fn agents(view: &View, see: &Visibility, rows: Rows<'_>) -> ControlFlow<()> {
     let mut scratch = Vec::new();
     for agent in view.agents.iter() {
         agent_message(agent, see, &mut scratch);
-        rows(&scratch)?;
+        rows(Row::Message(&scratch))?;
     }
     ControlFlow::Continue(())
 }
@@ -509,5 +550,5 @@ fn agent_message(agent: &AgentRow, see: &Visibility, out: &mut Vec<u8>) {
 
 fn recovered_agents(view: &View, _: &Visibility, rows: Rows<'_>) -> ControlFlow<()> {
     let mut agents = view.globals.recovered_agents.iter();
-    agents.try_for_each(|agent| rows(&agent.info))
+    agents.try_for_each(|agent| rows(Row::Message(&agent.info)))
 }

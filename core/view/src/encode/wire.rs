@@ -40,6 +40,18 @@ impl<'a> Value<'a> {
     }
 }
 
+/// Most numbers, lengths and keys are small.
+#[inline]
+fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    match bytes.split_first() {
+        Some((&small, rest)) if small < 0x80 => {
+            *bytes = rest;
+            Some(small.into())
+        }
+        _ => decode_varint(bytes).ok(),
+    }
+}
+
 /// The fields of a message in the order of its bytes.
 #[derive(Clone, Copy)]
 pub(super) struct Fields<'a>(pub(super) &'a [u8]);
@@ -52,12 +64,12 @@ impl<'a> Iterator for Fields<'a> {
         if bytes.is_empty() {
             return None;
         }
-        let key = decode_varint(bytes).ok()?;
+        let key = varint(bytes)?;
         let value = match key & 7 {
-            0 => Value::Varint(decode_varint(bytes).ok()?),
+            0 => Value::Varint(varint(bytes)?),
             1 => Value::Fixed(bytes.try_get_u64_le().ok()?),
             2 => {
-                let length = usize::try_from(decode_varint(bytes).ok()?).ok()?;
+                let length = usize::try_from(varint(bytes)?).ok()?;
                 let (value, rest) = bytes.split_at_checked(length)?;
                 *bytes = rest;
                 Value::Bytes(value)
@@ -104,6 +116,11 @@ pub(super) fn put_message(number: u32, message: &impl prost::Message, out: &mut 
     message
         .encode(out)
         .expect("a vector takes as much as there is");
+}
+
+/// How many bytes a field takes that is an integer, a bool or an enum.
+pub(super) fn varint_len(number: u32, value: u64) -> usize {
+    prost::encoding::key_len(number) + prost::encoding::encoded_len_varint(value)
 }
 
 /// How many bytes a field of `length` bytes takes.
