@@ -144,9 +144,20 @@ impl SchedulerClient {
             launch: Some(v1::offer::operation::Launch { task_infos }),
             ..Default::default()
         };
+        self.accept(vec![offer], vec![operation], refuse_seconds)
+            .await
+    }
+
+    /// ACCEPT of offers of one agent; what is left of them is refused for this long.
+    pub async fn accept(
+        &self,
+        offer_ids: Vec<v1::OfferId>,
+        operations: Vec<v1::offer::Operation>,
+        refuse_seconds: f64,
+    ) -> Result<(), SchedulerError> {
         let accept = scheduler::call::Accept {
-            offer_ids: vec![offer],
-            operations: vec![operation],
+            offer_ids,
+            operations,
             filters: Some(v1::Filters {
                 refuse_seconds: Some(refuse_seconds),
             }),

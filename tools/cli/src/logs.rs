@@ -33,13 +33,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     crate::block_on(async {
         let master = args.master.client()?;
         let task = master.task(&args.task).await?;
-        let sandbox = sandbox_of(&task);
         let agent = master.agent(&task.agent_id).await?;
-        let mut tail = Tail::new(
-            agent,
-            sandbox,
-            if args.stderr { "stderr" } else { "stdout" },
-        );
+        let file = if args.stderr { "stderr" } else { "stdout" };
+        let mut tail = Output::of_task(&task).tail(agent, file);
         let mut out = std::io::stdout();
         loop {
             let ended = !args.follow || is_terminal(master.task(&args.task).await?.state());
@@ -53,14 +49,64 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     })
 }
 
-fn sandbox_of(task: &v1::Task) -> Sandbox {
-    let executor = task
-        .executor_id
-        .as_ref()
-        .map_or(&task.task_id.value, |id| &id.value);
-    Sandbox {
-        framework: task.framework_id.value.clone(),
-        executor: executor.clone(),
+/// Where the output of a task is.
+pub(crate) struct Output {
+    sandbox: Sandbox,
+    /// Directory in the sandbox, with a slash; empty for the sandbox itself.
+    directory: String,
+}
+
+impl Output {
+    /// Of the task that an update is about.
+    pub(crate) fn of(framework: &v1::FrameworkId, status: &v1::TaskStatus) -> Self {
+        let executor = status.executor_id.as_ref();
+        Self::new(framework, &status.task_id, executor, Some(status))
+    }
+
+    /// Of a task that the master knows.
+    pub(crate) fn of_task(task: &v1::Task) -> Self {
+        // The update of an end may come from somebody who knows no container.
+        let mut statuses = task.statuses.iter().rev();
+        let status = statuses.find(|status| status.container_status.is_some());
+        Self::new(
+            &task.framework_id,
+            &task.task_id,
+            task.executor_id.as_ref(),
+            status,
+        )
+    }
+
+    fn new(
+        framework: &v1::FrameworkId,
+        task: &v1::TaskId,
+        executor: Option<&v1::ExecutorId>,
+        status: Option<&v1::TaskStatus>,
+    ) -> Self {
+        let container = status.and_then(|status| status.container_status.as_ref());
+        let id = container.and_then(|container| container.container_id.as_ref());
+        // A task of a group has a container in that of its executor, and a sandbox in that one's.
+        let nested = id.is_some_and(|id| id.parent.is_some());
+        Self {
+            sandbox: Sandbox {
+                framework: framework.value.clone(),
+                executor: executor.map_or(&task.value, |id| &id.value).clone(),
+            },
+            directory: if nested {
+                format!("tasks/{}/", task.value)
+            } else {
+                String::new()
+            },
+        }
+    }
+
+    /// A file of it, from the beginning.
+    pub(crate) fn tail(&self, agent: Agent, file: &str) -> Tail {
+        Tail {
+            agent,
+            sandbox: self.sandbox.clone(),
+            file: format!("{}{file}", self.directory),
+            offset: 0,
+        }
     }
 }
 
@@ -68,27 +114,17 @@ fn sandbox_of(task: &v1::Task) -> Sandbox {
 pub(crate) struct Tail {
     agent: Agent,
     sandbox: Sandbox,
-    file: &'static str,
+    file: String,
     offset: u64,
 }
 
 impl Tail {
-    /// From the beginning of the file.
-    pub(crate) fn new(agent: Agent, sandbox: Sandbox, file: &'static str) -> Self {
-        Self {
-            agent,
-            sandbox,
-            file,
-            offset: 0,
-        }
-    }
-
     /// Copies what has come since the last time.
     pub(crate) async fn copy(&mut self, out: &mut impl Write) -> Result<()> {
         loop {
             let data = self
                 .agent
-                .read(&self.sandbox, self.file, self.offset)
+                .read(&self.sandbox, &self.file, self.offset)
                 .await?;
             if data.is_empty() {
                 return Ok(out.flush()?);

@@ -55,7 +55,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Local(local::Args),
-    Run(run::Args),
+    Run(Box<run::Args>),
     /// List tasks
     Tasks(show::TasksArgs),
     /// Print all that is known of a task, as JSON
@@ -98,7 +98,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Local(args) => local::run(args),
-        Command::Run(args) => run::run(args),
+        Command::Run(args) => run::run(*args),
         Command::Tasks(args) => show::tasks(args),
         Command::Inspect(args) => show::inspect(args),
         Command::Agent(args) => agent::run(args),

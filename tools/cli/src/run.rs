@@ -1,25 +1,32 @@
 //! `tepui run`: a framework that runs one command, some times over, and ends with it.
 
-use std::collections::BTreeMap;
+mod code;
+mod plan;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tepui_http::SchedulerClient;
-use tepui_http::scheduler_client::command_task;
+use tepui_proto::convert;
+use tepui_proto::v1::framework_info::capability::Type as Capability;
 use tepui_proto::v1::{self, scheduler};
 
-use crate::client::{Master, MasterArg, Sandbox};
-use crate::logs::Tail;
+use self::code::exit_code;
+use self::plan::{Launch, Unit};
+use crate::client::{Master, MasterArg};
+use crate::logs::{Output, Tail};
 use crate::show::is_terminal;
 use crate::stop::StopSignals;
+use crate::when::Span;
 
 /// How often a task's output is looked at.
 const POLL: Duration = Duration::from_millis(100);
 /// How long killed tasks may take before the framework is torn down over them.
 const KILL_PATIENCE: Duration = Duration::from_secs(15);
 
-/// Run a command as a task and wait for its end
+/// Run a command, a task or a group of tasks, and wait for the end
 ///
 /// Task states go to stderr; with --follow the task's output goes to stdout and stderr as it comes.
 /// The exit status is the task's own: its exit code, 128 + the signal that ended it, or 1 if it
@@ -28,57 +35,59 @@ const KILL_PATIENCE: Duration = Duration::from_secs(15);
 pub(crate) struct Args {
     #[command(flatten)]
     master: MasterArg,
-    /// Shell command to run
-    #[arg(long, short, value_name = "COMMAND")]
-    command: String,
-    /// Name of the framework and its tasks
+    #[command(flatten)]
+    wanted: plan::Wanted,
+    /// Name of the framework and, unless a file names them, its tasks
     #[arg(long, default_value = "tepui-run")]
     name: String,
-    /// CPUs for each task
-    #[arg(long, default_value_t = 0.1)]
-    cpus: f64,
-    /// Memory for each task, in MB
-    #[arg(long, default_value_t = 32.0)]
-    mem: f64,
-    /// How many tasks to run
-    #[arg(long, short = 'n', default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    instances: u32,
     /// Show the output of the tasks while they run
     #[arg(long, short)]
     follow: bool,
-    /// Environment variable of the task; may be repeated
-    #[arg(long, short, value_name = "NAME=VALUE", value_parser = parse_variable)]
-    env: Vec<(String, String)>,
+    /// Kill the tasks after this time, such as 90s or 2h
+    #[arg(long, value_name = "DURATION")]
+    kill_after: Option<Span>,
     /// User that the tasks run as [default: yours]
     #[arg(long)]
     user: Option<String>,
-    /// Role whose resources are used
+    /// Role whose resources are used: first what is reserved to it
     #[arg(long, default_value = "*")]
     role: String,
+    /// Principal of the framework
+    #[arg(long)]
+    principal: Option<String>,
+    /// Let tasks run on while their agent is away
+    #[arg(long)]
+    checkpoint: bool,
+    /// Capability of the framework, such as PARTITION_AWARE or GPU_RESOURCES; may be repeated
+    #[arg(long = "capability", value_name = "NAME", value_parser = parse_capability)]
+    capabilities: Vec<Capability>,
 }
 
-fn parse_variable(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("expected NAME=VALUE".to_owned()),
-    }
+fn parse_capability(text: &str) -> Result<Capability, String> {
+    let found = Capability::from_str_name(text).filter(|found| *found != Capability::Unknown);
+    found
+        .ok_or_else(|| "expected a capability of FrameworkInfo, such as PARTITION_AWARE".to_owned())
 }
 
 /// Runs the command.
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
-    for (flag, value) in [("--cpus", args.cpus), ("--mem", args.mem)] {
-        if !(value.is_finite() && value > 0.0) {
-            bail!("{flag} {value}: expected a number above 0");
-        }
-    }
+    let units = args.wanted.units(&args.name)?;
     crate::block_on(async {
         let mut stop = StopSignals::new()?;
-        let mut job = Job::subscribe(args).await?;
-        let interrupted = tokio::select! {
-            outcome = job.work() => { outcome?; None }
-            signal = stop.wait() => Some(signal),
+        let kill_after = args.kill_after;
+        let mut job = Job::subscribe(args, units).await?;
+        let late = async {
+            match kill_after {
+                Some(Span(time)) => tokio::time::sleep(time).await,
+                None => std::future::pending().await,
+            }
         };
-        if interrupted.is_some() {
+        let (killed, signal) = tokio::select! {
+            outcome = job.work() => { outcome?; (false, None) }
+            signal = stop.wait() => (true, Some(signal)),
+            () = late => (true, None),
+        };
+        if killed {
             eprintln!("killing {} tasks", job.running().count());
             job.kill_all().await?;
             tokio::select! {
@@ -87,7 +96,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
             }
         }
         job.teardown().await?;
-        let code = interrupted.map_or_else(|| job.exit_code(), |signal| 128 + signal);
+        let code = signal.map_or_else(|| job.exit_code(), |signal| 128 + signal);
         Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
     })
 }
@@ -97,8 +106,12 @@ struct Job {
     args: Args,
     master: Master,
     framework: SchedulerClient,
+    /// What no offer had room for yet.
+    waiting: VecDeque<Unit>,
     tasks: BTreeMap<String, Task>,
     suppressed: bool,
+    /// It was said that offers have too little.
+    told: bool,
 }
 
 /// A task that is to run, runs or has run.
@@ -117,31 +130,45 @@ impl Task {
 }
 
 impl Job {
-    async fn subscribe(args: Args) -> Result<Self> {
+    async fn subscribe(args: Args, units: Vec<Unit>) -> Result<Self> {
         let master = args.master.client()?;
         let user = args.user.clone().map_or_else(own_user, Ok)?;
+        let capabilities = [Capability::MultiRole, Capability::ReservationRefinement];
+        let mut capabilities: Vec<Capability> = capabilities
+            .into_iter()
+            .chain(args.capabilities.iter().copied())
+            .collect();
+        capabilities.sort_unstable();
+        capabilities.dedup();
+        let capability = |kind: Capability| v1::framework_info::Capability {
+            r#type: Some(kind.into()),
+        };
         let info = v1::FrameworkInfo {
             user,
             name: args.name.clone(),
             roles: vec![args.role.clone()],
-            capabilities: vec![v1::framework_info::Capability {
-                r#type: Some(v1::framework_info::capability::Type::MultiRole.into()),
-            }],
+            principal: args.principal.clone(),
+            checkpoint: args.checkpoint.then_some(true),
+            capabilities: capabilities.into_iter().map(capability).collect(),
             ..Default::default()
         };
         let framework = SchedulerClient::subscribe(master.http(), info).await;
         let framework =
             framework.with_context(|| format!("at the master {}", args.master.master))?;
-        let tasks = (0..args.instances)
-            .map(|n| (task_id(&args, n), Task::default()))
-            .collect();
+        let ids = units
+            .iter()
+            .flat_map(|unit| &unit.tasks)
+            .map(|task| task.task_id.value.clone());
+        let tasks = ids.map(|id| (id, Task::default())).collect();
         eprintln!("framework {}", framework.id().value);
         Ok(Self {
             args,
             master,
             framework,
+            waiting: units.into(),
             tasks,
             suppressed: false,
+            told: false,
         })
     }
 
@@ -183,37 +210,41 @@ impl Job {
     }
 
     async fn use_offers(&mut self, offers: Vec<v1::Offer>) -> Result<()> {
+        // What an offer does not hold may come with the next one.
+        const REFUSE_SECONDS: f64 = 1.0;
         for offer in offers {
-            let mut room = fits(&offer.resources, self.args.cpus, self.args.mem);
-            let mut infos = Vec::new();
-            for (id, task) in self
-                .tasks
-                .iter_mut()
-                .filter(|(_, task)| task.agent.is_none())
+            let mut room = convert::resources(&offer.resources).context("resources of an offer")?;
+            let mut launch = Launch::default();
+            while let Some(unit) = self.waiting.front()
+                && launch.add(unit, &mut room, &offer.agent_id, self.framework.id())
             {
-                if room == 0 {
-                    break;
+                for task in self.waiting.pop_front().iter().flat_map(|unit| &unit.tasks) {
+                    let task = self.tasks.entry(task.task_id.value.clone()).or_default();
+                    task.agent = Some(offer.agent_id.clone());
                 }
-                room -= 1;
-                task.agent = Some(offer.agent_id.clone());
-                infos.push(task_info(&self.args, id, &offer.agent_id));
             }
-            self.answer(offer.id, infos).await?;
+            let operations = launch.operations();
+            if operations.is_empty() {
+                self.framework
+                    .decline(vec![offer.id], REFUSE_SECONDS)
+                    .await?;
+            } else {
+                self.framework
+                    .accept(vec![offer.id], operations, REFUSE_SECONDS)
+                    .await?;
+            }
         }
-        if !self.suppressed && self.tasks.values().all(|task| task.agent.is_some()) {
+        if self.waiting.is_empty() && !self.suppressed {
             self.suppressed = true;
             self.framework.bare(scheduler::call::Type::Suppress).await?;
         }
-        Ok(())
-    }
-
-    async fn answer(&self, offer: v1::OfferId, tasks: Vec<v1::TaskInfo>) -> Result<()> {
-        // What an offer does not hold may come with the next one.
-        const REFUSE_SECONDS: f64 = 1.0;
-        if tasks.is_empty() {
-            return Ok(self.framework.decline(vec![offer], REFUSE_SECONDS).await?);
+        if let Some(unit) = self.waiting.front()
+            && !self.told
+        {
+            self.told = true;
+            eprintln!("waiting for an offer of {}", unit.needs());
         }
-        Ok(self.framework.launch(offer, tasks, REFUSE_SECONDS).await?)
+        Ok(())
     }
 
     async fn update(&mut self, status: v1::TaskStatus) -> Result<()> {
@@ -225,10 +256,6 @@ impl Job {
             format!(": {}", status.message())
         };
         eprintln!("{id} {}{shown}", state.as_str_name());
-        let sandbox = Sandbox {
-            framework: self.framework.id().value.clone(),
-            executor: id.clone(),
-        };
         if let Some(task) = self.tasks.get_mut(&id) {
             if self.args.follow && task.output.is_empty() && state == v1::TaskState::TaskRunning {
                 let agent = self
@@ -240,8 +267,9 @@ impl Job {
                             .context("update without an agent")?,
                     )
                     .await?;
+                let output = Output::of(self.framework.id(), &status);
                 task.output = ["stdout", "stderr"]
-                    .map(|file| Tail::new(agent.clone(), sandbox.clone(), file))
+                    .map(|file| output.tail(agent.clone(), file))
                     .into();
             }
             task.message = status.message().to_owned();
@@ -269,6 +297,7 @@ impl Job {
 
     async fn kill_all(&mut self) -> Result<()> {
         // Tasks that no offer came for will not run any more.
+        self.waiting.clear();
         self.tasks.retain(|_, task| task.agent.is_some());
         let running: Vec<_> = self
             .running()
@@ -297,143 +326,4 @@ impl Job {
 fn own_user() -> Result<String> {
     let user = nix::unistd::User::from_uid(nix::unistd::geteuid())?;
     Ok(user.context("your user id has no name: give --user")?.name)
-}
-
-fn task_id(args: &Args, n: u32) -> String {
-    if args.instances == 1 {
-        args.name.clone()
-    } else {
-        format!("{}-{n:05}", args.name)
-    }
-}
-
-fn task_info(args: &Args, id: &str, agent_id: &v1::AgentId) -> v1::TaskInfo {
-    let mut task = command_task(id, &args.command, args.cpus, args.mem);
-    task.name = args.name.clone();
-    task.agent_id = agent_id.clone();
-    let variable = |(name, value): &(String, String)| v1::environment::Variable {
-        name: name.clone(),
-        value: Some(value.clone()),
-        ..Default::default()
-    };
-    if let Some(command) = task.command.as_mut().filter(|_| !args.env.is_empty()) {
-        command.environment = Some(v1::Environment {
-            variables: args.env.iter().map(variable).collect(),
-        });
-    }
-    for resource in &mut task.resources {
-        resource.allocation_info = Some(v1::resource::AllocationInfo {
-            role: Some(args.role.clone()),
-        });
-    }
-    task
-}
-
-/// How many tasks an offer has room for.
-fn fits(resources: &[v1::Resource], cpus: f64, mem: f64) -> u64 {
-    let sum = |name: &str| -> f64 {
-        resources
-            .iter()
-            .filter(|r| r.name == name)
-            .filter_map(|r| r.scalar.as_ref())
-            .map(|s| s.value)
-            .sum()
-    };
-    // Three decimals count; below that it is rounding.
-    let times = |have: f64, want: f64| ((have + 0.0005) / want).floor() as u64;
-    times(sum("cpus"), cpus).min(times(sum("mem"), mem))
-}
-
-/// The code that a shell would report for the command. Mesos tells it in the update's message.
-fn exit_code(state: Option<v1::TaskState>, message: &str) -> i32 {
-    if state == Some(v1::TaskState::TaskFinished) {
-        return 0;
-    }
-    if let Some(code) = message
-        .strip_prefix("Command exited with status ")
-        .and_then(|text| text.trim().parse().ok())
-    {
-        return code;
-    }
-    if let Some(name) = message.strip_prefix("Command terminated with signal ") {
-        return 128 + signal_number(name.split(" (").next().unwrap_or(name).trim());
-    }
-    1
-}
-
-/// The number of a signal from what strsignal(3) calls it.
-fn signal_number(description: &str) -> i32 {
-    use nix::sys::signal::Signal;
-    let named = Signal::iterator().find(|signal| describe(*signal) == description);
-    named.map_or(0, |signal| signal as i32)
-}
-
-fn describe(signal: nix::sys::signal::Signal) -> &'static str {
-    use nix::sys::signal::Signal::*;
-    match signal {
-        SIGHUP => "Hangup",
-        SIGINT => "Interrupt",
-        SIGQUIT => "Quit",
-        SIGILL => "Illegal instruction",
-        SIGTRAP => "Trace/breakpoint trap",
-        SIGABRT => "Aborted",
-        SIGBUS => "Bus error",
-        SIGFPE => "Floating point exception",
-        SIGKILL => "Killed",
-        SIGUSR1 => "User defined signal 1",
-        SIGSEGV => "Segmentation fault",
-        SIGUSR2 => "User defined signal 2",
-        SIGPIPE => "Broken pipe",
-        SIGALRM => "Alarm clock",
-        SIGTERM => "Terminated",
-        SIGXCPU => "CPU time limit exceeded",
-        SIGXFSZ => "File size limit exceeded",
-        SIGVTALRM => "Virtual timer expired",
-        SIGPROF => "Profiling timer expired",
-        SIGSYS => "Bad system call",
-        _ => "",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_code_is_what_a_shell_would_report() {
-        let failed = Some(v1::TaskState::TaskFailed);
-        assert_eq!(
-            exit_code(
-                Some(v1::TaskState::TaskFinished),
-                "Command exited with status 0"
-            ),
-            0
-        );
-        assert_eq!(exit_code(failed, "Command exited with status 7"), 7);
-        assert_eq!(
-            exit_code(
-                failed,
-                "Command terminated with signal Segmentation fault (core dumped)"
-            ),
-            139
-        );
-        assert_eq!(
-            exit_code(failed, "Command terminated with signal Killed"),
-            137
-        );
-        assert_eq!(exit_code(failed, "Container launch failed"), 1);
-    }
-
-    #[test]
-    fn an_offer_holds_as_many_tasks_as_its_scarcest_resource() {
-        let scalar = |name: &str, value| v1::Resource {
-            name: name.to_owned(),
-            scalar: Some(v1::value::Scalar { value }),
-            ..Default::default()
-        };
-        let offer = [scalar("cpus", 1.0), scalar("mem", 100.0)];
-        assert_eq!(fits(&offer, 0.1, 32.0), 3);
-        assert_eq!(fits(&offer, 0.1, 1.0), 10);
-        assert_eq!(fits(&offer, 2.0, 1.0), 0);
-    }
 }

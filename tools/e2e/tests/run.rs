@@ -1,9 +1,12 @@
 //! `tepui local` and `tepui run` as a person uses them.
 
+use std::fs;
 use std::process::Output;
 
+use serde_json::{Value, json};
+use tepui_e2e::images::{available, layout};
 use tepui_e2e::scheduler::{framework, task};
-use tepui_e2e::{Cluster, Scheduler};
+use tepui_e2e::{Cluster, Daemon, Scheduler, Scratch, tepui, wait_for};
 use tepui_proto::v1::TaskState;
 
 #[track_caller]
@@ -135,5 +138,167 @@ fn many_instances_run_on_many_agents() {
         (0..20)
             .map(|n| format!("tepui-run-{n:05}"))
             .collect::<Vec<_>>()
+    );
+}
+
+/// What a command printed, and its code.
+fn said(output: &Output) -> (String, i32) {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    (text, code(output))
+}
+
+#[test]
+fn a_command_gets_what_it_asks_for() {
+    let cluster = Cluster::start(&[]);
+    let file = cluster.dir().join("given");
+    fs::write(&file, "fetched\n").expect("own folder");
+    let uri = format!("file://{}", file.display());
+    let args = [
+        &["run", "--command", "cat given; echo $WORD; sleep 1000"][..],
+        &["--uri", &uri, "--env", "WORD=hello", "--label", "team=web"],
+        &[
+            "--resources",
+            "disk:10;cpus:0.2;ports:[31005-31006]",
+            "--limit",
+            "cpus=1",
+        ],
+        &["--limit", "mem=infinity", "--kill-after", "2s", "--follow"],
+        &[
+            "--checkpoint",
+            "--capability",
+            "PARTITION_AWARE",
+            "--principal",
+            "someone",
+        ],
+    ];
+    let output = cluster.tepui(&args.concat());
+    // Ended by SIGTERM, as a shell tells it.
+    assert_eq!(
+        said(&output),
+        ("fetched\nhello\n".to_owned(), 143),
+        "{output:?}"
+    );
+    let task: Value = cluster.local.get("/master/state")["completed_frameworks"][0].clone();
+    assert_eq!(task["checkpoint"], true);
+    assert_eq!(task["principal"], "someone");
+    let capabilities = task["capabilities"].as_array().expect("capabilities");
+    assert!(capabilities.contains(&json!("PARTITION_AWARE")), "{task}");
+    let task = &task["completed_tasks"][0];
+    assert_eq!(task["state"], "TASK_KILLED");
+    assert_eq!(task["labels"], json!([{"key": "team", "value": "web"}]));
+    assert_eq!(task["resources"]["cpus"], 0.2);
+    assert_eq!(task["resources"]["mem"], 32.0);
+    assert_eq!(task["resources"]["ports"], "[31005-31006]");
+    assert_eq!(task["limits"]["cpus"], 1.0);
+    let wrong = cluster.tepui(&["run", "--command", "true", "--capability", "FLYING"]);
+    assert_eq!(code(&wrong), 2, "{wrong:?}");
+}
+
+#[test]
+fn groups_and_tasks_of_files_run() {
+    let cluster = Cluster::start(&[]);
+    let file = |name: &str, content: Value| {
+        let path = cluster.dir().join(name);
+        fs::write(&path, content.to_string()).expect("own folder");
+        path.to_str().expect("text").to_owned()
+    };
+    let scalar = |name: &str, value: f64| json!({"name": name, "type": "SCALAR", "scalar": {"value": value}});
+    let task = |id: &str, command: &str| {
+        let resources = [scalar("cpus", 0.1), scalar("mem", 32.0)];
+        json!({"task_id": {"value": id}, "resources": resources, "command": {"value": command}})
+    };
+    // The bad end of the second one would end the first one, if it came before.
+    let told = cluster.dir().join("told").display().to_string();
+    let one = format!("echo from one; echo one > /dev/stderr; touch {told}");
+    let two = format!("echo from two; while [ ! -e {told} ]; do sleep 0.05; done; exit 3");
+    let both = [task("one", &one), task("two", &two)];
+    let group = file("group.json", json!({"tasks": both}));
+    let output = cluster.tepui(&["run", "--task-group", &group, "--name", "pod", "--follow"]);
+    let (stdout, code) = said(&output);
+    assert_eq!(code, 3, "one of the tasks failed: {output:?}");
+    let mut lines: Vec<&str> = stdout.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["from one", "from two"], "{output:?}");
+    assert_eq!(
+        said(&cluster.tepui(&["logs", "two"])),
+        ("from two\n".to_owned(), 0)
+    );
+    assert_eq!(
+        said(&cluster.tepui(&["logs", "one", "--stderr"])),
+        ("one\n".to_owned(), 0)
+    );
+
+    let single = file("task.json", task("single", "echo $MESOS_EXECUTOR_ID"));
+    let output = cluster.tepui(&["run", "--task", &single, "--instances", "2", "--follow"]);
+    let (stdout, code) = said(&output);
+    let mut lines: Vec<&str> = stdout.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(
+        (lines, code),
+        (vec!["single-00000", "single-00001"], 0),
+        "{output:?}"
+    );
+
+    let broken = file("broken.json", json!({"tasks": [{"resources": 1}]}));
+    let output = cluster.tepui(&["run", "--task-group", &broken]);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        told.contains("--task-group") && told.contains("resources"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_command_runs_in_an_image_with_volumes() {
+    if !available() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let images = scratch.path().join("images");
+    fs::create_dir(&images).expect("a folder");
+    layout(&images, "box");
+    let data = scratch.path().join("data");
+    fs::create_dir(&data).expect("a folder");
+    fs::write(data.join("file"), "of the host\n").expect("a file");
+    let config = scratch.path().join("agent.toml");
+    let layouts = images.display().to_string();
+    fs::write(
+        &config,
+        format!("[modules.oci]\nlayouts_dir = {layouts:?}\n"),
+    )
+    .expect("a file");
+    let flags = [
+        "--isolation=filesystem/linux,docker/runtime,volume/host_path",
+        "--image_providers=DOCKER,OCI",
+        &format!("--config={}", config.display()),
+    ];
+    let master = Daemon::master(scratch.path(), &[]);
+    let _agent = Daemon::agent(scratch.path(), "agent", master.address, &flags);
+    wait_for("an agent", || {
+        let state = master.get_text("/slaves");
+        if state.contains("\"active\":true") {
+            Ok(())
+        } else {
+            Err(state)
+        }
+    });
+    let volume = format!("{}:/mnt/data:ro", data.display());
+    let command = "cat /etc/layer /mnt/data/file; touch /mnt/data/new 2>&- || echo 'only read'";
+    let args = [
+        "run",
+        "--image",
+        "oci:box",
+        "--volume",
+        &volume,
+        "--command",
+        command,
+        "--follow",
+    ];
+    let (stdout, code) = said(&tepui(master.address, &args));
+    assert_eq!(code, 0, "{stdout}");
+    assert!(stdout.ends_with("of the host\nonly read\n"), "{stdout}");
+    assert!(
+        stdout.lines().count() > 2,
+        "the image's /etc/layer comes first: {stdout}"
     );
 }
