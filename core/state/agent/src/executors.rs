@@ -231,7 +231,7 @@ impl AgentState {
                 .as_ref()
                 .is_some_and(|(_, c)| c == container)
             {
-                stream.unrecorded = true;
+                stream.unrecorded = stream.pending.len();
             }
         }
         let Some(executor) = framework.executor_mut(container) else {

@@ -195,6 +195,12 @@ impl Replayed {
             }
             RecordBody::Update(status) => {
                 let task = TaskId::from(&*status.task_id.value);
+                let row = self.executor.task_mut(&task);
+                let ended = row.is_some_and(|row| is_terminal(row.state()));
+                if ended && !is_terminal(status.state()) {
+                    // Written again later, since the first time it failed.
+                    return;
+                }
                 let at = self.streams.iter().position(|(t, _)| *t == task);
                 let at = at.unwrap_or_else(|| {
                     self.streams

@@ -333,8 +333,8 @@ pub struct Stream {
     pub pending: VecDeque<Wire<TaskStatus>>,
     /// The executor whose records hold them, if they are recorded.
     pub recorded: Option<(ExecutorId, ContainerId)>,
-    /// The first could not be recorded and must be before it is sent again.
-    pub unrecorded: bool,
+    /// So many of the first may not be recorded, since a write failed; they must be before anything else is.
+    pub unrecorded: usize,
     /// When the first is sent again; none while no master listens.
     pub retry_at: Option<Mono>,
     /// Time between resends.
@@ -346,7 +346,7 @@ impl Stream {
         Self {
             pending: VecDeque::new(),
             recorded,
-            unrecorded: false,
+            unrecorded: 0,
             retry_at: None,
             interval: RETRY_MIN,
         }

@@ -97,10 +97,20 @@ impl AgentState {
             update_container(executor, effects);
         }
         let status = Wire(status);
-        record(&id, executor, RecordBody::Update(status.clone()), effects);
         let recorded = executor
             .checkpoint
             .then(|| (executor.id.clone(), executor.container.clone()));
+        if let Some(stream) = framework.streams.get_mut(&task_id) {
+            record_again(&id, stream, effects);
+        }
+        if let Some((executor, container)) = recorded.clone() {
+            effects.push(Effect::Checkpoint(Record {
+                framework: id.clone(),
+                executor,
+                container,
+                body: RecordBody::Update(status.clone()),
+            }));
+        }
         self.counts.update(&status);
         if !terminating {
             self.enqueue(&id, task_id, status, recorded, now, effects);
@@ -220,7 +230,7 @@ impl AgentState {
             framework.streams.remove(&task);
         } else {
             stream.interval = RETRY_MIN;
-            stream.unrecorded = false;
+            stream.unrecorded = stream.unrecorded.saturating_sub(1);
             self.send_head(&id, &task, now, effects);
         }
         self.settle(&id, effects);
@@ -301,16 +311,7 @@ fn head(
     let interval = stream.interval;
     stream.retry_at = Some(now.mono + interval);
     stream.interval = (interval * 2).min(RETRY_MAX);
-    if std::mem::take(&mut stream.unrecorded)
-        && let Some((executor, container)) = &stream.recorded
-    {
-        effects.push(Effect::Checkpoint(Record {
-            framework: framework.id.clone(),
-            executor: executor.clone(),
-            container: container.clone(),
-            body: RecordBody::Update(status.clone()),
-        }));
-    }
+    record_again(&framework.id, stream, effects);
     let container = framework.container_of(task);
     let row = container.and_then(|container| framework.executor_mut(&container));
     let mut latest = status.state();
@@ -326,6 +327,22 @@ fn head(
         status: Some(status.0),
         latest_state: latest.into(),
     })
+}
+
+/// Records the updates of a stream of which that may have failed.
+fn record_again(framework: &FrameworkId, stream: &mut Stream, effects: &mut Vec<Effect>) {
+    let number = std::mem::take(&mut stream.unrecorded);
+    let Some((executor, container)) = &stream.recorded else {
+        return;
+    };
+    for status in stream.pending.iter().take(number) {
+        effects.push(Effect::Checkpoint(Record {
+            framework: framework.clone(),
+            executor: executor.clone(),
+            container: container.clone(),
+            body: RecordBody::Update(status.clone()),
+        }));
+    }
 }
 
 /// What every update of an executor's task carries, whoever made it.

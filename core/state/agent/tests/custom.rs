@@ -14,7 +14,8 @@ use tepui_proto::v1::executor::{self, Call, call, event};
 use tepui_proto::v1::task_status::Reason;
 use tepui_proto::v1::{self, TaskState, TaskStatus};
 use tepui_state_agent::{
-    AgentSettings, AgentState, ContainerEnd, Effect, Event, ExecutorState, RecoveredAgent, Refusal,
+    AgentSettings, AgentState, ContainerEnd, Effect, Event, ExecutorState, RecordBody,
+    RecoveredAgent, Refusal,
 };
 
 struct World {
@@ -71,6 +72,7 @@ impl World {
     fn run(&mut self, tasks: Vec<v1::TaskInfo>, group: bool, executor_running: bool) {
         let info = v1::FrameworkInfo {
             id: Some(framework()),
+            checkpoint: Some(true),
             ..v1::FrameworkInfo::default()
         };
         self.master(Body::Framework(Framework { info: Some(info) }));
@@ -199,6 +201,26 @@ impl World {
         given
     }
 
+    /// Updates that were recorded or sent since the last look, in this order: with true those that were recorded.
+    fn written(&mut self) -> Vec<(bool, TaskState)> {
+        let effects = std::mem::take(&mut self.effects).into_iter();
+        let each = effects.flat_map(|effect| match effect {
+            Effect::Checkpoint(record) => match record.body {
+                RecordBody::Update(status) => vec![(true, status.state())],
+                _ => Vec::new(),
+            },
+            Effect::ToMaster { frame, .. } => match frame.0.body {
+                Some(Body::Updates(sent)) => {
+                    let states = sent.updates.iter().filter_map(|one| one.status.as_ref());
+                    states.map(|status| (false, status.state())).collect()
+                }
+                _ => Vec::new(),
+            },
+            _ => Vec::new(),
+        });
+        each.collect()
+    }
+
     fn destroyed(&self) -> bool {
         let is = |effect: &Effect| matches!(effect, Effect::Destroy { .. });
         self.effects.iter().any(is)
@@ -313,6 +335,34 @@ fn an_update_that_comes_again_is_acknowledged_and_not_told() {
     world.update("a", TaskState::TaskFinished, 2);
     assert_eq!(world.kinds(), [event::Type::Acknowledged]);
     assert_eq!(world.state.counts().invalid_updates, 2);
+}
+
+#[test]
+fn what_could_not_be_recorded_is_before_it_is_sent() {
+    use TaskState::{TaskFinished, TaskRunning};
+    let mut world = World::new();
+    world.run(vec![task("a")], false, false);
+    world.launched();
+    world.subscribe(Vec::new());
+    world.update("a", TaskRunning, 1);
+    world.written();
+    // The first is under way; the second waits behind it, and is on no disk.
+    world.update("a", TaskFinished, 2);
+    assert_eq!(world.written(), [(true, TaskFinished)]);
+    let container = world.container();
+    world.feed(Event::CheckpointFailed {
+        container,
+        message: "No space left on device".into(),
+    });
+    world.master(Body::AckUpdate(AckUpdate {
+        framework_id: Some(framework()),
+        task_id: Some(v1::TaskId { value: "a".into() }),
+        uuid: Bytes::from(vec![1; 16]),
+    }));
+    assert_eq!(
+        world.written(),
+        [(true, TaskFinished), (false, TaskFinished)]
+    );
 }
 
 #[test]
