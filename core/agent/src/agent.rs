@@ -102,7 +102,7 @@ impl Agent {
         let resources = store.resources(strict)?;
         let total = settings.resources.with_made(&resources.made)?;
         let mut recorded = store.load(strict)?;
-        if store.rebooted(&machine::boot_id(), &mut recorded)? {
+        if store.rebooted(&machine::boot_id(), &mut recorded, strict)? {
             tracing::warn!("the machine was started anew: no task has survived");
         }
         if settings.cleanup {

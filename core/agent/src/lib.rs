@@ -19,7 +19,6 @@ mod gc;
 mod groups;
 mod http;
 mod launching;
-mod log;
 mod machine;
 mod metrics;
 mod owner;

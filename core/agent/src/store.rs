@@ -3,27 +3,32 @@
 //! Who the agent is is synced to the disk; records of executors survive the agent process only.
 //! The directory belongs to one agent process at a time.
 
+#[cfg(test)]
+mod altered_tests;
+mod files;
 mod recorded;
 mod resources;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
+use tepui_containerizer::checkpoint::{Log, checksum, seal};
 use tepui_executor::{GroupRecord, Record as PlayedRecord};
 use tepui_model::id::ContainerId;
 use tepui_proto::disk::{AgentRecord, ExecutorEvent, ExecutorRecord, executor_event};
 use tepui_proto::{Message, Wire};
 use tepui_state_agent::RecordBody;
 
-use crate::log::{Log, LogError};
 use crate::paths::Paths;
+use files::{check_version, decode, open_log, read, read_boot_id, write, write_synced};
 pub(crate) use recorded::Recorded;
 
-/// Version of everything below `meta/` that this release writes and reads.
-const VERSION: u32 = 1;
+/// Version of everything below `meta/` that this release writes, and the highest it reads. Since version 2 records
+/// that are replaced as a whole are sealed.
+const VERSION: u32 = 2;
 
 /// Retired executors whose records are kept, for the history in `/state`.
 const RETIRED_KEPT: usize = 1000;
@@ -117,18 +122,27 @@ impl Store {
 
     /// Notes the boot of the machine; true if it is another than before. Then nothing of what is recorded runs any more,
     /// and the newest records may be lost with the machine's memory: executors are retired, as in Mesos, and the master
-    /// tells of their tasks.
+    /// tells of their tasks. If the earlier boot cannot be read, that is an error when `strict`, and otherwise taken for
+    /// this one.
     pub(crate) fn rebooted(
         &mut self,
         boot_id: &str,
         recorded: &mut [Recorded],
+        strict: bool,
     ) -> Result<bool, StoreError> {
         let path = self.paths.boot_id();
-        let before = read(&path)?.unwrap_or_default();
-        if before == boot_id.as_bytes() {
+        let before = match read_boot_id(&path) {
+            Err(error) if error.is_of_record() && !strict => {
+                tracing::error!(%error, "whether the machine was started anew is not known; what runs is looked for");
+                self.set_aside(&path)?;
+                None
+            }
+            read => read?,
+        };
+        if before.as_deref() == Some(boot_id) {
             return Ok(false);
         }
-        let rebooted = !before.is_empty();
+        let rebooted = before.is_some();
         if rebooted {
             for one in recorded.iter_mut().filter(|one| !one.retired) {
                 self.record(&one.container, &RecordBody::Retired)?;
@@ -136,7 +150,8 @@ impl Store {
                 one.retired = true;
             }
         }
-        write_synced(&path, boot_id.as_bytes())?;
+        let sum = checksum(boot_id.as_bytes());
+        write_synced(&path, format!("{boot_id} {sum:08x}\n").as_bytes())?;
         Ok(rebooted)
     }
 
@@ -175,7 +190,7 @@ impl Store {
             version: VERSION,
             ..record
         };
-        write_synced(&self.paths.agent(), &record.encode_to_vec())
+        write_synced(&self.paths.agent(), &seal(record.encode_to_vec()))
     }
 
     /// Forgets who the agent was: the next process registers anew.
@@ -236,13 +251,8 @@ impl Store {
         let Some(bytes) = read(&file)? else {
             return Ok(None);
         };
-        let record =
-            ExecutorRecord::decode(&*bytes).map_err(|source| StoreError::damaged(&file, source))?;
-        if record.version > VERSION {
-            let found = record.version.to_string();
-            return Err(StoreError::Newer { path: file, found });
-        }
-        // The id is written last: a record without it is cut short.
+        let record: ExecutorRecord =
+            decode(&file, &bytes, |record: &ExecutorRecord| record.version)?;
         if path
             .file_name()
             .is_none_or(|name| name != &*record.container_id)
@@ -331,7 +341,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let dir = self.paths.executor(container);
         fs::create_dir(&dir).map_err(StoreError::io("make", &dir))?;
-        write(&dir.join("executor.pb"), &record.encode_to_vec())?;
+        write(&dir.join("executor.pb"), &seal(record.encode_to_vec()))?;
         let path = dir.join("events.log");
         let (log, _) = open_log(&path)?;
         self.logs.insert(container.clone(), log);
@@ -358,69 +368,11 @@ fn read_agent(path: &Path) -> Result<AgentRecord, StoreError> {
     let Some(bytes) = read(path)? else {
         return Ok(AgentRecord::default());
     };
-    let record =
-        AgentRecord::decode(&*bytes).map_err(|source| StoreError::damaged(path, source))?;
-    if record.version > VERSION {
-        let found = record.version.to_string();
-        let path = path.to_owned();
-        return Err(StoreError::Newer { path, found });
-    }
+    let record = decode(path, &bytes, |record: &AgentRecord| record.version)?;
     if record.agent_id.is_empty() {
         return Err(StoreError::damaged(path, "it has no agent id"));
     }
     Ok(record)
-}
-
-fn open_log(path: &Path) -> Result<(Log, Vec<Vec<u8>>), StoreError> {
-    Log::open(path).map_err(|error| match error {
-        LogError::Io(source) => StoreError::io("open", path)(source),
-        damaged @ LogError::Damaged { .. } => StoreError::damaged(path, damaged),
-    })
-}
-
-fn check_version(path: &Path) -> Result<(), StoreError> {
-    match read(path)? {
-        None => write_synced(path, VERSION.to_string().as_bytes()),
-        Some(bytes) => {
-            let found = String::from_utf8_lossy(&bytes).trim().to_owned();
-            match found.parse::<u32>() {
-                Ok(version) if version <= VERSION => Ok(()),
-                _ => Err(StoreError::Newer {
-                    path: path.to_owned(),
-                    found,
-                }),
-            }
-        }
-    }
-}
-
-fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(StoreError::io("read", path)(error)),
-    }
-}
-
-/// Replaces a file as a whole.
-fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let fresh = path.with_extension("new");
-    fs::write(&fresh, bytes).map_err(StoreError::io("write", &fresh))?;
-    fs::rename(&fresh, path).map_err(StoreError::io("write", path))
-}
-
-/// The same, so that it survives the machine.
-fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let fresh = path.with_extension("new");
-    let parent = path.parent().expect("files have a directory");
-    let replace = || -> io::Result<()> {
-        let mut file = File::create(&fresh)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&fresh, path)?;
-        File::open(parent)?.sync_all()
-    };
-    replace().map_err(StoreError::io("write", path))
 }
 
 #[cfg(test)]
@@ -442,7 +394,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let mut store = open(dir.path()).expect("a store");
         assert!(matches!(open(dir.path()), Err(StoreError::Locked { .. })));
-        assert!(!store.rebooted("one", &mut []).expect("space"));
+        assert!(!store.rebooted("one", &mut [], true).expect("space"));
         let agent = AgentRecord {
             agent_id: "S1".into(),
             epoch: 3,
@@ -476,9 +428,9 @@ mod tests {
 
         let mut store = open(dir.path()).expect("a store");
         let mut found = store.load(true).expect("a store");
-        assert!(!store.rebooted("one", &mut found).expect("space"));
+        assert!(!store.rebooted("one", &mut found, true).expect("space"));
         assert!(!found[2].retired);
-        assert!(store.rebooted("two", &mut found).expect("space"));
+        assert!(store.rebooted("two", &mut found, true).expect("space"));
         assert!(found[2].retired, "nothing runs after a reboot");
         drop(store);
 

@@ -7,6 +7,7 @@
 //! It deliberately does not know tasks, executors or frameworks, makes no status updates, and decides no policy:
 //! what a termination means for a task is the agent's business.
 
+pub mod checkpoint;
 mod config;
 mod containerizer;
 mod driver;

@@ -1,8 +1,7 @@
 //! What is kept of a container on disk: `launch.pb` and `events.log` in `<meta_dir>/<container id>`.
 //!
 //! Neither is synced: they survive the agent, not the machine, whose end is the container's end too. `launch.pb` is
-//! renamed into place; `events.log` is appended to, each record with its length and checksum, and a torn tail (the
-//! agent was killed while it wrote) is cut when it is read.
+//! sealed and renamed into place; `events.log` is a [`Log`].
 
 use std::{
     fs::{self, File},
@@ -18,9 +17,11 @@ use tepui_proto::{Wire, disk};
 use tepui_state_container::{Exit, Limitation, Mark, Termination};
 
 use crate::Error;
+use crate::checkpoint::{Log, LogError, is_sealed, seal};
 
-/// The version of these records that this release writes, and the highest it reads.
-const VERSION: u32 = 1;
+/// The version of these records that this release writes, and the highest it reads. Since version 2 `launch.pb` is
+/// sealed.
+const VERSION: u32 = 2;
 
 /// `launch.pb`.
 #[derive(Clone, Debug)]
@@ -52,7 +53,7 @@ pub(crate) enum Entry<'a> {
 #[derive(Debug)]
 pub(crate) struct Records {
     directory: PathBuf,
-    log: Option<File>,
+    log: Option<Log>,
 }
 
 impl Records {
@@ -80,7 +81,7 @@ impl Records {
             .truncate(true)
             .write(true)
             .open(&temporary)
-            .and_then(|mut file| file.write_all(&bytes))
+            .and_then(|mut file| file.write_all(&seal(bytes)))
             .and_then(|()| fs::rename(&temporary, self.directory.join("launch.pb")))
             .map_err(|source| self.error("write", "launch.pb", source))
     }
@@ -96,10 +97,15 @@ impl Records {
             path: self.directory.join("launch.pb"),
             message,
         };
+        let sealed = is_sealed(&bytes).map_err(|error| bad(error.to_string()))?;
         let record =
             disk::ContainerLaunch::decode(&*bytes).map_err(|error| bad(error.to_string()))?;
-        if record.version != VERSION {
-            return Err(bad(format!("version {} is not {VERSION}", record.version)));
+        if record.version > VERSION {
+            let message = format!("version {} is later than {VERSION}", record.version);
+            return Err(bad(message));
+        }
+        if !sealed && record.version != 1 {
+            return Err(bad("it is cut short".to_owned()));
         }
         let config =
             ContainerConfig::decode(&*record.config).map_err(|error| bad(error.to_string()))?;
@@ -118,52 +124,42 @@ impl Records {
             event: Some(entry_to_disk(entry)),
         }
         .encode_to_vec();
-        let length = u32::try_from(event.len()).expect("records are far below 4 GiB");
-        let mut frame = Vec::with_capacity(event.len() + 8);
-        frame.extend_from_slice(&length.to_le_bytes());
-        frame.extend_from_slice(&crc32(&event).to_le_bytes());
-        frame.extend_from_slice(&event);
-        let log = match &mut self.log {
-            Some(log) => Ok(log),
-            None => open_log(&self.directory).map(|log| self.log.insert(log)),
-        };
-        let written = log.and_then(|log| {
-            let before = log.metadata()?.len();
-            log.write_all(&frame).inspect_err(|_| {
-                // A part of it must not be taken for damage.
-                let _ = log.set_len(before);
-            })
-        });
+        let written = self.log().and_then(|log| log.append(&event));
         written.map_err(|source| self.error("append to", "events.log", source))
     }
 
-    /// Reads `events.log` and cuts a torn tail.
+    /// The open log. Whatever is in it was read before.
+    fn log(&mut self) -> io::Result<&mut Log> {
+        match &mut self.log {
+            Some(log) => Ok(log),
+            unopened => {
+                let (log, _) =
+                    Log::open(&self.directory.join("events.log")).map_err(io::Error::other)?;
+                Ok(unopened.insert(log))
+            }
+        }
+    }
+
+    /// Reads `events.log` and cuts a torn end.
     pub(crate) fn history(&mut self) -> Result<History, Error> {
         let path = self.directory.join("events.log");
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(History::default()),
-            Err(error) => return Err(self.error("read", "events.log", error)),
-        };
         let mut history = History::default();
-        let mut rest = &bytes[..];
-        while let Some((event, after)) = next_event(rest) {
-            history.take(event);
-            rest = after;
+        if !path.exists() {
+            return Ok(history);
         }
-        let intact = (bytes.len() - rest.len()) as u64;
-        if !is_torn(rest) {
-            let message = format!("the record at byte {intact} is damaged");
-            return Err(Error::Record { path, message });
+        let damaged = |message: String| Error::Record {
+            path: path.clone(),
+            message,
+        };
+        let (log, events) = Log::open(&path).map_err(|error| match error {
+            LogError::Io(source) => self.error("read", "events.log", source),
+            LogError::Damaged { .. } => damaged(error.to_string()),
+        })?;
+        for event in events {
+            let event = disk::ContainerEvent::decode(&*event);
+            history.take(event.map_err(|error| damaged(error.to_string()))?);
         }
-        if !rest.is_empty() {
-            tracing::warn!(path = %path.display(), intact, lost = rest.len(), "cutting a torn tail");
-            File::options()
-                .write(true)
-                .open(&path)
-                .and_then(|file| file.set_len(intact))
-                .map_err(|source| self.error("cut", "events.log", source))?;
-        }
+        self.log = Some(log);
         Ok(history)
     }
 
@@ -200,36 +196,11 @@ impl Records {
     }
 }
 
-fn open_log(directory: &Path) -> io::Result<File> {
-    private().append(true).open(directory.join("events.log"))
-}
-
 /// Records hold environments, which hold secrets.
 fn private() -> fs::OpenOptions {
     let mut options = File::options();
     options.create(true).mode(0o600);
     options
-}
-
-/// The first record that is whole and unharmed, and what follows it.
-/// Whether the rest of a log, where no intact record begins, is what a write that was cut short leaves.
-fn is_torn(rest: &[u8]) -> bool {
-    let Some((length, rest)) = rest.split_first_chunk::<4>() else {
-        return true;
-    };
-    let record = rest.len().checked_sub(4);
-    record.is_none_or(|record| record < u32::from_le_bytes(*length) as usize)
-}
-
-fn next_event(bytes: &[u8]) -> Option<(disk::ContainerEvent, &[u8])> {
-    let (length, rest) = bytes.split_first_chunk::<4>()?;
-    let (crc, rest) = rest.split_first_chunk::<4>()?;
-    let (event, rest) =
-        rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
-    if crc32(event) != u32::from_le_bytes(*crc) {
-        return None;
-    }
-    Some((disk::ContainerEvent::decode(event).ok()?, rest))
 }
 
 impl History {
@@ -339,15 +310,6 @@ fn termination_from_disk(termination: disk::ContainerTermination) -> Termination
     }
 }
 
-/// CRC-32 (IEEE), bit by bit: records are short and few.
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0_u32, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
-            (crc >> 1) ^ (0xedb8_8320 & 0_u32.wrapping_sub(crc & 1))
-        })
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -408,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_byte_is_told_or_ends_the_log() {
+    fn a_flipped_bit_is_told_and_nothing_is_cut() {
         let directory = tempfile::tempdir().unwrap();
         let mut records = Records::new(directory.path().to_owned());
         for mark in &marks() {
@@ -416,25 +378,50 @@ mod tests {
         }
         let path = directory.path().join("events.log");
         let whole = fs::read(&path).unwrap();
-        for at in 0..whole.len() {
+        for bit in 0..whole.len() * 8 {
             let mut bytes = whole.clone();
-            bytes[at] ^= 0x40;
+            bytes[bit / 8] ^= 1 << (bit % 8);
             fs::write(&path, &bytes).unwrap();
-            match Records::new(directory.path().to_owned()).history() {
-                // A record that seems to be longer than the file looks like one that was cut short.
-                Ok(history) => {
-                    assert_eq!(history.marks, marks()[..history.marks.len()], "byte {at}");
-                }
-                Err(error) => {
-                    assert!(error.to_string().contains("events.log"), "{error}");
-                    assert_eq!(fs::read(&path).unwrap(), bytes, "byte {at}");
-                }
-            }
+            let error = Records::new(directory.path().to_owned())
+                .history()
+                .expect_err("it is damaged");
+            assert!(error.to_string().contains("events.log"), "{error}");
+            assert_eq!(fs::read(&path).unwrap(), bytes, "bit {bit}");
         }
     }
 
     #[test]
-    fn crc_is_the_usual_one() {
-        assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
+    fn an_altered_launch_record_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let records = Records::new(directory.path().to_owned());
+        let launch = LaunchRecord {
+            container: "container".to_owned(),
+            boot_id: "boot".to_owned(),
+            isolators: vec!["posix/cpu".to_owned()],
+            config: ContainerConfig::default(),
+            checkpoint: true,
+        };
+        records.persist(&launch).unwrap();
+        let path = directory.path().join("launch.pb");
+        let whole = fs::read(&path).unwrap();
+        assert_eq!(records.launch().unwrap().unwrap().container, "container");
+        let flipped = (0..whole.len() * 8).map(|bit| {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            bytes
+        });
+        for bytes in flipped.chain((0..whole.len()).map(|cut| whole[..cut].to_vec())) {
+            fs::write(&path, &bytes).unwrap();
+            let error = records.launch().expect_err("it is damaged").to_string();
+            assert!(error.contains("launch.pb"), "{error}: {bytes:?}");
+        }
+        // What the first version wrote has no seal.
+        let old = disk::ContainerLaunch {
+            version: 1,
+            container_id: "old".to_owned(),
+            ..Default::default()
+        };
+        fs::write(&path, old.encode_to_vec()).unwrap();
+        assert_eq!(records.launch().unwrap().unwrap().container, "old");
     }
 }

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use redb::{Database, StorageBackend};
+use redb::StorageBackend;
 
-use crate::store::{Batch, Store};
+use crate::store::{Batch, Store, builder, open_error};
+use crate::thread::guarded;
 use crate::{Op, Snapshot};
 
 /// What the store did to its file, in order.
@@ -95,8 +96,13 @@ impl StorageBackend for Backend {
 }
 
 fn open(backend: Backend) -> Store {
-    let database = Database::builder().create_with_backend(backend).unwrap();
-    Store::prepare(database, Path::new("memory")).unwrap()
+    try_open(backend).unwrap()
+}
+
+fn try_open(backend: Backend) -> Result<Store, crate::RegistryError> {
+    let path = Path::new("memory");
+    let database = builder().create_with_backend(backend);
+    Store::prepare(database.map_err(|error| open_error(path, error))?, path)
 }
 
 fn batch(number: u64) -> Vec<Op> {
@@ -197,5 +203,55 @@ fn a_failing_disk_is_an_error_and_loses_nothing_acknowledged() {
                 .any(|(_, s)| s.entries == found.entries && s.epoch == found.epoch),
             "failing after {limit} deeds: {acknowledged} acknowledged, {found:?}"
         );
+    }
+}
+
+/// What a master finds in a file, or why it does not start.
+fn found(bytes: Vec<u8>) -> Result<Snapshot, crate::RegistryError> {
+    let work = || try_open(Backend::with(bytes))?.load();
+    guarded(Path::new("memory"), work)
+}
+
+#[test]
+fn an_altered_file_is_refused_or_says_what_was_written() {
+    let backend = Backend::default();
+    let states = work(&backend);
+    let written = &states.last().unwrap().1;
+    let bytes = backend.0.lock().unwrap().bytes.clone();
+    assert_eq!(found(bytes.clone()).unwrap(), *written);
+    // All that is not empty, and some of the rest.
+    let used = |at: &usize| bytes[at / 512 * 512..][..512].iter().any(|byte| *byte != 0);
+    let (mut refused, mut unharmed) = (0, 0);
+    for at in (0..bytes.len()).filter(|at| used(at) && (*at < 512 || at % 13 == 0)) {
+        let mut altered = bytes.clone();
+        altered[at] ^= 1 << (at % 8);
+        match found(altered) {
+            Ok(found) => {
+                assert_eq!(found, *written, "byte {at}");
+                unharmed += 1;
+            }
+            Err(error) => {
+                let text = error.to_string();
+                assert!(text.contains("memory"), "byte {at}: {text}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(
+        refused > 100 && unharmed > 0,
+        "{refused} refused, {unharmed} unharmed"
+    );
+    for length in (0..bytes.len()).step_by(4099) {
+        match found(bytes[..length].to_vec()) {
+            // An empty file is a new registry.
+            Ok(found) => assert!(
+                found == *written || length == 0,
+                "{length} bytes: {found:?}"
+            ),
+            Err(error) => assert!(
+                error.to_string().contains("memory"),
+                "{length} bytes: {error}"
+            ),
+        }
     }
 }

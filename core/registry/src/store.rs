@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use redb::{
-    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
+    Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError,
+    TableDefinition,
 };
 
 use crate::{Op, RegistryError, Snapshot};
@@ -27,15 +28,21 @@ pub(crate) struct Batch<'a> {
     pub(crate) ops: &'a [Op],
 }
 
+/// How files are opened: all of one is read and its checksums are compared, since a registry that a disk has altered
+/// must not be believed.
+pub(crate) fn builder() -> Builder {
+    let mut builder = Database::builder();
+    builder.set_check_integrity_on_open(true);
+    builder
+}
+
 impl Store {
     pub(crate) fn open(path: &Path) -> Result<Self, RegistryError> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(|error| storage(path, &error))?;
         }
-        Self::prepare(
-            Database::create(path).map_err(|error| open_error(path, error))?,
-            path,
-        )
+        let database = builder().create(path);
+        Self::prepare(database.map_err(|error| open_error(path, error))?, path)
     }
 
     /// Checks the format of an opened database, or lays it out when it is new.
@@ -189,7 +196,7 @@ fn storage(path: &Path, error: &dyn std::error::Error) -> RegistryError {
     }
 }
 
-fn open_error(path: &Path, error: DatabaseError) -> RegistryError {
+pub(crate) fn open_error(path: &Path, error: DatabaseError) -> RegistryError {
     let path = path.to_path_buf();
     match error {
         DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {

@@ -49,7 +49,7 @@ pub(crate) fn start(
 }
 
 /// redb panics on some damaged files; that must not end the master without a word.
-fn guarded<T>(
+pub(crate) fn guarded<T>(
     path: &Path,
     work: impl FnOnce() -> Result<T, RegistryError>,
 ) -> Result<T, RegistryError> {

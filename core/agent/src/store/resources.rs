@@ -1,11 +1,13 @@
 //! `meta/resources.pb`: what operations made of the agent's resources. Replaced as a whole, synced to the disk.
 
+use tepui_containerizer::checkpoint::seal;
 use tepui_proto::convert;
 use tepui_proto::disk::ResourcesRecord;
 use tepui_proto::{Message, Wire};
 use tepui_state_agent::ResourceRecord;
 
-use super::{Store, StoreError, VERSION, read, write_synced};
+use super::files::{decode, read, write_synced};
+use super::{Store, StoreError, VERSION};
 
 impl Store {
     /// What was made of the agent's resources; nothing yet if that was never written. If it cannot be read, that is
@@ -27,12 +29,7 @@ impl Store {
         let Some(bytes) = read(&path)? else {
             return Ok(ResourceRecord::default());
         };
-        let record = ResourcesRecord::decode(&*bytes)
-            .map_err(|source| StoreError::damaged(&path, source))?;
-        if record.version > VERSION {
-            let found = record.version.to_string();
-            return Err(StoreError::Newer { path, found });
-        }
+        let record = decode(&path, &bytes, |record: &ResourcesRecord| record.version)?;
         let resources = |messages: &[_]| {
             convert::resources(messages).map_err(|invalid| StoreError::damaged(&path, invalid))
         };
@@ -52,7 +49,7 @@ impl Store {
             operations: operations.map(|operation| operation.0.clone()).collect(),
             removed: record.removed.iter().map(Into::into).collect(),
         };
-        write_synced(&self.paths.resources(), &record.encode_to_vec())
+        write_synced(&self.paths.resources(), &seal(record.encode_to_vec()))
     }
 }
 
