@@ -1,20 +1,25 @@
 //! A simulated agent: the real agent state and the real executor, on a pretended disk and containers.
 
+mod containers;
+mod effects;
+mod session;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use tepui_executor::{CommandExecutor, Identity, Input, Output};
-use tepui_model::id::{ContainerId, FrameworkId};
+use tepui_executor::{CommandExecutor, Input};
+use tepui_model::id::{ContainerId, FrameworkId, Uuid};
 use tepui_model::time::Mono;
-use tepui_proto::{Wire, convert, v1};
+use tepui_proto::{convert, v1};
 use tepui_state_agent::{
-    AgentSettings, AgentState, ContainerEnd, Effect, Event, ExecutorKind, Found, RecordBody,
-    RecoveredAgent, RecoveredExecutor, RecoveredFramework, ResourceRecord,
+    AgentSettings, AgentState, Effect, Event, Found, RecordBody, RecoveredAgent, RecoveredExecutor,
+    RecoveredFramework, ResourceRecord,
 };
 
 use crate::process::Process;
 use crate::record::{Entry, Node};
-use crate::simulation::{Simulation, Step};
+use crate::simulation::Simulation;
+use crate::step::Step;
 
 /// What survives the agent process.
 #[derive(Debug, Default)]
@@ -54,11 +59,15 @@ pub(crate) struct Agent {
     pub(crate) containers: BTreeMap<ContainerId, Container>,
     watched: BTreeSet<ContainerId>,
     executors: BTreeMap<ContainerId, CommandExecutor>,
+    /// The newest connection that it made.
+    pub(crate) link: Option<u64>,
     /// The session that it believes in.
     pub(crate) session: Option<u64>,
     pub(crate) resources: Vec<v1::Resource>,
     pub(crate) hellos: u64,
     pub(crate) tick_at: Option<Mono>,
+    /// Volumes whose data is there.
+    pub(crate) volumes: BTreeSet<String>,
     /// Until when it cannot reach the master.
     pub(crate) away_until: Mono,
     /// Until when nothing can be recorded.
@@ -74,10 +83,12 @@ impl Agent {
             containers: BTreeMap::new(),
             watched: BTreeSet::new(),
             executors: BTreeMap::new(),
+            link: None,
             session: None,
             resources,
             hellos: 0,
             tick_at: None,
+            volumes: BTreeSet::new(),
             away_until: Mono(0),
             disk_full_until: Mono(0),
         }
@@ -164,6 +175,7 @@ impl Simulation {
         self.agent_event(index, Event::Recovered(recovered))?;
         if self.agents[index].run == runs {
             self.all_taken_over(index)?;
+            self.check_disks()?;
         }
         let wait = self.delay(1, 500);
         self.after(
@@ -266,10 +278,10 @@ impl Simulation {
                 self.after(Duration::ZERO, failed);
                 continue;
             }
-            if let Effect::CheckpointResources { operation, .. } = &effect
-                && self.disk_is_full(index)
+            if self.disk_is_full(index)
+                && let Some(operation) = writes_for(&effect)
             {
-                let Some(operation) = *operation else {
+                let Some(operation) = operation else {
                     continue;
                 };
                 // Nothing that follows is done.
@@ -321,412 +333,13 @@ impl Simulation {
         }
         self.agent_event(index, Event::Tick)
     }
-
-    fn perform_agent(&mut self, index: usize, effect: Effect) -> Result<(), String> {
-        let full = self.disk_is_full(index);
-        let agent = &mut self.agents[index];
-        match effect {
-            Effect::Checkpoint(record) => {
-                let disk = &mut agent.disk;
-                if matches!(record.body, RecordBody::Launch { .. }) {
-                    disk.order.push(record.container.clone());
-                }
-                disk.records
-                    .entry(record.container)
-                    .or_default()
-                    .push(record.body);
-            }
-            Effect::CheckpointResources { record, .. } => agent.disk.resources = record,
-            // Their data is not looked at.
-            Effect::MakeVolumes { .. } | Effect::RemoveVolumes { .. } => {}
-            // An agent that cannot write down who it is ends.
-            Effect::CheckpointAgent { .. } if full => self.crash_agent(index),
-            Effect::CheckpointAgent {
-                agent_id,
-                cluster_id,
-                epoch,
-            } => agent.disk.identity = Some((agent_id, cluster_id, epoch)),
-            Effect::Sync {
-                session,
-                frameworks,
-                executors,
-                tasks,
-                total,
-                operations,
-                resource_version,
-            } => {
-                let sync = tepui_proto::link::Sync {
-                    frameworks: frameworks.into_iter().map(|wire| wire.0).collect(),
-                    executors: executors.into_iter().map(|wire| wire.0).collect(),
-                    tasks: tasks.into_iter().map(|wire| wire.0).collect(),
-                    total: total.into_iter().map(|wire| wire.0).collect(),
-                    operations: operations.into_iter().map(|wire| wire.0).collect(),
-                };
-                self.agent_sync(session, sync, resource_version.into());
-            }
-            Effect::ToMaster { session, frame } => self.agent_frame(session, frame.0),
-            // The agent hears of it as of every other end, and connects again.
-            Effect::CloseSession { session, .. } => self.break_link(session),
-            Effect::Launch(launch) => self.launch_container(index, *launch),
-            Effect::Watch { container } => {
-                agent.watched.insert(container.clone());
-                if let Some(Run::Ended(_)) = agent.containers.get(&container).map(|c| c.state) {
-                    let run = agent.run;
-                    self.after(
-                        Duration::ZERO,
-                        Step::Reaped {
-                            agent: index,
-                            run,
-                            container,
-                        },
-                    );
-                }
-            }
-            Effect::Destroy { container } => {
-                let wait = self.delay(1, 200);
-                self.after(
-                    wait,
-                    Step::ContainerEnds {
-                        agent: index,
-                        container,
-                        status: 9,
-                    },
-                );
-            }
-            Effect::Play {
-                container,
-                framework,
-                executor,
-                seed,
-                resumed,
-            } => {
-                let identity = Identity {
-                    framework,
-                    executor,
-                };
-                let mut outputs = Vec::new();
-                let machine = match resumed {
-                    None => CommandExecutor::start(identity, seed, &mut outputs),
-                    Some(resumed) => CommandExecutor::resume(
-                        identity,
-                        seed,
-                        agent
-                            .disk
-                            .executors
-                            .get(&container)
-                            .cloned()
-                            .unwrap_or_default(),
-                        resumed.task.0,
-                        v1::TaskState::try_from(resumed.state).unwrap_or_default(),
-                        &mut outputs,
-                    ),
-                };
-                agent.executors.insert(container.clone(), machine);
-                self.executor_outputs(index, &container, outputs);
-            }
-            Effect::PlayGroups { .. } => {
-                unreachable!("frameworks of the simulator launch no groups")
-            }
-            Effect::ToExecutor { container, event } => {
-                if agent.executors.contains_key(&container) {
-                    self.tell_executor(index, &container, Input::Event(event))?;
-                } else {
-                    self.tell_process(index, container, event.0);
-                }
-            }
-            Effect::CloseExecutor { container } => self.process_closed(index, &container),
-            Effect::Retire { container, .. } => {
-                agent.containers.remove(&container);
-                agent.executors.remove(&container);
-                agent.watched.remove(&container);
-                agent.disk.records.remove(&container);
-                agent.disk.executors.remove(&container);
-                agent.disk.order.retain(|known| *known != container);
-            }
-            Effect::UpdateContainer { .. } | Effect::RetireFramework { .. } => {}
-            Effect::Exit { forget, .. } => {
-                if forget {
-                    // What is reserved stays so for the agent that registers next.
-                    agent.disk = Disk {
-                        resources: std::mem::take(&mut agent.disk.resources),
-                        ..Disk::default()
-                    };
-                }
-                self.crash_agent(index);
-            }
-        }
-        Ok(())
-    }
-
-    fn launch_container(&mut self, index: usize, launch: tepui_state_agent::Launch) {
-        let task = launch
-            .task
-            .map_or_else(String::new, |task| task.task_id.value.clone());
-        let process = (launch.kind == ExecutorKind::Custom).then(|| {
-            let framework = launch.framework.id.clone().unwrap_or_default();
-            Process::new(framework, launch.executor.executor_id.clone())
-        });
-        let container = Container {
-            task,
-            process,
-            tied: !launch.checkpoint,
-            state: Run::Launching,
-        };
-        let agent = &mut self.agents[index];
-        agent.containers.insert(launch.container.clone(), container);
-        agent.watched.insert(launch.container.clone());
-        let run = agent.run;
-        let wait = self.delay(5, 300);
-        self.after(
-            wait,
-            Step::GateOpens {
-                agent: index,
-                run,
-                container: launch.container,
-            },
-        );
-    }
-
-    /// The command starts, or cannot.
-    pub(crate) fn gate_opens(&mut self, index: usize, id: ContainerId) -> Result<(), String> {
-        let fails = self.strikes("launches failed", self.chances.launch_failure);
-        let lasts = self.delay(10, 40_000);
-        let agent = &mut self.agents[index];
-        let Some(container) = agent.containers.get_mut(&id) else {
-            return Ok(());
-        };
-        if container.state != Run::Launching {
-            return Ok(());
-        }
-        if fails {
-            agent.containers.remove(&id);
-            let message = "it was not meant to be".into();
-            return self.agent_event(
-                index,
-                Event::LaunchFailed {
-                    container: id,
-                    message,
-                },
-            );
-        }
-        container.state = Run::Running;
-        let task = container.task.clone();
-        let custom = container.process.is_some();
-        if custom {
-            self.process_begins(index, &id);
-        } else {
-            self.oracle.started(&task)?;
-        }
-        // A process ends by itself when it is idle, some earlier.
-        let status = if self.rng.below(4) == 0 { 256 } else { 0 };
-        if !custom || status != 0 {
-            self.after(
-                lasts,
-                Step::ContainerEnds {
-                    agent: index,
-                    container: id.clone(),
-                    status,
-                },
-            );
-        }
-        self.agent_event(
-            index,
-            Event::Launched {
-                container: id,
-                pid: 7,
-            },
-        )
-    }
-
-    /// A command is over, whether its agent is there or not.
-    pub(crate) fn container_ends(
-        &mut self,
-        index: usize,
-        id: ContainerId,
-        status: i32,
-    ) -> Result<(), String> {
-        let agent = &mut self.agents[index];
-        let Some(container) = agent.containers.get_mut(&id) else {
-            return Ok(());
-        };
-        match container.state {
-            Run::Ended(_) => return Ok(()),
-            Run::Launching => {
-                agent.containers.remove(&id);
-                let message = "destroyed".into();
-                return self.agent_event(
-                    index,
-                    Event::LaunchFailed {
-                        container: id,
-                        message,
-                    },
-                );
-            }
-            Run::Running => container.state = Run::Ended(status),
-        }
-        self.reaped(index, id)
-    }
-
-    /// The agent sees that a container it watches is over.
-    pub(crate) fn reaped(&mut self, index: usize, id: ContainerId) -> Result<(), String> {
-        let agent = &mut self.agents[index];
-        let Some(Run::Ended(status)) = agent.containers.get(&id).map(|container| container.state)
-        else {
-            return Ok(());
-        };
-        if agent.state.is_none() || !agent.watched.remove(&id) {
-            return Ok(());
-        }
-        let run = agent.run;
-        let status = Some(status);
-        let ended = Input::Ended {
-            status,
-            limited: false,
-        };
-        self.tell_executor(index, &id, ended)?;
-        // The executor's word comes before the agent's own.
-        let end = ContainerEnd {
-            status,
-            ..Default::default()
-        };
-        self.after(
-            Duration::ZERO,
-            Step::Ended {
-                agent: index,
-                run,
-                container: id,
-                end,
-            },
-        );
-        Ok(())
-    }
-
-    fn tell_executor(
-        &mut self,
-        index: usize,
-        id: &ContainerId,
-        input: Input,
-    ) -> Result<(), String> {
-        let now = self.now;
-        let mut outputs = Vec::new();
-        if let Some(executor) = self.agents[index].executors.get_mut(id) {
-            executor.apply(input, now, &mut outputs);
-        }
-        self.executor_outputs(index, id, outputs);
-        Ok(())
-    }
-
-    fn executor_outputs(&mut self, index: usize, id: &ContainerId, outputs: Vec<Output>) {
-        let run = self.agents[index].run;
-        for output in outputs {
-            match output {
-                Output::Call(call) => self.after(
-                    Duration::ZERO,
-                    Step::ExecutorCall {
-                        agent: index,
-                        run,
-                        container: id.clone(),
-                        call: Box::new(call),
-                    },
-                ),
-                // Simulated tasks have no checks.
-                Output::Probe(_) => {}
-                Output::Record(_) if self.disk_is_full(index) => {}
-                Output::Record(record) => {
-                    self.agents[index].disk.executors.insert(id.clone(), record);
-                }
-                Output::Stop { grace } => {
-                    // Most commands end on SIGTERM; stubborn ones are killed after the grace period.
-                    let (wait, status) = match self.rng.below(4) {
-                        0 => (grace, 9),
-                        _ => (self.delay(1, 100), 15),
-                    };
-                    self.after(
-                        wait,
-                        Step::ContainerEnds {
-                            agent: index,
-                            container: id.clone(),
-                            status,
-                        },
-                    );
-                }
-            }
-        }
-    }
-
-    /// First frame of a new session, if the agent has none.
-    pub(crate) fn hello(&self, index: usize) -> Option<tepui_proto::link::Hello> {
-        let agent = &self.agents[index];
-        let state = agent.state.as_ref()?;
-        let (cluster_id, epoch_seen) = state.leadership();
-        Some(tepui_proto::link::Hello {
-            protocol: Some(tepui_proto::link::ProtocolRange { min: 1, max: 1 }),
-            version: "1.11.0".into(),
-            info: Some(state.info()),
-            run_number: agent.hellos,
-            address: format!("10.0.0.{index}:5051"),
-            resource_version: bytes::Bytes::copy_from_slice(state.resource_version()),
-            cluster_id: cluster_id.to_owned(),
-            epoch_seen,
-            has_state: state.has_state(),
-            capabilities: capabilities(),
-            ..Default::default()
-        })
-    }
-
-    /// What the master said in a session.
-    pub(crate) fn agent_told(
-        &mut self,
-        index: usize,
-        session: u64,
-        frame: tepui_proto::link::LinkFrame,
-    ) -> Result<(), String> {
-        use tepui_proto::link::link_frame::Body;
-        use tepui_proto::link::refuse::Code;
-        match frame.body {
-            Some(Body::Welcome(welcome)) => {
-                self.agents[index].session = Some(session);
-                self.agent_event(
-                    index,
-                    Event::Connected {
-                        session,
-                        welcome: Wire(welcome),
-                    },
-                )
-            }
-            Some(Body::Refuse(refuse)) => {
-                let run = self.agents[index].run;
-                if refuse.code() == Code::Gone {
-                    return self.agent_event(
-                        index,
-                        Event::Gone {
-                            reason: refuse.reason,
-                        },
-                    );
-                }
-                let wait = Duration::from_millis(u64::from(refuse.retry_ms).max(100));
-                self.after(wait, Step::Hello { agent: index, run });
-                Ok(())
-            }
-            _ => {
-                let frame = Wire(frame);
-                self.agent_event(index, Event::FromMaster { session, frame })
-            }
-        }
-    }
 }
 
-/// What agents of this release can do.
-fn capabilities() -> Vec<v1::agent_info::Capability> {
-    use v1::agent_info::capability::Type;
-    [
-        Type::MultiRole,
-        Type::HierarchicalRole,
-        Type::ReservationRefinement,
-    ]
-    .into_iter()
-    .map(|kind| v1::agent_info::Capability {
-        r#type: Some(kind as i32),
-    })
-    .collect()
+/// Whether an effect on resources needs space, and for which operation, if for one.
+fn writes_for(effect: &Effect) -> Option<Option<Uuid>> {
+    match effect {
+        Effect::CheckpointResources { operation, .. } => Some(*operation),
+        Effect::MakeVolumes { operation, .. } => Some(Some(*operation)),
+        _ => None,
+    }
 }

@@ -113,7 +113,7 @@ enum Kind {
 
 impl Kind {
     /// As often as they are listed.
-    const ALL: [Self; 24] = {
+    const ALL: [Self; 28] = {
         use Kind::*;
         [
             Cut,
@@ -136,6 +136,10 @@ impl Kind {
             Reboot,
             Clock,
             FullDisk,
+            Operator,
+            Operator,
+            Operator,
+            Operator,
             Operator,
             Operator,
             Operator,
@@ -183,7 +187,7 @@ impl Simulation {
             return Ok(());
         }
         let wait = Duration::from_millis(500 + self.fate.rng.below(9_500));
-        self.after(wait, crate::simulation::Step::Fault);
+        self.after(wait, crate::step::Step::Fault);
         let kind = Kind::ALL[self.fate.rng.below(Kind::ALL.len() as u64) as usize];
         let agent = self.fate.rng.below(self.agents.len() as u64) as usize;
         let scheduler = self.fate.rng.below(self.schedulers.len() as u64) as usize;

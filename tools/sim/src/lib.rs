@@ -5,12 +5,12 @@
 //! silent, calls are lost, repeated and held up, machines are on the other side of a partition or start anew, processes
 //! die between any two effects, disks are slow or full, and the wall clock jumps. After every event the states check
 //! their invariants (R1), and an oracle watches from outside that no launch runs twice (R3), that every task's end is
-//! told (R2), that every leader knows what operators were told is so, that reservations which
-//! were reported are on a disk (R4), and that a new agent process takes over all
+//! told (R2), that every leader knows what operators were told is so, that reservations and volumes
+//! are on a disk as they were reported, each volume with its data (R4), and that a new agent process takes over all
 //! that runs (R5). Equal seeds give equal effects: [`Outcome::hash`] is a hash over all of them. A run can be recorded
 //! and its events played again; a failing one is tried with fewer and fewer faults ([`Case::minimized`]) and kept.
 //!
-//! What it does not simulate: HTTP, authorization, persistent volumes.
+//! What it does not simulate: HTTP, authorization, what tasks do with the data of volumes.
 
 mod agent;
 mod allocator;
@@ -23,10 +23,12 @@ mod operator;
 mod oracle;
 mod process;
 mod record;
+mod run;
 mod scheduler;
 mod simulation;
+mod step;
 
 pub use allocator::Kind as AllocatorKind;
 pub use case::Case;
 pub use record::{EffectHash, Entry, Node, Recording};
-pub use simulation::{Failure, Options, Outcome, Tried, run};
+pub use run::{Failure, Options, Outcome, Tried, run};

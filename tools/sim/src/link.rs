@@ -8,7 +8,8 @@ use tepui_proto::Wire;
 use tepui_proto::link::{self, LinkFrame, link_frame::Body};
 use tepui_state_master::{Event, SessionKey};
 
-use crate::simulation::{Simulation, Step};
+use crate::simulation::Simulation;
+use crate::step::Step;
 
 /// A connection of one agent run to one master run.
 #[derive(Clone, Debug)]
@@ -43,14 +44,8 @@ impl Simulation {
         }
         let Some(master) = &self.master else { return };
         let master_run = master.run;
-        let old: Vec<u64> = self
-            .links
-            .iter()
-            .filter(|(_, link)| link.agent == index && link.up)
-            .map(|(session, _)| *session)
-            .collect();
-        for session in old {
-            self.break_link(session);
+        if let Some(old) = self.agents[index].link {
+            self.break_link(old);
         }
         self.agents[index].hellos += 1;
         let Some(hello) = self.hello(index) else {
@@ -69,6 +64,7 @@ impl Simulation {
                 to_agent: self.now.mono,
             },
         );
+        self.agents[index].link = Some(session);
         self.send_up(session, Up::Hello(Box::new(hello)));
     }
 

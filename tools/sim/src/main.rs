@@ -45,6 +45,9 @@ struct Arguments {
     /// Play this file again and compare the effects.
     #[arg(long, conflicts_with_all = ["seed", "seeds", "record", "case"])]
     replay: Option<PathBuf>,
+    /// Print those of its events that mention this, instead.
+    #[arg(long, requires = "replay")]
+    find: Option<String>,
 }
 
 /// What all seeds of a call did.
@@ -62,6 +65,10 @@ fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     if let Some(path) = &arguments.replay {
         let recording = Recording::from_bytes(&read(path)?)?;
+        if let Some(text) = &arguments.find {
+            recording.mentions(text).for_each(|line| println!("{line}"));
+            return Ok(ExitCode::SUCCESS);
+        }
         let hash = recording.replay()?;
         println!("seed {}: effects {hash:016x}", recording.seed);
         return Ok(ExitCode::SUCCESS);

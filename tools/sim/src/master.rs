@@ -12,7 +12,8 @@ use tepui_state_master::{
 use crate::allocator::Allocator;
 use crate::record::{Entry, Node};
 use crate::scheduler::Down;
-use crate::simulation::{Simulation, Step};
+use crate::simulation::Simulation;
+use crate::step::Step;
 
 /// The leading master.
 pub(crate) struct Master {
@@ -77,16 +78,18 @@ impl Simulation {
         if let Some(master) = self.master.as_mut().filter(|master| master.run == run) {
             self.decisions.check(&master.state.view())?;
         }
-        Ok(())
+        self.check_disks()
     }
 
     /// The leader dies with everything in its memory.
     pub(crate) fn crash_master(&mut self) {
         self.master = None;
         self.decisions.unanswered();
-        let sessions: Vec<u64> = self.links.keys().copied().collect();
-        for session in sessions {
-            self.break_link(session);
+        self.operations.unanswered();
+        for index in 0..self.agents.len() {
+            if let Some(session) = self.agents[index].link {
+                self.break_link(session);
+            }
         }
         for index in 0..self.schedulers.len() {
             self.lose_stream(index);
@@ -172,6 +175,7 @@ impl Simulation {
                     self.after(wait, Step::Reply { scheduler, reply });
                 } else {
                     self.decisions.answer(call, &reply);
+                    self.operations.answer(call, &reply);
                 }
             }
             Effect::OpenStream {

@@ -12,11 +12,11 @@ use tepui_view::View;
 use crate::simulation::Simulation;
 
 /// A role of simulated frameworks.
-const ROLE: &str = "a";
+pub(crate) const ROLE: &str = "a";
 
 /// What a decision is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Topic {
+pub(crate) enum Topic {
     Limit,
     Weight,
     Machines,
@@ -131,7 +131,7 @@ impl Decisions {
 
 impl Simulation {
     /// Calls; `about` is what is decided if the call succeeds. One call at a time about one thing.
-    fn operate(
+    pub(crate) fn operate(
         &mut self,
         about: Option<(Topic, String)>,
         request: OperatorCall,
@@ -180,7 +180,7 @@ impl Simulation {
         let agent = &agents[self.rng.below(agents.len() as u64) as usize];
         let agent_id = agent.id.clone();
         let service = Topic::Service(agent_id.clone());
-        match self.rng.below(12) {
+        match self.rng.below(20) {
             0 => self.operate(
                 Some((service, true.to_string())),
                 OperatorCall::Deactivate { agent_id },
@@ -207,7 +207,8 @@ impl Simulation {
                     OperatorCall::MarkGone { agent_id, at },
                 )
             }
-            _ => self.reactivate(agent_id),
+            9..12 => self.reactivate(agent_id),
+            _ => self.operator_operates(agent, ROLE),
         }
     }
 

@@ -12,7 +12,8 @@ use tepui_proto::v1::{self, TaskState, TaskStatus, task_status};
 use tepui_proto::{Wire, v1::TaskInfo};
 
 use crate::agent::Run;
-use crate::simulation::{Simulation, Step};
+use crate::simulation::Simulation;
+use crate::step::Step;
 
 /// How long a process stays without a task.
 const IDLE: Duration = Duration::from_secs(20);

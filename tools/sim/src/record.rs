@@ -94,6 +94,26 @@ impl Recording {
         Ok(recording)
     }
 
+    /// Events of which the debug text contains this one, each with its number and owner.
+    pub fn mentions<'a>(&'a self, text: &'a str) -> impl Iterator<Item = String> + 'a {
+        let lines = self
+            .entries
+            .iter()
+            .enumerate()
+            .map(|(number, entry)| match entry {
+                Entry::Master(node, _) | Entry::Agent(node, _) => {
+                    format!("{number} {node:?} starts")
+                }
+                Entry::MasterEvent(node, now, event, _) => {
+                    format!("{number} {} {node:?} {event:?}", now.mono)
+                }
+                Entry::AgentEvent(node, now, event, _) => {
+                    format!("{number} {} {node:?} {event:?}", now.mono)
+                }
+            });
+        lines.filter(move |line| line.contains(text))
+    }
+
     /// Feeds the events to new states and compares the effects. The error names the first event whose
     /// effects differ.
     pub fn replay(&self) -> anyhow::Result<u64> {

@@ -11,7 +11,8 @@ use tepui_proto::{Wire, convert};
 use tepui_state_master::{Event, Reply, StreamKey};
 
 use crate::oracle::is_terminal;
-use crate::simulation::{Simulation, Step};
+use crate::simulation::Simulation;
+use crate::step::Step;
 
 /// What a framework believes of a task.
 #[derive(Clone, Debug)]
@@ -268,16 +269,16 @@ impl Simulation {
 
     /// Launches what fits, or refuses.
     fn answer(&mut self, index: usize, offer: &v1::Offer) {
-        let free = convert::resources(&offer.resources)
+        let mut left = convert::resources(&offer.resources)
             .unwrap_or_default()
             .unallocate();
-        let operation = self.some_operation(offer);
-        let mut left = Self::left_by(&free, operation.as_ref());
+        let operations = self.framework_operates(index, offer, &mut left);
         let mut tasks = Vec::new();
         let wanted = if self.faulty { self.rng.below(4) } else { 0 };
         for _ in 0..wanted {
             let cpus = 0.5 * (1 + self.rng.below(4)) as f64;
-            let need = Resources::cpus_mem(cpus, 64.0);
+            let mut need = Resources::cpus_mem(cpus, 64.0);
+            need += &self.something_reserved(&left);
             let Some(rest) = left.try_sub(&need) else {
                 break;
             };
@@ -317,7 +318,7 @@ impl Simulation {
         });
         let offer_ids = vec![offer.id.clone()];
         let launches = !tasks.is_empty();
-        let call = if !launches && operation.is_none() {
+        let call = if !launches && operations.is_empty() {
             scheduler::Call {
                 r#type: Some(Type::Decline as i32),
                 decline: Some(scheduler::call::Decline { offer_ids, filters }),
@@ -348,7 +349,7 @@ impl Simulation {
                 r#type: Some(Type::Accept as i32),
                 accept: Some(scheduler::call::Accept {
                     offer_ids,
-                    operations: operation
+                    operations: operations
                         .into_iter()
                         .chain(launches.then_some(launch))
                         .collect(),
@@ -390,8 +391,9 @@ impl Simulation {
         Ok(())
     }
 
-    /// Asks for all tasks whose end it does not know.
+    /// Asks for all tasks whose end it does not know, and for its operations.
     pub(crate) fn reconcile(&mut self, index: usize) {
+        self.reconcile_operations(index);
         let tasks: Vec<_> = self.schedulers[index]
             .living()
             .map(|(id, known)| scheduler::call::reconcile::Task {
@@ -528,6 +530,10 @@ pub(crate) fn info(
 ) -> FrameworkInfo {
     use v1::framework_info::{Capability, capability::Type};
     let mut capabilities = vec![Type::MultiRole, Type::ReservationRefinement];
+    // The second framework of role a sees no shared volumes.
+    if index < 2 {
+        capabilities.push(Type::SharedResources);
+    }
     if partition_aware {
         capabilities.push(Type::PartitionAware);
     }

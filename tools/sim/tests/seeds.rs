@@ -28,6 +28,7 @@ fn seeds(part: u64) {
         && tried.in_processes > 5 * SEEDS
         && tried.ends > 10 * SEEDS
         && tried.decisions > 7 * SEEDS
+        && tried.operations > 20 * SEEDS
         && tried.recoveries > 4 * SEEDS
         && tried.faults.len() == 15;
     assert!(enough, "too little was tried: {tried:?}");
