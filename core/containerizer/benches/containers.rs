@@ -1,8 +1,9 @@
 //! Launches and destroys many containers and prints what each costs: `cargo bench -p tepui-containerizer`.
 //!
 //! `TEPUI_BENCH_CONTAINERS` (200) containers at once, `TEPUI_BENCH_AT_ONCE` (16) launches under way. As root on
-//! cgroups v1 with cgroups/cpu, cgroups/mem and namespaces/pid, else without isolators. `TEPUI_INIT` names the
-//! program to measure, which should be the static one.
+//! cgroups v1 with cgroups/cpu, cgroups/mem and namespaces/pid, else without isolators; where there is /bin/busybox also
+//! with filesystem/linux and an image on overlayfs, below `TEPUI_BENCH_DIR` (the temporary directory). `TEPUI_INIT` names
+//! the program to measure, which should be the static one.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -11,13 +12,100 @@ use std::{
     collections::BTreeSet,
     fs,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use common::kernel;
 use futures::{StreamExt, TryStreamExt, stream};
-use tepui_containerizer::{Command, ContainerConfig, Containerizer, leaks};
+use tepui_containerizer::{Command, ContainerConfig, Containerizer, Isolator, Provisioner, leaks};
+use tepui_host::{
+    HostSettings, ModuleHost, config::ModuleConfig, kinds::image_store::ImageStoreClient,
+};
 use tepui_model::id::ContainerId;
+use tepui_module_sdk::prelude::*;
+use tepui_proto::v1;
+
+/// Has one image, of one layer, whatever is asked for.
+struct OneImage {
+    layer: PathBuf,
+}
+
+/// Settings of [`OneImage`].
+#[config]
+struct Layer {
+    /// Directory of the layer.
+    layer: PathBuf,
+}
+
+impl Module for OneImage {
+    type Config = Layer;
+    const NAME: &'static str = "docker";
+    const DESCRIPTION: &'static str = "one image for everything";
+
+    fn create(config: Layer, _: tepui_module_sdk::Context) -> Result<Self> {
+        Ok(Self {
+            layer: config.layer,
+        })
+    }
+}
+
+impl ImageStore for OneImage {
+    async fn pull(&self, _: mesos::Image) -> Result<Pulled> {
+        Ok(Pulled {
+            id: "one".to_owned(),
+            layers: vec![self.layer.clone()],
+            ..Pulled::default()
+        })
+    }
+
+    async fn prune(&self, _: Prune) -> Result<Pruned> {
+        Ok(Pruned::default())
+    }
+}
+
+/// The provisioner of an image with nothing but busybox; none where there is no busybox.
+fn provisioner(at: &std::path::Path) -> Option<Provisioner> {
+    let program = std::path::Path::new("/bin/busybox");
+    if !program.exists() {
+        return None;
+    }
+    let layer = at.join("layer");
+    for part in ["bin", "etc"] {
+        fs::create_dir_all(layer.join(part)).expect("a directory");
+    }
+    fs::copy(program, layer.join("bin/busybox")).expect("space");
+    std::os::unix::fs::symlink("busybox", layer.join("bin/sleep")).expect("space");
+    let mut config = ModuleConfig::default();
+    let table = serde_json::json!({ "layer": layer });
+    let table = table.as_object().cloned().expect("a table");
+    config.settings.insert("docker".to_owned(), table);
+    let host = ModuleHost::new(HostSettings::new("agent", config));
+    host.link(tepui_module_sdk::linked!(image_store: OneImage));
+    let mut stores = host
+        .load_all("image-store", &["docker".to_owned()])
+        .expect("a store");
+    let store = ImageStoreClient::new(stores.pop().expect("one"));
+    let stores = [("docker".to_owned(), store)].into();
+    let dir = at.join("provisioner");
+    Some(Provisioner::new(stores, None, dir, |_, _| {}).expect("a back end"))
+}
+
+fn of_image() -> v1::ContainerInfo {
+    let image = v1::Image {
+        r#type: v1::image::Type::Docker.into(),
+        docker: Some(v1::image::Docker {
+            name: "one".to_owned(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    v1::ContainerInfo {
+        r#type: v1::container_info::Type::Mesos.into(),
+        mesos: Some(v1::container_info::MesosInfo { image: Some(image) }),
+        ..Default::default()
+    }
+}
 
 fn main() {
     let number = |name: &str, default: usize| {
@@ -35,21 +123,53 @@ fn main() {
         .enable_all()
         .build()
         .expect("a runtime");
-    runtime.block_on(run(containers, at_once));
+    for with_image in [false, true] {
+        runtime.block_on(run(containers, at_once, with_image));
+    }
 }
 
-async fn run(containers: usize, at_once: usize) {
-    let at = tempfile::tempdir().expect("a directory");
-    let settings = common::settings(at.path());
+fn isolators(
+    root: &kernel::Root,
+    at: &std::path::Path,
+    with_image: bool,
+) -> Vec<Arc<dyn Isolator>> {
+    if !with_image {
+        return kernel::isolators(&root.0, serde_json::json!({}));
+    }
+    let names = [
+        "filesystem/linux",
+        "cgroups/cpu",
+        "cgroups/mem",
+        "namespaces/pid",
+    ];
+    let settings = serde_json::json!({ "cgroups": { "cgroups_root": root.0 } });
+    kernel::load_in(&names, settings, Some(&at.join("modules")), Some(at)).expect("isolators")
+}
+
+async fn run(containers: usize, at_once: usize, with_image: bool) {
+    let at = match std::env::var_os("TEPUI_BENCH_DIR") {
+        Some(dir) => tempfile::tempdir_in(dir),
+        None => tempfile::tempdir(),
+    };
+    let at = at.expect("a directory");
+    let mut settings = common::settings(at.path());
     let root = kernel::available().then(|| kernel::Root::new("bench"));
+    if with_image {
+        settings.provisioner = root.as_ref().and_then(|_| provisioner(at.path()));
+        if settings.provisioner.is_none() {
+            println!("not run: containers of an image need root, cgroups v1 and /bin/busybox");
+            return;
+        }
+    }
     let isolators = root
         .as_ref()
-        .map(|root| kernel::isolators(&root.0, serde_json::json!({})))
+        .map(|root| isolators(root, at.path(), with_image))
         .unwrap_or_default();
     println!(
-        "init: {}, isolators: {}",
+        "init: {}, isolators: {}, image: {}",
         settings.init.display(),
-        isolators.len()
+        isolators.len(),
+        if with_image { "on overlayfs" } else { "none" }
     );
     let containerizer = Containerizer::new(settings, isolators).expect("a containerizer");
     containerizer
@@ -65,12 +185,13 @@ async fn run(containers: usize, at_once: usize) {
                 value: "/bin/sleep".to_owned(),
                 arguments: vec!["sleep".to_owned(), "1000".to_owned()],
             });
+            config.container = with_image.then(of_image);
             config
         })
         .collect();
     let ids: Vec<ContainerId> = configs.iter().map(|config| config.id.clone()).collect();
 
-    let started = Instant::now();
+    let (started, used) = (Instant::now(), processor_time());
     let launch = |config: ContainerConfig| {
         let containerizer = containerizer.clone();
         async move {
@@ -88,6 +209,7 @@ async fn run(containers: usize, at_once: usize) {
     report(
         "launch",
         started.elapsed(),
+        processor_time() - used,
         launched.iter().map(|(took, _)| *took).collect(),
     );
 
@@ -97,7 +219,7 @@ async fn run(containers: usize, at_once: usize) {
         pss / containers as u64
     );
 
-    let started = Instant::now();
+    let (started, used) = (Instant::now(), processor_time());
     let destroy = |id: ContainerId| {
         let containerizer = containerizer.clone();
         async move {
@@ -112,16 +234,30 @@ async fn run(containers: usize, at_once: usize) {
         .buffer_unordered(at_once)
         .collect()
         .await;
-    report("destroy", started.elapsed(), destroyed);
+    let used = processor_time() - used;
+    report("destroy", started.elapsed(), used, destroyed);
     let left = leaks::find(at.path(), root.as_ref().map(|root| root.0.as_str()), &[]);
     assert!(left.is_empty(), "{left:?}");
 }
 
-fn report(what: &str, total: Duration, mut each: Vec<Duration>) {
+/// Of this process, and of all that it has started and that have ended: of supervisors that run, nothing.
+fn processor_time() -> Duration {
+    use nix::sys::resource::{UsageWho, getrusage};
+    let of = |who| {
+        let usage = getrusage(who).expect("always known");
+        let time = usage.user_time() + usage.system_time();
+        Duration::from_micros(
+            u64::try_from(nix::sys::time::TimeValLike::num_microseconds(&time)).unwrap_or(0),
+        )
+    };
+    of(UsageWho::RUSAGE_SELF) + of(UsageWho::RUSAGE_CHILDREN)
+}
+
+fn report(what: &str, total: Duration, used: Duration, mut each: Vec<Duration>) {
     each.sort_unstable();
     let at = |share: f64| each[((each.len() - 1) as f64 * share) as usize];
     println!(
-        "{what}: {} containers in {total:.2?}, {:.2?} each; one takes p50 {:.2?}, p99 {:.2?}",
+        "{what}: {} containers in {total:.2?}, {:.2?} each; one takes p50 {:.2?}, p99 {:.2?}; processor time {used:.2?}",
         each.len(),
         total / u32::try_from(each.len()).unwrap_or(1),
         at(0.5),

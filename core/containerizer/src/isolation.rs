@@ -235,6 +235,23 @@ pub(crate) fn select(
     isolators.iter().filter(takes_part).cloned().collect()
 }
 
+/// Where volumes come from, in words, and the isolator of each.
+const VOLUMES: [(Source, &str, &str); 5] = [
+    (Source::HostPath, "a volume of the host", "volume/host_path"),
+    (
+        Source::SandboxPath,
+        "a volume of a sandbox",
+        "volume/sandbox_path",
+    ),
+    (Source::Secret, "a secret as a file", "volume/secret"),
+    (
+        Source::DockerVolume,
+        "a volume of a Docker volume driver",
+        "docker/volume",
+    ),
+    (Source::CsiVolume, "a CSI volume", "volume/csi"),
+];
+
 /// What a container asks for that none of its isolators gives, in words. Mesos starts such containers without it.
 pub(crate) fn unmet(
     config: &crate::ContainerConfig,
@@ -296,31 +313,6 @@ pub(crate) fn unmet(
             "volume/image",
         ),
         (
-            asks_for_volume(config, |source| source == Source::HostPath),
-            "a volume of the host",
-            "volume/host_path",
-        ),
-        (
-            asks_for_volume(config, |source| source == Source::SandboxPath),
-            "a volume of a sandbox",
-            "volume/sandbox_path",
-        ),
-        (
-            asks_for_volume(config, |source| source == Source::Secret),
-            "a secret as a file",
-            "volume/secret",
-        ),
-        (
-            asks_for_volume(config, |source| source == Source::DockerVolume),
-            "a volume of a Docker volume driver",
-            "docker/volume",
-        ),
-        (
-            asks_for_volume(config, |source| source == Source::CsiVolume),
-            "a CSI volume",
-            "volume/csi",
-        ),
-        (
             asks(|linux| linux.shm_size.is_some()),
             "ContainerInfo.linux_info.shm_size",
             "namespaces/ipc",
@@ -337,8 +329,12 @@ pub(crate) fn unmet(
                 .to_owned(),
         );
     }
+    let volumes = VOLUMES
+        .iter()
+        .map(|(source, field, isolator)| (asks_for_volume(config, *source), *field, *isolator));
     let (_, field, isolator) = needs
         .into_iter()
+        .chain(volumes)
         .find(|(asked, _, isolator)| *asked && !given(isolator))?;
     Some(format!(
         "{field} needs the isolator '{isolator}', which is not in this agent's --isolation"
@@ -352,7 +348,7 @@ fn asks_for_persistent(config: &crate::ContainerConfig) -> bool {
 }
 
 /// Whether a volume comes from there. One of the older form, with nothing but a path of the host, does from the host.
-fn asks_for_volume(config: &crate::ContainerConfig, wanted: impl Fn(Source) -> bool) -> bool {
+fn asks_for_volume(config: &crate::ContainerConfig, wanted: Source) -> bool {
     let volumes = config.container.iter().flat_map(|info| &info.volumes);
     let mut sources = volumes
         .filter(|volume| volume.image.is_none())
@@ -360,7 +356,7 @@ fn asks_for_volume(config: &crate::ContainerConfig, wanted: impl Fn(Source) -> b
             Some(source) => source.r#type(),
             None => Source::HostPath,
         });
-    sources.any(wanted)
+    sources.any(|source| source == wanted)
 }
 
 #[expect(deprecated, reason = "frameworks still send it")]

@@ -15,6 +15,7 @@ use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
+        prctl,
         signalfd::{SfdFlags, SignalFd},
         socket::{getsockopt, sockopt::PeerCredentials},
     },
@@ -42,6 +43,8 @@ pub(crate) fn run() -> ExitCode {
         launches: true,
     };
     let _ = setsid();
+    // It runs from a descriptor, whose number would be its name in lists of processes.
+    let _ = prctl::set_name(c"tepui-init");
     let Some(Request::Launch(spec)) = agent.next_blocking() else {
         // Nobody hears it when the agent is gone.
         agent.tell(&Answer::Failed(format!(

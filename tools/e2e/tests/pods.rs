@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tepui_e2e::cluster::wait_clean;
+use tepui_e2e::images::{available, layout};
 use tepui_e2e::scheduler::{framework, task};
 use tepui_e2e::server::{Page, PageServer};
 use tepui_e2e::{Daemon, Scheduler, Scratch, wait_for};
@@ -22,6 +23,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let scratch = Scratch::new();
+        fs::create_dir(scratch.path().join("flags")).expect("the scratch folder");
         let master = Daemon::master(scratch.path(), &[]);
         Self { master, scratch }
     }
@@ -32,13 +34,34 @@ impl Bench {
         Daemon::agent_at(port, dir, "agent", master, &flags)
     }
 
+    /// An agent with file systems of their own for containers, and the image `oci:box:latest`.
+    fn agent_with_images(&self, port: u16) -> Daemon {
+        let images = self.scratch.path().join("images");
+        let config = self.scratch.path().join("agent.toml");
+        if !config.exists() {
+            fs::create_dir(&images).expect("a folder");
+            layout(&images, "box");
+            let folder = images.display().to_string();
+            let text = format!("[modules.oci]\nlayouts_dir = {folder:?}\n");
+            fs::write(&config, text).expect("a file");
+        }
+        let flags = [
+            "--resources=cpus:4;mem:4096;disk:10240;ports:[31000-32000]",
+            "--isolation=filesystem/linux,docker/runtime,namespaces/pid,cgroups/cpu,cgroups/mem",
+            "--image_providers=OCI",
+            &format!("--config={}", config.display()),
+        ];
+        let (dir, master) = (self.scratch.path(), self.master.address);
+        Daemon::agent_at(port, dir, "agent", master, &flags)
+    }
+
     fn scheduler(&self) -> Scheduler {
         Scheduler::subscribe(self.master.address, framework("pods", true))
     }
 
     /// A file that tasks wait for.
     fn flag(&self) -> PathBuf {
-        self.scratch.path().join("go")
+        self.scratch.path().join("flags/go")
     }
 
     fn waiting(&self, id: &str) -> v1::TaskInfo {
@@ -46,6 +69,31 @@ impl Bench {
         let text = format!("while ! test -e {}; do sleep 0.02; done", flag.display());
         task(id, &text, 0.1, 32.0)
     }
+}
+
+/// The same with a root file system of an image; it finds what it waits for where it is on the host.
+fn in_image(bench: &Bench, mut task: v1::TaskInfo) -> v1::TaskInfo {
+    let image = v1::Image {
+        r#type: v1::image::Type::Docker.into(),
+        docker: Some(v1::image::Docker {
+            name: "oci:box:latest".to_owned(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let flags = bench.scratch.path().join("flags").display().to_string();
+    task.container = Some(v1::ContainerInfo {
+        r#type: v1::container_info::Type::Mesos.into(),
+        mesos: Some(v1::container_info::MesosInfo { image: Some(image) }),
+        volumes: vec![v1::Volume {
+            mode: v1::volume::Mode::Ro.into(),
+            container_path: flags.clone(),
+            host_path: Some(flags),
+            ..Default::default()
+        }],
+        ..Default::default()
+    });
+    task
 }
 
 fn default_executor(id: &str) -> v1::ExecutorInfo {
@@ -290,6 +338,52 @@ fn tasks_of_a_group_may_have_cgroups_of_their_own() {
 }
 
 #[test]
+fn tasks_of_a_group_share_a_directory_of_their_executor() {
+    if !available() {
+        return;
+    }
+    let bench = Bench::new();
+    let agent = bench.agent_with_images(0);
+    let mut scheduler = bench.scheduler();
+    let shared = v1::Volume {
+        mode: v1::volume::Mode::Rw.into(),
+        container_path: "shared".to_owned(),
+        source: Some(v1::volume::Source {
+            r#type: Some(v1::volume::source::Type::SandboxPath.into()),
+            sandbox_path: Some(v1::volume::source::SandboxPath {
+                r#type: Some(v1::volume::source::sandbox_path::Type::Parent.into()),
+                path: "of-the-pod".to_owned(),
+            }),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let writes = task("writes", "echo said > shared/file", 0.1, 32.0);
+    let text =
+        "cd $MESOS_SANDBOX; while ! test -s shared/file; do sleep 0.02; done; cat shared/file";
+    let mut tasks = vec![writes, in_image(&bench, task("reads", text, 0.1, 32.0))];
+    for task in &mut tasks {
+        let container = task.container.get_or_insert_with(|| v1::ContainerInfo {
+            r#type: v1::container_info::Type::Mesos.into(),
+            ..Default::default()
+        });
+        container.volumes.push(shared.clone());
+    }
+    launch(&mut scheduler, "pod", tasks);
+    for id in ["writes", "reads"] {
+        scheduler.wait_state(id, TaskState::TaskFinished);
+    }
+    let around = sandbox(&agent);
+    for file in ["tasks/reads/stdout", "of-the-pod/file"] {
+        let said = fs::read_to_string(around.join(file)).expect("a file");
+        assert!(said.ends_with("said\n"), "{file}: {said}");
+    }
+    assert_eq!(executor_ended(&mut scheduler, "pod"), Some(0));
+    agent.stop(Signal::SIGUSR1);
+    wait_clean(bench.scratch.path());
+}
+
+#[test]
 fn a_group_ends_with_its_first_bad_end_and_others_go_on() {
     let bench = Bench::new();
     let agent = bench.agent_at(0);
@@ -383,22 +477,27 @@ fn agents_that_are_killed_again_and_again_leave_nothing_behind() {
 /// An agent with pods is killed and started anew, again and again.
 fn survive(loops: usize) {
     let bench = Bench::new();
-    let mut agent = bench.agent_at(0);
+    let has_images = available();
+    let start = |port| match has_images {
+        true => bench.agent_with_images(port),
+        false => bench.agent_at(port),
+    };
+    let mut agent = start(0);
     let port = agent.address.port();
     let mut scheduler = bench.scheduler();
+    let other = |id: &str| match has_images {
+        true => in_image(&bench, bench.waiting(id)),
+        false => bench.waiting(id),
+    };
     for turn in 0..loops {
         let _ = fs::remove_file(bench.flag());
         let pod = format!("pod{turn}");
         let [one, two, killed] = ["one", "two", "killed"].map(|name| format!("{name}{turn}"));
-        launch(
-            &mut scheduler,
-            &pod,
-            vec![bench.waiting(&one), bench.waiting(&two)],
-        );
+        launch(&mut scheduler, &pod, vec![bench.waiting(&one), other(&two)]);
         let running = scheduler.wait_state(&one, TaskState::TaskRunning);
         scheduler.wait_state(&two, TaskState::TaskRunning);
         let doomed = format!("doomed{turn}");
-        launch(&mut scheduler, &doomed, vec![bench.waiting(&killed)]);
+        launch(&mut scheduler, &doomed, vec![other(&killed)]);
         scheduler.wait_state(&killed, TaskState::TaskRunning);
         let id = container(&running);
         let parent = id.parent.clone().expect("nested");
@@ -415,7 +514,7 @@ fn survive(loops: usize) {
         agent.kill();
         // What is killed while no agent runs is killed by the next.
         scheduler.kill(&killed);
-        agent = bench.agent_at(port);
+        agent = start(port);
         scheduler.wait_state(&killed, TaskState::TaskKilled);
         assert_eq!(executor_ended(&mut scheduler, &doomed), Some(0));
         let shown = json!({ "type": "GET_CONTAINERS", "get_containers": { "show_nested": true, "show_standalone": true } });

@@ -200,12 +200,21 @@ pub(crate) fn memory(pid: u32) -> Result<Memory> {
 
 /// Processor time that a process has used.
 pub(crate) fn processor_time(pid: u32) -> Result<Duration> {
+    times(pid, 2)
+}
+
+/// The same with that of all that it has started and that have ended.
+pub(crate) fn processor_time_of_all(pid: u32) -> Result<Duration> {
+    times(pid, 4)
+}
+
+/// User and system time, then those of children.
+fn times(pid: u32, count: usize) -> Result<Duration> {
     let path = format!("/proc/{pid}/stat");
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    // The name, which may hold anything, ends with the last parenthesis; user and system time are
-    // the 14th and 15th field.
+    // The name, which may hold anything, ends with the last parenthesis; the times begin with the 14th field.
     let rest = text.rsplit(')').next().unwrap_or("");
-    let fields = rest.split_whitespace().skip(11).take(2);
+    let fields = rest.split_whitespace().skip(11).take(count);
     let ticks: u64 = fields.filter_map(|field| field.parse::<u64>().ok()).sum();
     let per_second = sysconf(SysconfVar::CLK_TCK)?.context("the system has ticks")?;
     Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))

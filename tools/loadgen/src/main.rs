@@ -5,6 +5,7 @@ mod cluster;
 mod framework;
 mod http;
 mod large;
+mod rate;
 mod single;
 
 use anyhow::Result;
@@ -37,6 +38,12 @@ enum Measurement {
         /// Fake agents instead of the one real agent
         #[arg(long)]
         agents: Option<usize>,
+    },
+    /// P5b: `/bin/true` as often as this on one real agent, and a bare loop of the same beside it
+    Rate {
+        /// How many tasks
+        #[arg(long, default_value_t = 2000)]
+        tasks: usize,
     },
     /// P8: from the start of `tepui local` until the first offer and the first running task
     Start {
@@ -84,6 +91,7 @@ async fn main() -> Result<()> {
     match Cli::parse().command {
         Measurement::Memory { tasks } => single::memory(tasks).await,
         Measurement::Turnaround { cycles, agents } => single::turnaround(cycles, agents).await,
+        Measurement::Rate { tasks } => rate::rate(tasks).await,
         Measurement::Start { runs } => single::start(runs).await,
         Measurement::State { size, pollers } => large::state(size, pollers).await,
         Measurement::Failover { size } => large::failover(size).await,
