@@ -4,6 +4,7 @@
 //! offered what, who has what. It has no policy of its own.
 
 mod limits;
+mod proposals;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -16,7 +17,8 @@ use tepui_model::id::Role;
 use tepui_model::resources::{Name, Quantities, Resource, Resources};
 use tepui_model::time::Mono;
 
-use limits::{Amounts, cut, is_charged};
+use limits::Amounts;
+pub use proposals::Proposals;
 
 /// Number of a role in one [`Cluster`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,6 +82,8 @@ pub struct Cluster {
     /// Scalars in the hands of each client; also of such as want no offers now.
     taken: BTreeMap<Client, Quantities>,
     total: Quantities,
+    /// What could be given to any role: free, unreserved and not revocable.
+    room: Quantities,
     filters: BTreeMap<(Client, AgentKey), Vec<Filter>>,
     minimum: Vec<Quantities>,
     now: Mono,
@@ -166,6 +170,11 @@ impl Cluster {
     /// Scalars of all agents together.
     pub fn total(&self) -> &Quantities {
         &self.total
+    }
+
+    /// Scalars that are free for any role. Those of agents that may not be offered from count, too, as in Mesos.
+    pub fn room(&self) -> &Quantities {
+        &self.room
     }
 
     /// Scalars in the hands of a client, offered or used.
@@ -319,6 +328,16 @@ impl Cluster {
         }
     }
 
+    /// Changes an agent, and with it what is free for all.
+    fn change_agent(&mut self, agent: AgentKey, change: impl FnOnce(&mut AgentState)) {
+        let Some(state) = self.agents.get_mut(&agent) else {
+            return;
+        };
+        self.room -= &Self::charged(&state.free);
+        change(state);
+        self.room += &Self::charged(&state.free);
+    }
+
     fn agent_added(&mut self, agent: &Agent) {
         self.agent_removed(agent.key);
         self.total += &agent.total.quantities();
@@ -331,18 +350,22 @@ impl Cluster {
             over: false,
             unavailable: None,
         };
+        self.room += &Self::charged(&state.free);
         self.agents.insert(agent.key, state);
     }
 
     fn agent_updated(&mut self, agent: &Agent) {
-        let Some(state) = self.agents.get_mut(&agent.key) else {
+        let Some(state) = self.agents.get(&agent.key) else {
             return self.agent_added(agent);
         };
-        let old = std::mem::replace(&mut state.agent, agent.clone());
-        state.recount();
-        self.total -= &old.total.quantities();
+        let old = state.agent.total.clone();
+        self.change_agent(agent.key, |state| {
+            state.agent.clone_from(agent);
+            state.recount();
+        });
+        self.total -= &old.quantities();
         self.total += &agent.total.quantities();
-        self.reserve(&old.total, false);
+        self.reserve(&old, false);
         self.reserve(&agent.total, true);
     }
 
@@ -350,6 +373,7 @@ impl Cluster {
         let Some(state) = self.agents.remove(&agent) else {
             return;
         };
+        self.room -= &Self::charged(&state.free);
         self.total -= &state.agent.total.quantities();
         self.reserve(&state.agent.total, false);
         for (client, amounts) in &state.held {
@@ -361,45 +385,49 @@ impl Cluster {
     fn take(&mut self, holding: &Holding) {
         let client = self.client_of(holding);
         // Facts about an agent that is gone mean nothing, for the shares too.
-        let Some(state) = self.agents.get_mut(&holding.agent) else {
+        if !self.agents.contains_key(&holding.agent) {
             return;
-        };
-        let fits = !state.over && state.free.contains(&holding.resources);
-        for resource in &holding.resources {
-            state.taken.add_one(resource);
-            if fits && !resource.is_shared() {
-                state.free.sub_one(resource);
-            }
-        }
-        if !fits {
-            state.recount();
         }
         let amounts = Amounts::of(&holding.resources);
-        state.held.entry(client).or_default().add(&amounts);
+        self.change_agent(holding.agent, |state| {
+            let fits = !state.over && state.free.contains(&holding.resources);
+            for resource in &holding.resources {
+                state.taken.add_one(resource);
+                if fits && !resource.is_shared() {
+                    state.free.sub_one(resource);
+                }
+            }
+            if !fits {
+                state.recount();
+            }
+            state.held.entry(client).or_default().add(&amounts);
+        });
         self.charge(client, &amounts, true);
     }
 
     fn give_back(&mut self, holding: &Holding) {
         let client = self.client_of(holding);
-        let Some(state) = self.agents.get_mut(&holding.agent) else {
+        if !self.agents.contains_key(&holding.agent) {
             return;
-        };
-        for resource in &holding.resources {
-            state.taken.sub_one(resource);
-            if !state.over && !resource.is_shared() {
-                state.free.add_one(resource);
-            }
-        }
-        if state.over {
-            state.recount();
         }
         let amounts = Amounts::of(&holding.resources);
-        if let Some(held) = state.held.get_mut(&client) {
-            held.sub(&amounts);
-            if held.all.is_empty() {
-                state.held.remove(&client);
+        self.change_agent(holding.agent, |state| {
+            for resource in &holding.resources {
+                state.taken.sub_one(resource);
+                if !state.over && !resource.is_shared() {
+                    state.free.add_one(resource);
+                }
             }
-        }
+            if state.over {
+                state.recount();
+            }
+            if let Some(held) = state.held.get_mut(&client) {
+                held.sub(&amounts);
+                if held.all.is_empty() {
+                    state.held.remove(&client);
+                }
+            }
+        });
         self.charge(client, &amounts, false);
     }
 
@@ -544,101 +572,4 @@ fn sees(framework: &Framework, resource: &Resource) -> bool {
     needs(resource.is_revocable(), "REVOCABLE_RESOURCES")
         && needs(resource.is_shared(), "SHARED_RESOURCES")
         && needs(resource.is_refined(), "RESERVATION_REFINEMENT")
-}
-
-/// Where an allocator puts its proposals.
-///
-/// [`Cluster::free`] stays what it was at the round's start; [`Self::free`] is what is left after the proposals
-/// made so far.
-#[derive(Debug)]
-pub struct Proposals<'a> {
-    cluster: &'a Cluster,
-    left: BTreeMap<AgentKey, Resources>,
-    /// What counts against quota of what was proposed, by role.
-    given: BTreeMap<RoleKey, Quantities>,
-    made: Vec<Proposal>,
-}
-
-impl<'a> Proposals<'a> {
-    /// No proposals yet. The kit makes this for each round; useful in tests.
-    pub fn new(cluster: &'a Cluster) -> Self {
-        Self {
-            cluster,
-            left: BTreeMap::new(),
-            given: BTreeMap::new(),
-            made: Vec::new(),
-        }
-    }
-
-    /// What is left on an agent.
-    pub fn free(&self, agent: AgentKey) -> &Resources {
-        self.left
-            .get(&agent)
-            .unwrap_or_else(|| self.cluster.free(agent))
-    }
-
-    /// Offers all that is left and may be offered to the client there, cut to the limits of its role's quota. Says
-    /// what, or why nothing.
-    pub fn all_free(&mut self, client: &Client, agent: AgentKey) -> Result<&Resources, NotOffered> {
-        let free = self.free(agent);
-        let part = match self.cluster.below_limits(client.role, &self.given) {
-            None => self.cluster.offerable(client, agent, free)?,
-            Some(mut limits) => {
-                let cut = cut(free, &mut limits);
-                self.cluster.offerable(client, agent, &cut)?
-            }
-        };
-        self.push(client, agent, part);
-        Ok(&self.made.last().expect("just pushed").resources)
-    }
-
-    /// Offers these resources. Returns false, and proposes nothing, if they are not all left on the agent.
-    pub fn offer(&mut self, client: &Client, agent: AgentKey, resources: Resources) -> bool {
-        let fits = !resources.is_empty() && self.free(agent).contains(&resources);
-        if fits {
-            self.push(client, agent, resources);
-        }
-        fits
-    }
-
-    /// Offers without a look at what is free: the master refuses what does not hold. To test that it does.
-    #[doc(hidden)]
-    pub fn unchecked(&mut self, client: &Client, agent: AgentKey, resources: Resources) {
-        self.push(client, agent, resources);
-    }
-
-    /// The proposals made so far.
-    pub fn made(&self) -> &[Proposal] {
-        &self.made
-    }
-
-    fn push(&mut self, client: &Client, agent: AgentKey, resources: Resources) {
-        let free = self.free(agent);
-        if resources.len() == free.len() && resources.contains(free) {
-            // All of it, as most proposals are.
-            self.left.insert(agent, Resources::new());
-        } else {
-            let left = self
-                .left
-                .entry(agent)
-                .or_insert_with(|| self.cluster.free(agent).clone());
-            for resource in &resources {
-                left.sub_one(resource);
-            }
-        }
-        let charged = resources.filter(is_charged).quantities();
-        *self.given.entry(client.role).or_default() += &charged;
-        let role = self.cluster.role(client.role).clone();
-        self.made.push(Proposal {
-            framework: client.framework,
-            role,
-            agent,
-            resources,
-        });
-    }
-
-    /// The proposals, at the end of a round.
-    pub fn into_vec(self) -> Vec<Proposal> {
-        self.made
-    }
 }

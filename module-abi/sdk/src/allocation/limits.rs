@@ -1,10 +1,9 @@
-//! Limits of quota: how much of what is free a role may still have.
+//! Quota: how much of what is free a role may still have, and what it lacks of its guarantee.
 //!
 //! The master refuses whatever goes beyond a limit; here proposals are made that it takes.
 
 use std::collections::BTreeMap;
 
-use tepui_model::id::Role;
 use tepui_model::resources::{Name, Quantities, Resource, Resources, Scalar};
 use tepui_model::roles::{is_at_or_below, up};
 
@@ -22,7 +21,7 @@ impl Amounts {
     pub(super) fn of(resources: &Resources) -> Self {
         Self {
             all: resources.quantities(),
-            charged: resources.filter(is_charged).quantities(),
+            charged: Cluster::charged(resources),
         }
     }
 
@@ -37,36 +36,76 @@ impl Amounts {
     }
 }
 
-/// What counts against a quota when it is taken: reservations count where they are made.
-pub(super) fn is_charged(resource: &Resource) -> bool {
+/// Whether it counts against a quota when it is taken: reservations count where they are made.
+fn is_charged(resource: &Resource) -> bool {
     !resource.is_reserved() && !resource.is_revocable()
 }
 
 impl Cluster {
-    /// What a role may still take of what its top-level role is limited to; `given` it has on top. None: there is
+    /// The amounts that count against a quota when these resources are taken: what is neither reserved, which
+    /// counts where that is done, nor revocable.
+    pub fn charged(resources: &Resources) -> Quantities {
+        resources.filter(is_charged).quantities()
+    }
+
+    /// The role at the top of the tree that this one is in, where quota is set; none before a fact named it.
+    pub fn top(&self, role: RoleKey) -> Option<RoleKey> {
+        let top = up(self.role(role).as_str()).last()?;
+        self.role_keys.get(top).copied()
+    }
+
+    /// What a role and those below it have of its quota: all that is reserved to them, and what else they hold.
+    pub fn consumed(&self, role: RoleKey) -> Quantities {
+        let top = self.role(role).as_str();
+        let mut consumed = Quantities::new();
+        for state in &self.roles {
+            if is_at_or_below(state.role.as_str(), top) {
+                consumed += &state.taken.charged;
+                consumed += &state.reserved;
+            }
+        }
+        consumed
+    }
+
+    /// What roles lack of their guarantees, by top-level role; those that lack nothing are left out.
+    pub fn unmet(&self) -> BTreeMap<RoleKey, Quantities> {
+        let mut unmet = BTreeMap::new();
+        for &key in self.role_keys.values() {
+            let guarantees = &self.quota(key).guarantees;
+            if !guarantees.is_empty() {
+                let mut lacking = guarantees.clone();
+                lacking -= &self.consumed(key);
+                if !lacking.is_empty() {
+                    unmet.insert(key, lacking);
+                }
+            }
+        }
+        unmet
+    }
+
+    /// What a role may still take of what its top-level role is limited to; `given` it has on top. Empty: there is
     /// no limit. Reservations of roles below count as taken, as does what these use.
     pub(super) fn below_limits(
         &self,
         role: RoleKey,
         given: &BTreeMap<RoleKey, Quantities>,
-    ) -> Option<Vec<(&Name, Scalar)>> {
-        let top = up(self.role(role).as_str()).last()?;
-        let limits = &self.quota(*self.role_keys.get(top)?).limits;
+    ) -> Vec<(&Name, Scalar)> {
+        let top = self.top(role);
+        let Some((top, limits)) = top.map(|top| (top, &self.quota(top).limits)) else {
+            return Vec::new();
+        };
         if limits.is_empty() {
-            return None;
+            return Vec::new();
         }
-        let below = |role: &Role| is_at_or_below(role.as_str(), top);
-        let mut consumed = Quantities::new();
-        for state in self.roles.iter().filter(|state| below(&state.role)) {
-            consumed += &state.taken.charged;
-            consumed += &state.reserved;
-        }
-        for (_, given) in given.iter().filter(|(role, _)| below(self.role(**role))) {
+        let mut consumed = self.consumed(top);
+        let top = self.role(top).as_str();
+        let below = |role: &RoleKey| is_at_or_below(self.role(*role).as_str(), top);
+        for (_, given) in given.iter().filter(|(role, _)| below(role)) {
             consumed += given;
         }
         let left =
             |(name, limit): &'_ (Name, Scalar)| (*limit - consumed.get(name)).max(Scalar::ZERO);
-        Some(limits.iter().map(|limit| (&limit.0, left(limit))).collect())
+        limits.iter().map(|limit| (&limit.0, left(limit))).collect()
     }
 }
 

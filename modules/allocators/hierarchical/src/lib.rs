@@ -2,13 +2,16 @@
 //!
 //! Mirrors the shares, order and ties of Mesos' `HierarchicalAllocatorProcess` with two `DRFSorter`s
 //! (`src/master/allocator/mesos/hierarchical.cpp`, `sorter/drf/sorter.cpp`). Roles are flat so far: `a/b` competes with
-//! `a`, and quota does not steer. Each agent is offered as a whole to whoever has the smallest share, and shares
-//! change at once. All numbers are integers, so equal facts and rounds give equal proposals on every machine.
+//! `a`. Each agent is offered as a whole to whoever has the smallest share, and shares change at once. While roles lack
+//! something of their guarantees they are served first, and what they lack is held back from all others ([`headroom`]).
+//! All numbers are integers, so equal facts and rounds give equal proposals on every machine.
 
+mod headroom;
 mod share;
 
 use std::collections::BTreeMap;
 
+use headroom::Headroom;
 use share::{Share, share};
 use tepui_module_sdk::model::Rng;
 use tepui_module_sdk::prelude::*;
@@ -62,8 +65,15 @@ impl Allocator for Hierarchical {
 
     fn allocate(&mut self, cluster: &Cluster, round: &Round, out: &mut Proposals<'_>) {
         let mut agents = round.candidates.clone();
-        Rng::new(round.seed).shuffle(&mut agents);
+        let mut rng = Rng::new(round.seed);
         let mut order = Order::new(self, cluster);
+        if order.headroom.is_needed() {
+            rng.shuffle(&mut agents);
+            for agent in &agents {
+                order.guarantee(*agent, out);
+            }
+        }
+        rng.shuffle(&mut agents);
         for agent in agents {
             order.offer(agent, out);
         }
@@ -120,6 +130,7 @@ struct Order<'a> {
     clients: BTreeMap<RoleKey, BTreeMap<Place<'a>, Client>>,
     of_roles: BTreeMap<RoleKey, Standing<'a>>,
     of_clients: BTreeMap<Client, Standing<'a>>,
+    headroom: Headroom,
 }
 
 impl<'a> Order<'a> {
@@ -131,6 +142,7 @@ impl<'a> Order<'a> {
             clients: BTreeMap::new(),
             of_roles: BTreeMap::new(),
             of_clients: BTreeMap::new(),
+            headroom: Headroom::new(cluster),
         };
         for client in cluster.clients() {
             let role = client.role;
@@ -161,19 +173,51 @@ impl<'a> Order<'a> {
         order
     }
 
+    /// Offers what roles lack of their guarantees, with what else may go with it.
+    fn guarantee(&mut self, agent: AgentKey, out: &mut Proposals<'_>) {
+        let mut given = Vec::new();
+        for role in self.roles.values() {
+            let top = self.cluster.top(*role);
+            for client in self.clients[role].values() {
+                let Some(unmet) = top.and_then(|top| self.headroom.unmet(top)) else {
+                    break;
+                };
+                let free = self.cluster.offerable(client, agent, out.free(agent));
+                let serves = |free: Resources| {
+                    let free = Cluster::charged(&free);
+                    unmet.iter().any(|(name, _)| free.get(name).0 > 0)
+                };
+                if free.is_ok_and(serves) {
+                    let bounds = self.headroom.bounds(Some(unmet));
+                    if let Ok(resources) = out.free_within(client, agent, &bounds) {
+                        self.headroom.book(top, resources);
+                        given.push((*client, resources.quantities()));
+                    }
+                }
+            }
+        }
+        self.charge_all(given);
+    }
+
     /// Offers what is left on an agent, to the first who may have it; what is reserved for others goes on to them.
     fn offer(&mut self, agent: AgentKey, out: &mut Proposals<'_>) {
-        let mut given: Vec<(Client, Quantities)> = Vec::new();
+        let mut given = Vec::new();
         'all: for role in self.roles.values() {
             for client in self.clients[role].values() {
                 if out.free(agent).is_empty() {
                     break 'all;
                 }
-                if let Ok(resources) = out.all_free(client, agent) {
+                let bounds = self.headroom.bounds(None);
+                if let Ok(resources) = out.free_within(client, agent, &bounds) {
+                    self.headroom.book(self.cluster.top(*role), resources);
                     given.push((*client, resources.quantities()));
                 }
             }
         }
+        self.charge_all(given);
+    }
+
+    fn charge_all(&mut self, given: Vec<(Client, Quantities)>) {
         for (client, amounts) in given {
             self.charge(client, &amounts);
         }

@@ -172,6 +172,55 @@ fn a_framework_is_offered_to_in_each_of_its_roles() {
     assert_eq!(roles, ["a", "b/c"].map(Role::from));
 }
 
+fn guarantee(role: &str, cpus: i64) -> Fact {
+    let guarantees = [("cpus".into(), Scalar::units(cpus))].into_iter().collect();
+    let limits = Vec::new();
+    Fact::Quota(Role::from(role), Quota { guarantees, limits })
+}
+
+#[test]
+fn what_a_role_lacks_of_its_guarantee_is_held_back_from_others() {
+    let mut facts: Vec<Fact> = (0..3).map(|key| agent(key, 4.0, 100.0)).collect();
+    facts.extend([framework(1, "poor"), guarantee("sure", 6)]);
+    let mut test = Test::new(facts);
+    let first = test.round();
+    assert_eq!(test.cpus(), BTreeMap::from([(1, 6)]), "{first:?}");
+    let mem: i64 = first.iter().map(|one| one.resources.mem().0).sum();
+    assert_eq!(mem, 300_000, "nobody is guaranteed memory");
+
+    // Half of it is taken by a role below, of what is reserved: only the rest is held back.
+    let back = first.iter().cloned().map(Fact::Returned);
+    test.tell(back);
+    let reserved = Resources::parse("cpus(sure/x):3;cpus:1;mem:100", "*").expect("resources");
+    let Fact::AgentAdded(other) = agent(3, 0.0, 0.0) else {
+        unreachable!("made there")
+    };
+    test.tell([Fact::AgentAdded(Agent {
+        total: reserved,
+        ..other
+    })]);
+    test.round();
+    assert_eq!(test.cpus(), BTreeMap::from([(1, 10)]), "13 less 3");
+
+    // As soon as it is asked for it is there, but for what is reserved to another role below.
+    test.tell([framework(2, "sure/y")]);
+    test.round();
+    assert_eq!(test.cpus(), BTreeMap::from([(1, 10), (2, 3)]));
+}
+
+#[test]
+fn whoever_lacks_something_of_a_guarantee_is_served_first() {
+    let mut facts: Vec<Fact> = (0..4).map(|key| agent(key, 2.0, 100.0)).collect();
+    facts.extend([framework(1, "a"), framework(2, "sure"), framework(3, "z")]);
+    facts.extend([Fact::Weight(Role::from("a"), 1_000_000), guarantee("sure", 2)]);
+    let mut test = Test::new(facts);
+    let made = test.round();
+    let first = made.first().expect("something was offered");
+    assert_eq!(first.framework, FrameworkKey(2), "{made:?}");
+    let all: i64 = test.cpus().values().sum();
+    assert_eq!(all, 8, "once it is met nothing is held back");
+}
+
 #[test]
 fn offers_are_cut_to_the_limits_of_a_role() {
     let quota = |cpus: i64| {
