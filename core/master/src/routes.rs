@@ -19,6 +19,7 @@ pub(crate) fn router(site: &Arc<Site>, disabled: Vec<String>) -> Result<Router, 
     site.shared.register(&mut router, PROCESS);
     v1(&mut router, site);
     v0(&mut router, site);
+    allocator(&mut router, site);
     registry(&mut router, site);
     own(&mut router, site);
     site.shared.finish(&mut router)?;
@@ -90,6 +91,23 @@ fn redirect(site: &Site, request: &Request) -> Response {
         Some(leader) => Response::redirect(&format!("//{leader}")),
         None => Response::unavailable("No leader elected"),
     }
+}
+
+/// What the offer constraints of frameworks exclude, as Mesos' allocator shows it.
+fn allocator(router: &mut Router, site: &Arc<Site>) {
+    let this = Arc::clone(site);
+    router.route(
+        "/allocator/offer_constraints_debug",
+        move |request: Request| {
+            let site = Arc::clone(&this);
+            async move {
+                match site.leading(&request.target) {
+                    Ok(apis) => apis.v0.read(Read::OfferConstraints, request).await,
+                    Err(elsewhere) => *elsewhere,
+                }
+            }
+        },
+    );
 }
 
 /// Shown by a leader; nobody else has it open.

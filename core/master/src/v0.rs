@@ -2,12 +2,15 @@
 
 mod changes;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde_json::{Map, json};
 use tepui_http::answers::Encode;
 use tepui_http::{Query, Request, Response};
 use tepui_model::authorization::Subject;
 use tepui_model::id::{AgentId, FrameworkId, TaskId};
+use tepui_state_master::excluded;
 use tepui_view::View;
 use tepui_view::encode::{self, About, Sink, TasksQuery, Visibility};
 
@@ -36,6 +39,8 @@ pub(crate) enum Read {
     Frameworks,
     Tasks,
     Roles,
+    /// `/allocator/offer_constraints_debug`, of another process than the others.
+    OfferConstraints,
 }
 
 impl Read {
@@ -114,5 +119,24 @@ fn encoder(
             Arc::new(move |sink: Sink<'_>| encode::tasks(&view, &see, &tasks, sink))
         }
         Read::Roles => Arc::new(move |sink: Sink<'_>| encode::roles(&view, &see, sink)),
+        Read::OfferConstraints => {
+            Arc::new(move |sink: Sink<'_>| offer_constraints(&view, &see, sink))
+        }
     }
+}
+
+/// Which agents each framework excludes, by role.
+fn offer_constraints(view: &View, see: &Visibility, sink: Sink<'_>) {
+    let mut frameworks = Map::new();
+    for (framework, excluded) in excluded(view, see) {
+        let excluded: BTreeMap<&str, Vec<&str>> = excluded
+            .iter()
+            .map(|(role, ids)| (role.as_str(), ids.iter().map(AgentId::as_str).collect()))
+            .collect();
+        let shown = json!({ "excluded_by_attribute_constraints": excluded });
+        frameworks.insert(framework.to_string(), shown);
+    }
+    let body = json!({ "frameworks": frameworks }).to_string();
+    // Its only piece: there is nothing to end when the reader has gone.
+    let _ = sink(body.into());
 }

@@ -3,8 +3,8 @@
 mod support;
 
 use tepui_http::Media;
-use tepui_proto::v1;
 use tepui_proto::v1::scheduler::{Call, call};
+use tepui_proto::{json, v1};
 
 use support::{FakeAgent, Recording, Scheduler, Site, framework, scalar, site, until};
 
@@ -296,4 +296,39 @@ fn keys_of(value: &serde_json::Value, path: &str, keys: &mut Vec<String>) {
     for value in value.as_array().into_iter().flatten() {
         keys_of(value, path, keys);
     }
+}
+
+#[tokio::test]
+async fn what_offer_constraints_exclude_is_shown() {
+    let site = site().await;
+    let _agent = FakeAgent::connect(&site.client, 2.0, 64.0).await;
+    let mut scheduler = Scheduler::subscribe(&site.client, framework("picky"), Media::Json).await;
+    let offer = scheduler.offers().await.remove(0);
+    let info = v1::FrameworkInfo {
+        id: Some(offer.framework_id),
+        ..framework("picky")
+    };
+    let body = serde_json::json!({ "role_constraints": { (info.roles[0].clone()): { "groups": [ {
+        "attribute_constraints": [ {
+            "selector": { "attribute_name": "rack" },
+            "predicate": { "exists": {} },
+        } ],
+    } ] } } });
+    let id = info.id.clone().expect("just set").value;
+    let role = info.roles[0].clone();
+    let call = Call {
+        r#type: Some(call::Type::UpdateFramework.into()),
+        update_framework: Some(call::UpdateFramework {
+            framework_info: info,
+            offer_constraints: Some(
+                json::to_message(body.to_string().as_bytes()).expect("constraints"),
+            ),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    scheduler.call(call).await;
+    let shown = site.json("/allocator/offer_constraints_debug").await;
+    let excluded = &shown["frameworks"][id.as_str()]["excluded_by_attribute_constraints"];
+    assert_eq!(excluded[role.as_str()][0], offer.agent_id.value, "{shown}");
 }

@@ -66,6 +66,9 @@ pub enum Fact {
     Suppressed(FrameworkKey, Vec<Role>),
     /// It wants offers again. Filters are cleared by a fact of their own.
     Revived(FrameworkKey, Vec<Role>),
+    /// A framework asked for resources: a hint, told once, after the other facts of its time. Nothing follows from it
+    /// unless the allocator wants it to.
+    Requested(FrameworkKey, Vec<Wanted>),
     /// Weight of a role in thousandths; 1000 is the default.
     Weight(Role, u64),
     /// Quota of a top-level role; both empty: none.
@@ -129,6 +132,15 @@ pub struct Holding {
     /// Where they are.
     pub agent: AgentKey,
     /// What they are, without allocation.
+    pub resources: Resources,
+}
+
+/// What a framework asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// Of this agent; none: of any.
+    pub agent: Option<AgentKey>,
+    /// Whatever the framework names.
     pub resources: Resources,
 }
 

@@ -102,6 +102,8 @@ pub struct Maintenance {
     pub schedule: maintenance::Schedule,
     /// Machines that are down.
     pub down: Vec<MachineId>,
+    /// What frameworks are asked: `mesos.v1.InverseOffer`s, oldest first.
+    pub inverse_offers: BTreeMap<FrameworkKey, Vec<Bytes>>,
     /// What frameworks answered when they were asked, by host name in lower case and address.
     pub answers: BTreeMap<(String, String), Vec<InverseOfferStatus>>,
 }

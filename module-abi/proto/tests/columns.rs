@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tepui_model::allocation::{
     Agent, AgentKey, Fact, FilterScope, Framework, FrameworkKey, Holding, Quota, Round,
-    Unavailability,
+    Unavailability, Wanted,
 };
 use tepui_model::attributes::Attributes;
 use tepui_model::id::Role;
@@ -121,6 +121,20 @@ fn all() -> Vec<Fact> {
         Fact::FrameworkUpdated(framework(1)),
         Fact::FrameworkRemoved(FrameworkKey(1)),
         Fact::AgentRemoved(AgentKey(2)),
+        Fact::Requested(
+            FrameworkKey(1),
+            vec![
+                Wanted {
+                    agent: Some(AgentKey(0)),
+                    resources: resources(),
+                },
+                Wanted {
+                    agent: None,
+                    resources: Resources::parse("strange(nobody):7", "*").unwrap(),
+                },
+            ],
+        ),
+        Fact::Requested(FrameworkKey(1), Vec::new()),
     ]
 }
 

@@ -302,6 +302,8 @@ impl Cluster {
                 self.roles[key.0 as usize].quota = quota.clone();
             }
             Fact::Minimum(minimum) => self.minimum.clone_from(minimum),
+            // A hint, for policies that care.
+            Fact::Requested(..) => {}
         }
     }
 

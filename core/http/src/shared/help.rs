@@ -39,6 +39,9 @@ pub(super) fn register(router: &mut Router) {
 /// One sentence for each endpoint. Those of exporters and others that are not in it speak for themselves.
 fn about(process: &str, route: &str) -> &'static str {
     match (process, route) {
+        ("allocator", "offer_constraints_debug") => {
+            "Which agents the offer constraints of each framework exclude, by role."
+        }
         ("files", "browse") => "Lists the directory at `path`.",
         ("files", "read") => {
             "Gives `length` bytes of the file at `path` from `offset` on; offset -1 asks for its size."

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use tepui_model::allocation::{Fact, FrameworkKey};
+use tepui_model::allocation::{Fact, FrameworkKey, Wanted};
 use tepui_model::id::Role;
 use tepui_model::time::Now;
 use tepui_proto::link::{self, link_frame::Body};
 use tepui_proto::v1::allocator::inverse_offer_status::Status;
 use tepui_proto::v1::scheduler::{self, call::Type};
+use tepui_proto::{convert, v1};
 
 use crate::counts::Count;
 use crate::event::Refused;
@@ -72,8 +73,7 @@ impl MasterState {
                 let (ids, filters) = (&call.inverse_offer_ids, call.filters.as_ref());
                 self.answer_inverse_offers(key, ids, Status::Decline, filters, now);
             }
-            // Mesos' allocator ignores REQUEST too.
-            Type::Request => {}
+            Type::Request => self.request(key, request.request.unwrap_or_default()),
             Type::Subscribe | Type::Unknown => {
                 return Reply::NotImplemented("501 Not Implemented.".into());
             }
@@ -175,6 +175,21 @@ impl MasterState {
         let framework = self.touch(key);
         framework.suppressed.extend(named.iter().cloned());
         self.allocation.tell(Fact::Suppressed(key, named));
+    }
+
+    /// REQUEST is for allocators that care; those of Mesos do not. What cannot be read or names an agent that is not
+    /// known is left out.
+    fn request(&mut self, key: FrameworkKey, call: scheduler::call::Request) {
+        let wanted = |request: &v1::Request| {
+            let agent = match &request.agent_id {
+                Some(id) => Some(*self.agent_ids.get(id.value.as_str())?),
+                None => None,
+            };
+            let resources = convert::resources(&request.resources).ok()?;
+            Some(Wanted { agent, resources })
+        };
+        let wanted = call.requests.iter().filter_map(wanted).collect();
+        self.allocation.tell(Fact::Requested(key, wanted));
     }
 
     fn message(

@@ -7,12 +7,15 @@ use std::collections::BTreeMap;
 
 use regex::{Regex, RegexBuilder};
 use tepui_model::allocation::{AgentKey, Fact, FrameworkKey, Holding};
-use tepui_model::id::Role;
+use tepui_model::id::{AgentId, FrameworkId, Role};
 use tepui_model::time::Mono;
+use tepui_proto::Message as _;
 use tepui_proto::v1::scheduler::attribute_constraint::predicate::Predicate;
 use tepui_proto::v1::scheduler::attribute_constraint::selector::{PseudoattributeType, Selector};
 use tepui_proto::v1::scheduler::{AttributeConstraint, OfferConstraints};
-use tepui_proto::v1::{Attribute, value};
+use tepui_proto::v1::{AgentInfo, Attribute, value};
+use tepui_view::encode::Visibility;
+use tepui_view::{FrameworkRow, View};
 
 use crate::MasterState;
 use crate::agent::Agent;
@@ -79,7 +82,7 @@ impl Constraints {
         Self(compiled.collect())
     }
 
-    fn exclude(&self, role: &Role, agent: &Agent) -> bool {
+    fn exclude(&self, role: &Role, agent: &AgentInfo) -> bool {
         let passes = |group: &Vec<(Subject, Test)>| {
             group
                 .iter()
@@ -115,17 +118,17 @@ fn compiled(constraint: &AttributeConstraint) -> Option<(Subject, Test)> {
 }
 
 impl Subject {
-    fn found<'a>(&self, agent: &'a Agent) -> Found<'a> {
-        let domain = agent.info.domain.as_ref();
+    fn found<'a>(&self, agent: &'a AgentInfo) -> Found<'a> {
+        let domain = agent.domain.as_ref();
         let fault = domain.and_then(|domain| domain.fault_domain.as_ref());
         let text = |text: Option<&'a str>| text.map_or(Found::Nothing, Found::Text);
         match self {
-            Self::Hostname => Found::Text(&agent.info.hostname),
+            Self::Hostname => Found::Text(&agent.hostname),
             Self::Region => text(fault.map(|fault| fault.region.name.as_str())),
             Self::Zone => text(fault.map(|fault| fault.zone.name.as_str())),
             // Of several attributes with one name the first counts.
             Self::Attribute(name) => {
-                let mut attributes = agent.info.attributes.iter();
+                let mut attributes = agent.attributes.iter();
                 match attributes.find(|attribute| attribute.name == *name) {
                     None => Found::Nothing,
                     Some(Attribute {
@@ -153,6 +156,40 @@ impl Test {
     }
 }
 
+/// Agents that a framework's constraints exclude, by role.
+pub type Excluded = BTreeMap<Role, Vec<AgentId>>;
+
+/// What the constraints of each framework exclude, as far as the viewer sees frameworks and roles. Walks over all agents
+/// for each role with constraints.
+#[must_use]
+pub fn excluded(view: &View, see: &Visibility) -> Vec<(FrameworkId, Excluded)> {
+    let agents = view.agents.iter().filter_map(|agent| {
+        let info = AgentInfo::decode(agent.info.clone()).ok()?;
+        Some((&agent.id, info))
+    });
+    let agents: Vec<(&AgentId, AgentInfo)> = agents.collect();
+    let frameworks = view.frameworks.iter().map(|framework| &framework.row);
+    let frameworks = frameworks.filter(|row| see.frameworks.has(&row.class));
+    let of_framework = |row: &FrameworkRow| {
+        let message = row.constraints.clone().unwrap_or_default();
+        // What was published was accepted before.
+        let constraints = OfferConstraints::decode(message).unwrap_or_default();
+        let constraints = Constraints::of(&constraints);
+        let roles = row.roles.iter().filter(|role| see.roles.has(*role));
+        let of_role = |role: &Role| {
+            let excluded = agents
+                .iter()
+                .filter(|(_, info)| constraints.exclude(role, info));
+            (
+                role.clone(),
+                excluded.map(|(id, _)| (*id).clone()).collect(),
+            )
+        };
+        (row.id.clone(), roles.map(of_role).collect())
+    };
+    frameworks.map(of_framework).collect()
+}
+
 impl MasterState {
     /// Whether the framework wants no offers of the agent for the role.
     pub(crate) fn is_excluded(
@@ -162,7 +199,7 @@ impl MasterState {
         agent: AgentKey,
     ) -> bool {
         let constraints = &self.frameworks[&framework].excluding;
-        constraints.exclude(role, &self.agent_runs[&agent])
+        constraints.exclude(role, &self.agent_runs[&agent].info)
     }
 
     /// What an allocator has to be told after these facts, so that it goes on passing over excluded agents.

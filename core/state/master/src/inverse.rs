@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use tepui_model::allocation::{AgentKey, FrameworkKey};
 use tepui_model::filters;
 use tepui_model::time::{Mono, Now};
@@ -12,6 +13,7 @@ use tepui_proto::v1::allocator::InverseOfferStatus;
 use tepui_proto::v1::allocator::inverse_offer_status::Status;
 use tepui_proto::v1::{self, InverseOffer, scheduler};
 
+use crate::effect::bytes_of;
 use crate::maintenance::MachineKey;
 use crate::offers::agent_url;
 use crate::registry::time;
@@ -24,9 +26,17 @@ pub(crate) struct Inverse {
     /// Agents that will not be there.
     agents: BTreeSet<AgentKey>,
     /// Open ones, by the number in their id.
-    open: BTreeMap<u64, (AgentKey, FrameworkKey)>,
+    open: BTreeMap<u64, Open>,
     answers: BTreeMap<(AgentKey, FrameworkKey), Answer>,
     armed: bool,
+}
+
+#[derive(Debug)]
+struct Open {
+    agent: AgentKey,
+    framework: FrameworkKey,
+    /// `mesos.v1.InverseOffer` as it was sent.
+    bytes: Bytes,
 }
 
 #[derive(Debug)]
@@ -38,7 +48,7 @@ struct Answer {
 
 impl Inverse {
     fn of_agent(&self, agent: AgentKey) -> Vec<u64> {
-        let open = self.open.iter().filter(|(_, (of, _))| *of == agent);
+        let open = self.open.iter().filter(|(_, open)| open.agent == agent);
         open.map(|(number, _)| *number).collect()
     }
 }
@@ -77,8 +87,8 @@ impl MasterState {
         if self.inverse.agents.is_empty() {
             return;
         }
-        let asked: BTreeSet<(AgentKey, FrameworkKey)> =
-            self.inverse.open.values().copied().collect();
+        let open = self.inverse.open.values();
+        let asked: BTreeSet<_> = open.map(|open| (open.agent, open.framework)).collect();
         let mut new: BTreeMap<FrameworkKey, Vec<InverseOffer>> = BTreeMap::new();
         for agent in self.inverse.agents.clone() {
             for framework in self.users(agent) {
@@ -94,12 +104,11 @@ impl MasterState {
                 // Offers and inverse offers are numbered together.
                 let number = self.next_offer;
                 self.next_offer += 1;
-                self.inverse.open.insert(number, (agent, framework));
                 let row = self
                     .agents
                     .get(&agent)
                     .expect("agents that go are removed here");
-                new.entry(framework).or_default().push(InverseOffer {
+                let offer = InverseOffer {
                     id: self.inverse_id(number),
                     url: agent_url(&row.hostname, &self.agent_runs[&agent].address),
                     framework_id: self.frameworks[&framework].proto_id(),
@@ -108,7 +117,15 @@ impl MasterState {
                     }),
                     unavailability,
                     resources: Vec::new(),
-                });
+                };
+                let open = Open {
+                    agent,
+                    framework,
+                    bytes: bytes_of(&offer),
+                };
+                self.inverse.open.insert(number, open);
+                self.globals_version += 1;
+                new.entry(framework).or_default().push(offer);
             }
         }
         for (framework, inverse_offers) in new {
@@ -157,13 +174,15 @@ impl MasterState {
         for id in ids {
             let number = self.offer_number(&id.value);
             let open = number.and_then(|number| self.inverse.open.get(&number));
-            let Some((agent, owner)) = open.copied().filter(|(_, owner)| *owner == framework)
+            let Some(agent) = open
+                .filter(|open| open.framework == framework)
+                .map(|open| open.agent)
             else {
                 continue;
             };
             self.inverse
                 .open
-                .retain(|_, about| *about != (agent, owner));
+                .retain(|_, open| (open.agent, open.framework) != (agent, framework));
             let status = InverseOfferStatus {
                 status: status.into(),
                 framework_id: self.frameworks[&framework].proto_id(),
@@ -179,9 +198,10 @@ impl MasterState {
     /// Takes back what was asked about an agent.
     pub(crate) fn rescind_inverse_offers(&mut self, agent: AgentKey, effects: &mut Vec<Effect>) {
         for number in self.inverse.of_agent(agent) {
-            let Some((_, framework)) = self.inverse.open.remove(&number) else {
+            let Some(Open { framework, .. }) = self.inverse.open.remove(&number) else {
                 continue;
             };
+            self.globals_version += 1;
             let event = scheduler::Event {
                 r#type: Some(scheduler::event::Type::RescindInverseOffer as i32),
                 rescind_inverse_offer: Some(scheduler::event::RescindInverseOffer {
@@ -195,20 +215,34 @@ impl MasterState {
 
     /// The framework's scheduler is not there to be told.
     pub(crate) fn discard_inverse_offers(&mut self, framework: FrameworkKey) {
-        self.inverse.open.retain(|_, (_, of)| *of != framework);
+        self.inverse
+            .open
+            .retain(|_, open| open.framework != framework);
+        self.globals_version += 1;
     }
 
     /// The framework is over.
     pub(crate) fn forget_inverse_framework(&mut self, framework: FrameworkKey) {
         self.discard_inverse_offers(framework);
         self.inverse.answers.retain(|(_, of), _| *of != framework);
-        self.globals_version += 1;
     }
 
     /// The agent is over.
     pub(crate) fn forget_inverse_agent(&mut self, agent: AgentKey) {
         self.inverse.agents.remove(&agent);
         self.inverse.answers.retain(|(of, _), _| *of != agent);
+    }
+
+    /// The open ones, by whom they ask, oldest first.
+    pub(crate) fn inverse_offers(&self) -> BTreeMap<FrameworkKey, Vec<Bytes>> {
+        let mut offers: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for open in self.inverse.open.values() {
+            offers
+                .entry(open.framework)
+                .or_default()
+                .push(open.bytes.clone());
+        }
+        offers
     }
 
     /// The newest answers, by machine.

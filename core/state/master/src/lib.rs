@@ -64,6 +64,7 @@ use tepui_model::rng::Rng;
 use tepui_model::time::{Mono, Now, Wall};
 use tepui_view::{AgentRow, FrameworkView, OfferRow, OperationRow, Table};
 
+pub use constraints::{Excluded, excluded};
 pub use counts::{Counted, CountedFramework};
 pub use effect::{Effect, Reply};
 pub use event::{CallId, Entry, Event, OperatorCall, Refused, SessionKey, StoreId, StreamKey};

@@ -104,6 +104,7 @@ impl MasterState {
                 .map(|(role, quota)| (role.clone(), quota.clone()))
                 .collect(),
             maintenance: Maintenance {
+                inverse_offers: self.inverse_offers(),
                 answers: self.inverse_answers(),
                 ..self.machines.shown()
             },

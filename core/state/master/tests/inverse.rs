@@ -5,10 +5,12 @@ mod support;
 use std::time::Duration;
 
 use support::{Scheduler, World, framework, task};
+use tepui_proto::Message as _;
 use tepui_proto::v1::allocator::inverse_offer_status::Status;
 use tepui_proto::v1::scheduler::{self, call::Type};
 use tepui_proto::v1::{self, maintenance};
 use tepui_state_master::{Event, OperatorCall, Reply, SessionKey};
+use tepui_view::encode::{self, Form, Visibility};
 
 const AGENT: &str = "cpus:2;mem:64";
 const SECOND: Duration = Duration::from_secs(1);
@@ -98,6 +100,18 @@ fn answers(world: &mut World) -> Vec<Status> {
     answers.map(|answer| answer.status()).collect()
 }
 
+/// The inverse offers that GET_FRAMEWORKS shows.
+fn shown(world: &mut World) -> Vec<v1::OfferId> {
+    let (view, see) = (world.state.view(), Visibility::all());
+    let answer = encode::collect(|sink| encode::get_frameworks(&view, &see, Form::Protobuf, sink));
+    let answer = v1::master::Response::decode(answer.as_slice()).expect("an answer");
+    let frameworks = answer.get_frameworks.expect("frameworks").frameworks;
+    let offers = frameworks
+        .into_iter()
+        .flat_map(|framework| framework.inverse_offers);
+    offers.map(|offer| offer.id).collect()
+}
+
 #[test]
 fn who_uses_a_machine_is_asked_until_it_answers() {
     let mut world = World::new();
@@ -122,12 +136,14 @@ fn who_uses_a_machine_is_asked_until_it_answers() {
         "one is open"
     );
     assert_eq!(answers(&mut world), []);
+    assert_eq!(shown(&mut world), open);
 
     // Others answer for nobody; the owner is asked again when its filter is over.
     answer(&mut world, &other, &open, true, 0.0);
     assert_eq!(answers(&mut world), []);
     answer(&mut world, &user, &open, false, 30.0);
     assert_eq!(answers(&mut world), [Status::Decline]);
+    assert_eq!(shown(&mut world), [], "it was answered");
     world.wait(SECOND * 28);
     assert!(asked(&mut world, &user, &mut open).is_empty());
     world.wait(SECOND * 4);
@@ -151,6 +167,7 @@ fn who_uses_a_machine_is_asked_until_it_answers() {
     let session = SessionKey(1);
     world.apply(Event::AgentClosed { session });
     assert_eq!(asked(&mut world, &user, &mut open), ["rescinded"]);
+    assert_eq!(shown(&mut world), []);
     world.wait(SECOND * 5);
     assert!(asked(&mut world, &user, &mut open).is_empty());
 }

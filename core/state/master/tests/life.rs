@@ -6,11 +6,15 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use support::{World, framework, names};
+use tepui_model::allocation::Fact;
+use tepui_model::id::Role;
+use tepui_model::resources::Resources;
 use tepui_proto::link::link_frame::Body;
 use tepui_proto::v1::scheduler::{self, call::Type, offer_constraints};
 use tepui_proto::v1::{self, domain_info, scheduler::attribute_constraint};
-use tepui_proto::{Message as _, Wire, link};
-use tepui_state_master::{Effect, Event, Reply, SessionKey, Settings};
+use tepui_proto::{Message as _, Wire, convert, link};
+use tepui_state_master::{Effect, Event, Reply, SessionKey, Settings, excluded};
+use tepui_view::encode::Visibility;
 
 const AGENT: &str = "cpus:2;mem:64";
 const MINUTE: Duration = Duration::from_mins(1);
@@ -327,6 +331,12 @@ fn constrained_frameworks_are_offered_what_they_want() {
         world.sync(1, AGENT, link::Sync::default());
         let got = |world: &mut World| !world.take_offers(&constrained).is_empty();
         assert_eq!(got(&mut world), wanted, "{selector:?} {predicate:?}");
+        let shown = excluded(&world.state.view(), &Visibility::all());
+        let [(id, roles)] = &shown[..] else {
+            panic!("one framework, not {shown:?}")
+        };
+        assert_eq!(id.as_str(), constrained.id);
+        assert_eq!(roles[&Role::from("role")].is_empty(), wanted, "{shown:?}");
         if wanted {
             continue;
         }
@@ -374,15 +384,50 @@ fn allocators_are_told_what_a_framework_has_no_use_for() {
     world.subscribe(info);
     let told = world.all.iter().find_map(|effect| match effect {
         Effect::Facts(facts) => facts.iter().find_map(|fact| match fact {
-            tepui_model::allocation::Fact::FrameworkAdded(framework) => {
-                Some(framework.minimums.clone())
-            }
+            Fact::FrameworkAdded(framework) => Some(framework.minimums.clone()),
             _ => None,
         }),
         _ => None,
     });
     let minimum = Quantities::from_iter([(Name::CPUS, Scalar::units(2))]);
     assert_eq!(told, Some(vec![("role".into(), minimum)]));
+}
+
+#[test]
+fn allocators_are_told_what_frameworks_ask_for() {
+    let mut world = World::new();
+    let agent = world.agent(1, AGENT);
+    let scheduler = world.subscribe(framework("f", "role"));
+    let wanted = |agent: Option<&str>, resources: &str| v1::Request {
+        agent_id: agent.map(|id| v1::AgentId { value: id.into() }),
+        resources: convert::to_proto(&Resources::parse(resources, "*").expect("resources")),
+    };
+    let call = scheduler::Call {
+        r#type: Some(Type::Request as i32),
+        request: Some(scheduler::call::Request {
+            requests: vec![
+                wanted(Some(&agent), "cpus:1"),
+                wanted(Some("nobody"), "cpus:2"),
+                wanted(None, "cpus:3"),
+            ],
+        }),
+        ..Default::default()
+    };
+    assert_eq!(world.call(&scheduler, call), Reply::Accepted);
+    let facts = world.all.iter().filter_map(|effect| match effect {
+        Effect::Facts(facts) => Some(facts),
+        _ => None,
+    });
+    let told = facts.flatten().find_map(|fact| match fact {
+        Fact::Requested(_, wanted) => Some(wanted),
+        _ => None,
+    });
+    let told: Vec<(bool, i64)> = told
+        .expect("the request")
+        .iter()
+        .map(|wanted| (wanted.agent.is_some(), wanted.resources.cpus().0))
+        .collect();
+    assert_eq!(told, [(true, 1000), (false, 3000)]);
 }
 
 #[test]

@@ -467,7 +467,13 @@ fn framework_rows(
         let offers = offers
             .get(&framework.row.key)
             .map_or(&[][..], Vec::as_slice);
-        framework_message(framework, offers, see, &mut scratch);
+        let inverse = view
+            .globals
+            .maintenance
+            .inverse_offers
+            .get(&framework.row.key);
+        let inverse = inverse.map_or(&[][..], Vec::as_slice);
+        framework_message(framework, offers, inverse, see, &mut scratch);
         rows(Row::Message(&scratch))?;
     }
     ControlFlow::Continue(())
@@ -485,6 +491,7 @@ pub(super) fn offers_by_framework(view: &View) -> BTreeMap<FrameworkKey, Vec<&Of
 fn framework_message(
     framework: &FrameworkView,
     offers: &[&OfferRow],
+    inverse: &[Bytes],
     see: &Visibility,
     out: &mut Vec<u8>,
 ) {
@@ -499,6 +506,9 @@ fn framework_message(
     put_time(6, row.unregistered, out);
     for offer in offers {
         put_bytes(7, &offer.bytes, out);
+    }
+    for offer in inverse {
+        put_bytes(8, offer, out);
     }
     resources::put_full(9, &row.used, &see.roles, out);
     resources::put_full(10, &row.offered, &see.roles, out);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use prost::Message;
+use tepui_model::allocation::{AgentKey, Wanted};
 use tepui_model::attributes::{Attribute, AttributeValue};
 use tepui_model::resources::{Name, Quantities, Range, Ranges, Resource, Scalar, Set, Value};
 use tepui_proto::v1;
@@ -148,4 +149,26 @@ pub(super) fn unpack_attribute(attribute: &messages::Attribute) -> Option<Attrib
 
 pub(super) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Resources as messages: what a framework asks for may be of kinds that nobody else names, which are not numbered.
+pub(super) fn pack_wanted(wanted: &Wanted) -> messages::request::Wanted {
+    let resources = tepui_proto::convert::to_proto(&wanted.resources);
+    messages::request::Wanted {
+        agent: wanted.agent.map(|agent| agent.0),
+        resources: resources.iter().map(Message::encode_to_vec).collect(),
+    }
+}
+
+pub(super) fn unpack_wanted(wanted: &messages::request::Wanted) -> Result<Wanted, String> {
+    let resources = wanted.resources.iter();
+    let resources: Result<Vec<v1::Resource>, _> = resources
+        .map(|resource| v1::Resource::decode(resource.as_slice()))
+        .collect();
+    let resources = resources.map_err(|error| error.to_string())?;
+    Ok(Wanted {
+        agent: wanted.agent.map(AgentKey),
+        resources: tepui_proto::convert::resources(&resources)
+            .map_err(|error| error.to_string())?,
+    })
 }

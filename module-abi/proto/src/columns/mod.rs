@@ -10,7 +10,7 @@ mod rows;
 use std::collections::HashMap;
 
 use tepui_model::allocation::{
-    Agent, AgentKey, Fact, Framework, FrameworkKey, Holding, Proposal, Round,
+    Agent, AgentKey, Fact, Framework, FrameworkKey, Holding, Proposal, Round, Wanted,
 };
 use tepui_model::attributes::Attributes;
 use tepui_model::id::Role;
@@ -19,8 +19,8 @@ use tepui_model::time::Mono;
 
 use crate::allocator::{self as messages, FactKind, ResourceColumns};
 use convert::{
-    KindKey, encoded, key, named, nanos, pack_attribute, pack_value, quantities, quantity, sample,
-    unpack_attribute,
+    KindKey, encoded, key, named, nanos, pack_attribute, pack_value, pack_wanted, quantities,
+    quantity, sample, unpack_attribute, unpack_wanted,
 };
 use rows::{MoveRows, ResourceRows, Rows};
 
@@ -39,6 +39,9 @@ pub enum ColumnsError {
     /// A resource kind that is no resource.
     #[error("resource kind {0} is not valid: {1}")]
     BadKind(u32, String),
+    /// What a framework asked for is no resources.
+    #[error("what a framework asked for is not valid: {0}")]
+    BadRequest(String),
     /// A fact of a kind that this version does not know.
     #[error("a fact of the unknown kind {0}")]
     UnknownFact(i32),
@@ -123,6 +126,14 @@ impl Columns {
         for &kind in &facts.order {
             let kind = FactKind::try_from(kind).map_err(|_| ColumnsError::UnknownFact(kind))?;
             out.push(rows.fact(kind)?);
+        }
+        for request in &facts.requests {
+            let wanted = request.wanted.iter().map(unpack_wanted);
+            let wanted: Result<Vec<Wanted>, String> = wanted.collect();
+            out.push(Fact::Requested(
+                FrameworkKey(request.framework),
+                wanted.map_err(ColumnsError::BadRequest)?,
+            ));
         }
         Ok(out)
     }
@@ -326,6 +337,13 @@ impl Columns {
                     any_framework: scope.framework.is_none(),
                 });
                 FactKind::FiltersCleared
+            }
+            Fact::Requested(framework, wanted) => {
+                out.requests.push(messages::Request {
+                    framework: framework.0,
+                    wanted: wanted.iter().map(pack_wanted).collect(),
+                });
+                return;
             }
             Fact::Weight(role, weight) => {
                 out.weights.push(messages::Weight {

@@ -212,7 +212,10 @@ fn what_a_role_lacks_of_its_guarantee_is_held_back_from_others() {
 fn whoever_lacks_something_of_a_guarantee_is_served_first() {
     let mut facts: Vec<Fact> = (0..4).map(|key| agent(key, 2.0, 100.0)).collect();
     facts.extend([framework(1, "a"), framework(2, "sure"), framework(3, "z")]);
-    facts.extend([Fact::Weight(Role::from("a"), 1_000_000), guarantee("sure", 2)]);
+    facts.extend([
+        Fact::Weight(Role::from("a"), 1_000_000),
+        guarantee("sure", 2),
+    ]);
     let mut test = Test::new(facts);
     let made = test.round();
     let first = made.first().expect("something was offered");

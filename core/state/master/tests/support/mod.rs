@@ -77,7 +77,11 @@ impl Greedy {
                 let framework = self.frameworks.get_mut(&key).expect("added");
                 framework.1.retain(|role| !roles.contains(role));
             }
-            Fact::AgentUnavailable(..) | Fact::Weight(..) | Fact::Quota(..) | Fact::Minimum(_) => {}
+            Fact::AgentUnavailable(..)
+            | Fact::Requested(..)
+            | Fact::Weight(..)
+            | Fact::Quota(..)
+            | Fact::Minimum(_) => {}
         }
     }
 
