@@ -404,9 +404,14 @@ impl MasterState {
         row.info = bytes_of(&info);
         row.resource_version = hello.resource_version.clone();
         let run = self.agent_runs.get_mut(&key).expect("known agent");
+        // Mesos drops what was refused of an agent with other attributes: it may be of interest now.
+        let unfilter = run.announced && run.info.attributes != info.attributes;
         run.info = info;
         run.capabilities = hello.capabilities.clone();
         self.set_address(key, &hello.address);
+        if unfilter {
+            self.allocation.clear_agent_filters(key);
+        }
     }
 
     /// The agent that a session of the link belongs to, once it is welcomed.

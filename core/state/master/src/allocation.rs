@@ -191,7 +191,16 @@ impl Allocation {
         self.spent.remove(&framework);
     }
 
-    pub(crate) fn forget_agent(&mut self, agent: AgentKey) {
+    /// Ends all filters on an agent.
+    pub(crate) fn clear_agent_filters(&mut self, agent: AgentKey) {
+        self.drop_agent_filters(agent);
+        self.tell(Fact::FiltersCleared(FilterScope {
+            agent: Some(agent),
+            ..FilterScope::default()
+        }));
+    }
+
+    fn drop_agent_filters(&mut self, agent: AgentKey) {
         let places: Vec<Place> = self
             .filters
             .keys()
@@ -202,6 +211,10 @@ impl Allocation {
             self.drop_filters(&place);
         }
         self.held.remove(&agent);
+    }
+
+    pub(crate) fn forget_agent(&mut self, agent: AgentKey) {
+        self.drop_agent_filters(agent);
         self.wanted.remove(&agent);
         self.returned.remove(&agent);
     }

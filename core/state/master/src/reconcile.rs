@@ -98,7 +98,7 @@ impl MasterState {
     }
 
     /// The last state that the framework was told.
-    fn latest(&self, row: &TaskRow, now: Now) -> TaskStatus {
+    pub(crate) fn latest(&self, row: &TaskRow, now: Now) -> TaskStatus {
         let mut said = status::by_master(
             MasterStatus {
                 task: &row.id,

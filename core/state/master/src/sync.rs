@@ -154,6 +154,7 @@ impl MasterState {
             let owner = &self.frameworks[&framework];
             let row = owner.tasks.get(&id).expect("listed tasks have rows");
             if row.terminal {
+                self.say_ended(framework, &id, now, effects);
                 self.remove_task(framework, &id, now);
                 continue;
             }
@@ -173,6 +174,16 @@ impl MasterState {
                 effects,
             );
         }
+    }
+
+    /// The end of a task that was not acknowledged, and which its agent does not tell of any more (its machine was
+    /// started anew, say): nobody else will. It is told once more and asks for no acknowledgement.
+    fn say_ended(&self, framework: FrameworkKey, id: &TaskId, now: Now, effects: &mut Vec<Effect>) {
+        let owner = &self.frameworks[&framework];
+        let row = owner.tasks.get(id).expect("caller found it");
+        let mut said = self.latest(row, now);
+        said.state = row.state.into();
+        owner.send(status::update_event(said), effects);
     }
 
     fn replace_executors(&mut self, key: AgentKey, executors: Vec<link::SyncExecutor>, now: Now) {

@@ -64,6 +64,7 @@ impl Greedy {
             Fact::Filter(holding, until) => self.filters.push((holding, until)),
             Fact::FiltersCleared(scope) => self.filters.retain(|(holding, _)| {
                 scope.framework.is_some_and(|key| key != holding.framework)
+                    || scope.agent.is_some_and(|key| key != holding.agent)
                     || !(scope.roles.is_empty() || scope.roles.contains(&holding.role))
             }),
             Fact::Suppressed(key, roles) => {
