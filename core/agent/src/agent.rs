@@ -11,6 +11,7 @@ use tepui_http::shared::{ExporterError, Modules, Pace, Shared};
 use tepui_model::id::{AgentId, ContainerId, ExecutorId, FrameworkId};
 use tepui_model::resources::NotContained;
 use tepui_proto::Wire;
+use tepui_proto::disk::AgentRecord;
 use tepui_state_agent::{
     AgentSettings, AgentState, Event, Found, RecordBody, RecoveredAgent, RecoveredExecutor,
     RecoveredFramework,
@@ -27,6 +28,7 @@ use crate::launching::{attach, sandbox_guard};
 pub use crate::owner::Ended;
 use crate::owner::{Handle, Input, Owner, Resumable};
 use crate::paths::Paths;
+use crate::reconfiguration::Reconfigured;
 use crate::store::{Recorded, Store, StoreError};
 use crate::{Settings, machine, volumes};
 
@@ -48,6 +50,9 @@ pub enum StartError {
         "the agent's resources do not hold what is reserved on it and its volumes: {0}; give it back with --resources, or unreserve it first"
     )]
     Resources(#[from] NotContained),
+    /// It is not what it was.
+    #[error(transparent)]
+    Reconfigured(#[from] Reconfigured),
     /// Its thread.
     #[error("the owner's thread cannot be started")]
     Thread(#[from] std::io::Error),
@@ -60,7 +65,7 @@ impl StartError {
         match self {
             Self::Store(error) => error.is_of_record(),
             Self::Containers(error) => matches!(error, tepui_containerizer::Error::Record { .. }),
-            Self::Thread(_) | Self::Resources(_) => false,
+            Self::Thread(_) | Self::Resources(_) | Self::Reconfigured(_) => false,
         }
     }
 }
@@ -98,11 +103,12 @@ impl Agent {
         let mut store = Store::open(paths.clone())?;
         // Who cleans up wants nothing of what it cannot read.
         let strict = settings.strict && !settings.cleanup;
-        let agent = store.agent(strict)?;
+        let mut agent = store.agent(strict)?;
         let resources = store.resources(strict)?;
         let total = settings.resources.with_made(&resources.made)?;
         let mut recorded = store.load(strict)?;
-        if store.rebooted(&machine::boot_id(), &mut recorded, strict)? {
+        let rebooted = store.rebooted(&machine::boot_id(), &mut recorded, strict)?;
+        if rebooted {
             tracing::warn!("the machine was started anew: no task has survived");
         }
         if settings.cleanup {
@@ -112,6 +118,7 @@ impl Agent {
             tracing::info!("cleaned up");
             return Ok(None);
         }
+        agent = reconfigured(agent, &settings, rebooted, &store)?;
         let live = recorded.iter().filter(|one| !one.retired);
         let known: BTreeSet<ContainerId> = live.map(|one| one.container.clone()).collect();
         let in_use: BTreeSet<String> = known.iter().map(|id| id.value.to_string()).collect();
@@ -225,6 +232,36 @@ impl Agent {
         // It ends by itself, after its last words.
         let _ = self.connection.await;
     }
+}
+
+/// Who the agent is, if it is what it was or may be otherwise; what it is now is recorded. After a reboot nothing of the
+/// earlier one is left, and one that may not be otherwise begins anew, as in Mesos.
+fn reconfigured(
+    agent: AgentRecord,
+    settings: &Settings,
+    rebooted: bool,
+    store: &Store,
+) -> Result<AgentRecord, StartError> {
+    let now = settings.info();
+    if agent.agent_id.is_empty() || agent.info.as_ref() == Some(&now) {
+        return Ok(agent);
+    }
+    if let Some(before) = &agent.info
+        && let Err(error) = settings.reconfiguration_policy.check(before, &now)
+    {
+        if !rebooted {
+            return Err(error.into());
+        }
+        tracing::warn!(agent = agent.agent_id, %error, "the machine was started anew: a new agent begins");
+        store.forget_agent()?;
+        return Ok(AgentRecord::default());
+    }
+    let agent = AgentRecord {
+        info: Some(now),
+        ..agent
+    };
+    store.set_agent(agent.clone())?;
+    Ok(agent)
 }
 
 /// Ends the containers that belong to operators, which no recovery does.

@@ -24,6 +24,7 @@ mod metrics;
 mod owner;
 mod paths;
 mod played;
+mod reconfiguration;
 mod settings;
 mod store;
 mod volumes;
@@ -32,6 +33,7 @@ pub use agent::{Agent, Ended, StartError, attach_endpoints};
 pub use containers::Containers;
 pub use detector::{Configured, Detector, ModuleDetector};
 pub use machine::resources;
+pub use reconfiguration::{ReconfigurationPolicy, Reconfigured};
 pub use settings::Settings;
 pub use store::StoreError;
 

@@ -468,6 +468,7 @@ impl Owner {
             agent_id,
             cluster_id,
             epoch,
+            info: Some(self.settings.info()),
             ..AgentRecord::default()
         };
         if let Err(error) = self.store.set_agent(record) {

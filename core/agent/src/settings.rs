@@ -9,6 +9,7 @@ use tepui_model::{Attributes, Resources};
 use tepui_proto::v1;
 
 use crate::detector::{Configured, Detector};
+use crate::reconfiguration::ReconfigurationPolicy;
 
 /// Settings of an agent; flags have been parsed and defaults filled in.
 #[derive(Clone, Debug)]
@@ -47,6 +48,8 @@ pub struct Settings {
     pub strict: bool,
     /// End everything that an earlier process left, forget it, and exit.
     pub cleanup: bool,
+    /// What may be otherwise than when the agent was given its id.
+    pub reconfiguration_policy: ReconfigurationPolicy,
     /// How long sandboxes are kept on an empty disk.
     pub gc_delay: Duration,
     /// The share of the disk that is to stay free: the fuller the disk, the shorter sandboxes are kept.
@@ -91,6 +94,7 @@ impl Settings {
             registration_backoff_factor: Duration::from_secs(1),
             strict: true,
             cleanup: false,
+            reconfiguration_policy: ReconfigurationPolicy::Equal,
             gc_delay: Duration::from_hours(7 * 24),
             gc_disk_headroom: 0.1,
             gc_non_executor_container_sandboxes: false,

@@ -388,6 +388,7 @@ fn agent_settings(
         registration_backoff_factor: settings.registration_backoff_factor,
         strict: settings.strict,
         cleanup: settings.recover == Recover::Cleanup,
+        reconfiguration_policy: settings.reconfiguration_policy,
         gc_delay: settings.gc_delay,
         gc_disk_headroom: settings.gc_disk_headroom,
         gc_non_executor_container_sandboxes: settings.gc_non_executor_container_sandboxes,

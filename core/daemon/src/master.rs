@@ -174,6 +174,7 @@ fn master_settings(settings: &MasterSettings) -> anyhow::Result<Settings> {
         registry_store_timeout: settings.registry_store_timeout,
         disabled_endpoints: common.disabled_endpoints.clone(),
         per_framework_metrics: settings.publish_per_framework_metrics,
+        rate_limits: settings.rate_limits.clone(),
         max_operator_streams: settings.max_operator_event_stream_subscribers,
         ..own
     })

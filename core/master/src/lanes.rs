@@ -18,6 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::authorize::{self, Authorizer};
+use crate::limits::Limited;
 use crate::owner::{Owner, Unavailable, Waiter};
 
 /// A valid scheduler call with its sender.
@@ -58,6 +59,8 @@ struct Entry {
     calls: mpsc::Sender<LaneCall>,
     /// Calls that have entered and did not reach the owner yet.
     inside: Arc<AtomicUsize>,
+    /// What its calls share with others of the principal.
+    limited: Option<Limited>,
 }
 
 /// The lanes of all subscribed frameworks.
@@ -99,8 +102,22 @@ impl Lanes {
         let entry = Entry {
             calls: sender,
             inside,
+            limited: None,
         };
         self.table().insert(stream_id, entry);
+    }
+
+    /// Limits the calls of a stream that has just been opened.
+    pub(crate) fn limit(&self, stream_id: &str, limited: Limited) {
+        // It may have been closed meanwhile.
+        if let Some(entry) = self.table().get_mut(stream_id) {
+            entry.limited = Some(limited);
+        }
+    }
+
+    /// The limit of a stream's calls.
+    pub(crate) fn limited(&self, stream_id: &str) -> Option<Limited> {
+        self.table().get(stream_id)?.limited.clone()
     }
 
     /// Closes a lane; what is in it still reaches the owner.

@@ -23,6 +23,7 @@ mod calls;
 mod clock;
 mod lanes;
 mod leadership;
+mod limits;
 mod links;
 mod master;
 mod metrics;
@@ -47,6 +48,7 @@ mod whitelist;
 
 pub use authorize::{AllowAll, Approver, Authorizer, Object, Unanswered};
 pub use leadership::{Leadership, Standalone};
+pub use limits::{RateLimit, RateLimits};
 pub use master::{Master, StartError};
 pub use modules::ModuleLeadership;
 pub use parts::{Allocator, Parts};

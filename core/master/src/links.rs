@@ -5,13 +5,15 @@ use std::sync::Arc;
 use tepui_http::{Request, Response};
 use tepui_link::{MasterEnd, MasterEvent, Peer, SessionEvent, Synced, UPGRADE};
 use tepui_model::authorization::{Action, Subject};
+use tepui_proto::convert;
 use tepui_proto::link::link_frame::Body;
-use tepui_proto::link::{Refuse, Sync, Updates, refuse};
+use tepui_proto::link::{Hello, Refuse, Sync, Updates, refuse};
 use tepui_state_master::{Event, SessionKey};
 use tokio::sync::mpsc;
 
 use crate::authorize::{Authorizer, Object};
 use crate::master::Site;
+use crate::operation::reservations;
 use crate::owner::Owner;
 
 /// Answers `GET /tepui/v1/agent`: switches to the link and serves it on a task of its own.
@@ -52,12 +54,8 @@ pub(crate) async fn run(
                 ..
             } => {
                 let subject = peer.principal.clone().map(Subject::principal);
-                let approver = authorizer
-                    .approver(subject.as_ref(), Action::RegisterAgent)
-                    .await;
-                if !approver.surely(&Object::default()).await {
-                    tracing::warn!(peer = %peer.address, "agent is not authorized to register");
-                    let reason = "not authorized to register as an agent".to_owned();
+                if let Err(reason) = may_register(&*authorizer, subject.as_ref(), &hello).await {
+                    tracing::warn!(peer = %peer.address, reason, "agent refused");
                     let refusal = Refuse {
                         code: refuse::Code::Denied.into(),
                         reason,
@@ -107,6 +105,31 @@ pub(crate) async fn run(
         };
         owner.event(event).await;
     }
+}
+
+/// Whether the agent may register, and be reserved for the roles that it is reserved for.
+async fn may_register(
+    authorizer: &dyn Authorizer,
+    subject: Option<&Subject>,
+    hello: &Hello,
+) -> Result<(), String> {
+    let approver = authorizer.approver(subject, Action::RegisterAgent).await;
+    if !approver.surely(&Object::default()).await {
+        return Err("not authorized to register as an agent".to_owned());
+    }
+    let info = hello.info.as_ref();
+    // What cannot be read is refused when the agent tells what it has.
+    let resources = info.and_then(|info| convert::resources(&info.resources).ok());
+    for (action, object) in reservations(&resources.unwrap_or_default()) {
+        let approver = authorizer.approver(subject, action).await;
+        if !approver.surely(&object).await {
+            let role = object.value.unwrap_or_default();
+            return Err(format!(
+                "not authorized to register with resources reserved for the role '{role}'"
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn synced_event(session: SessionKey, synced: Synced) -> Event {

@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use crate::authorize::Authorizer;
 use crate::lanes::Lanes;
 use crate::leadership::Leadership;
+use crate::limits::CallLimits;
 use crate::operator::OperatorApi;
 use crate::outbox::{Limits, Outbox, Queues, StepDown};
 use crate::owner::{self, Owner};
@@ -304,6 +305,7 @@ async fn lead(site: &Arc<Site>, candidate: Candidate) -> Result<Apis, String> {
         .map_err(|_| format!("the registry was not read in {timeout:?}"))?
         .map_err(|error| format!("cannot read the registry: {error}"))?;
     let (owner, inbox) = owner::inbox();
+    let call_limits = Arc::new(CallLimits::new(&settings.rate_limits));
     let lanes = Lanes::new(owner.clone(), Arc::clone(&authorizer), settings.lane_limit);
     let end = {
         let settings = MasterSettings {
@@ -322,6 +324,7 @@ async fn lead(site: &Arc<Site>, candidate: Candidate) -> Result<Apis, String> {
             owner: &owner,
             inbox,
             lanes: &lanes,
+            call_limits: &call_limits,
             state,
             allocator,
             store,
@@ -353,6 +356,7 @@ async fn lead(site: &Arc<Site>, candidate: Candidate) -> Result<Apis, String> {
         scheduler: SchedulerApi {
             owner: owner.clone(),
             lanes,
+            limits: call_limits,
             authorizer: Arc::clone(&authorizer),
         },
         operator: OperatorApi {
@@ -378,6 +382,7 @@ struct Threads<'a> {
     owner: &'a Owner,
     inbox: owner::Inbox,
     lanes: &'a Arc<Lanes>,
+    call_limits: &'a Arc<CallLimits>,
     state: tepui_state_master::Settings,
     allocator: Box<dyn Allocator>,
     store: Arc<dyn Store>,
@@ -389,6 +394,7 @@ fn start_threads(site: &Site, settings: &Settings, threads: Threads<'_>) -> std:
         owner,
         inbox,
         lanes,
+        call_limits,
         state,
         allocator,
         store,
@@ -401,6 +407,7 @@ fn start_threads(site: &Site, settings: &Settings, threads: Threads<'_>) -> std:
         owner: owner.clone(),
         started: state.started,
         per_framework: settings.per_framework_metrics,
+        call_limits: Arc::clone(call_limits),
         allocator_queue: {
             let queue = allocator_out.clone();
             Arc::new(move || queue.len())

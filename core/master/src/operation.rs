@@ -2,7 +2,7 @@
 
 use tepui_model::authorization::Action;
 use tepui_model::id::Principal;
-use tepui_model::resources::{Operation, Resource};
+use tepui_model::resources::{Operation, Resource, Resources};
 
 use crate::authorize::Object;
 
@@ -27,6 +27,12 @@ pub(crate) fn questions(operation: &Operation) -> Vec<(Action, Object)> {
             vec![(Action::ResizeVolume, role(volume))]
         }
     }
+}
+
+/// What must be allowed for an agent that is reserved for roles when it registers.
+pub(crate) fn reservations(resources: &Resources) -> impl Iterator<Item = (Action, Object)> {
+    let reserved = resources.iter().filter(|resource| resource.is_reserved());
+    reserved.map(|resource| (Action::ReserveResources, role(resource)))
 }
 
 /// What a framework may not do, as Mesos says it.

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use crate::authorize::{self, Authorizer};
 use crate::calls;
 use crate::lanes::{LaneCall, Lanes};
+use crate::limits::CallLimits;
 use crate::owner::{Owner, Subscribed, Unavailable};
 use crate::refusal::{Refusal, answer};
 
@@ -23,6 +24,7 @@ const STREAM_ID: &str = "mesos-stream-id";
 pub(crate) struct SchedulerApi {
     pub(crate) owner: Owner,
     pub(crate) lanes: Arc<Lanes>,
+    pub(crate) limits: Arc<CallLimits>,
     pub(crate) authorizer: Arc<dyn Authorizer>,
 }
 
@@ -79,6 +81,9 @@ impl SchedulerApi {
             None => None,
         };
         let principal = subject.and_then(|subject| subject.principal);
+        let info = call.subscribe.as_ref();
+        let named = info.and_then(|subscribe| subscribe.framework_info.principal.as_deref());
+        let limited = self.limits.of(named.or(principal.as_deref()));
         let event = |id| Event::Subscribe {
             call: id,
             principal,
@@ -88,6 +93,9 @@ impl SchedulerApi {
         match self.owner.subscribe(media, event).await? {
             Subscribed::Refused(reply) => Ok(answer(reply)),
             Subscribed::Open { body, stream_id } => {
+                if let Some(limited) = limited {
+                    self.lanes.limit(&stream_id.to_string(), limited);
+                }
                 let response = Response::stream(media.content_type(), body);
                 Ok(response.header(HeaderName::from_static(STREAM_ID), &stream_id.to_string()))
             }
@@ -112,6 +120,11 @@ impl SchedulerApi {
                 return Err(Refusal::new(StatusCode::FORBIDDEN, text));
             }
         }
+        let limited = self.lanes.limited(&stream_id);
+        let turn = match &limited {
+            Some(limited) => Some(self.limits.turn(limited).await?),
+            None => None,
+        };
         let (reply, replied) = oneshot::channel();
         let call = LaneCall {
             subject,
@@ -120,6 +133,7 @@ impl SchedulerApi {
             reply,
         };
         self.lanes.pass(call)?;
+        drop(turn);
         Ok(answer(replied.await.map_err(|_| Unavailable::Stopped)?))
     }
 }

@@ -11,6 +11,8 @@ use tepui_http::shared::VersionInfo;
 use tepui_proto::v1;
 use tepui_state_master as state;
 
+use crate::limits::RateLimits;
+
 /// Settings of a master. The daemon makes them from its flags.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -46,6 +48,8 @@ pub struct Settings {
     pub disabled_endpoints: Vec<String>,
     /// `publish_per_framework_metrics`.
     pub per_framework_metrics: bool,
+    /// `rate_limits`.
+    pub rate_limits: RateLimits,
     /// Calls of one framework that may wait; more are refused with 429.
     pub lane_limit: usize,
     /// Bytes that the reader of an event stream may be behind for long.
@@ -72,6 +76,7 @@ impl Settings {
             max_operator_streams: 1000,
             disabled_endpoints: Vec::new(),
             per_framework_metrics: true,
+            rate_limits: RateLimits::default(),
             lane_limit: 1024,
             stream_limit: tepui_http::stream::STREAM_LIMIT,
         }

@@ -3,18 +3,19 @@
 mod support;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use tepui_core_master::{Approver, Authorizer, Object, Unanswered};
+use tepui_core_master::{Approver, Authorizer, Object, RateLimit, RateLimits, Unanswered};
 use tepui_http::{Media, StatusCode};
 use tepui_model::authorization::{Action, Subject};
 use tepui_proto::link::link_frame::Body;
-use tepui_proto::v1::TaskState;
 use tepui_proto::v1::scheduler::{Call, call, event};
 use tepui_proto::v1::task_status::Reason;
+use tepui_proto::v1::{self, TaskState};
 use tokio::sync::Notify;
 
-use support::{FakeAgent, Scheduler, framework, settings, site, site_with, task, until};
+use support::{FakeAgent, Scheduler, framework, revive, settings, site, site_with, task, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_from_offer_to_acknowledgement() {
@@ -342,4 +343,49 @@ async fn a_full_lane_refuses_calls_of_its_framework_only() {
     let reply = other.call(support::revive()).await;
     assert_eq!(reply.status, StatusCode::ACCEPTED);
     site.master.stop().await;
+}
+
+/// A principal that may make one call an hour, while one more waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_of_a_limited_principal_wait_or_are_refused() {
+    let mut settings = settings();
+    let limit = RateLimit {
+        interval: Duration::from_hours(1),
+        capacity: Some(1),
+    };
+    settings.rate_limits = RateLimits {
+        principals: [("slow".to_owned(), Some(limit))].into(),
+        others: None,
+    };
+    let site = site_with(settings, Arc::new(support::allow_all())).await;
+    let info = |name: &str| v1::FrameworkInfo {
+        principal: Some(name.to_owned()),
+        ..framework(name)
+    };
+    let slow = Scheduler::subscribe(&site.client, info("slow"), Media::Json).await;
+    let free = Scheduler::subscribe(&site.client, info("free"), Media::Json).await;
+    for _ in 0..3 {
+        assert_eq!(free.call(revive()).await.status, StatusCode::ACCEPTED);
+    }
+    assert_eq!(slow.call(revive()).await.status, StatusCode::ACCEPTED);
+    let (waits, others) = (slow.call(revive()), async {
+        let count = async |what: &str| {
+            let metrics = site.json("/metrics/snapshot?timeout=5secs").await;
+            metrics[format!("frameworks/slow/messages_{what}")].clone()
+        };
+        until("a call waits", async || {
+            (count("received").await == 2.0).then_some(())
+        })
+        .await;
+        let refused = slow.call(revive()).await;
+        assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(refused.header("Retry-After"), Some("1"));
+        assert_eq!(count("received").await, 3.0);
+        assert_eq!(count("processed").await, 1.0);
+        assert_eq!(free.call(revive()).await.status, StatusCode::ACCEPTED);
+    });
+    tokio::select! {
+        reply = waits => panic!("it has to wait for an hour, not {}", reply.status),
+        () = others => {}
+    }
 }

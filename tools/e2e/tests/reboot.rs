@@ -134,7 +134,11 @@ fn tasks_and_pods_are_lost_with_the_machine_and_nothing_else_is() {
     );
     end_supervisors(&runtime);
     fs::remove_dir_all(&runtime).expect("the runtime directory");
-    fs::write(work.join("meta/boot_id"), "another boot").expect("the work directory");
+    fs::write(
+        work.join("meta/boot_id"),
+        "00000000-0000-4000-8000-000000000000",
+    )
+    .expect("the work directory");
 
     let agent = Daemon::agent_at(port, scratch.path(), "agent", master.address, &flags);
     for task in ["single", "one", "two"] {

@@ -154,7 +154,7 @@ pub(super) const FLAGS: &[Flag] = &[
     text("qos_controller", "QoSController module; unset noop.").refused(NOT_YET),
     duration("qos_correction_interval_min", "Least spacing between QoS corrections.").default("0ns").ignored(NOT_YET),
     flag("quiet", "No log to stderr.").default("false").group(Group::Logging),
-    text("reconfiguration_policy", "Allowed agent config change across restart: `equal` or `additive`.").default("equal").refused(NOT_YET),
+    text("reconfiguration_policy", "Allowed agent config change across restart: `equal` or `additive`.").default("equal").group(Group::State),
     text("recover", "`reconnect` keeps live executors; `cleanup` kills them and exits.").default("reconnect").group(Group::State),
     duration("recovery_timeout", "Told to tasks as MESOS_RECOVERY_TIMEOUT.").default("15mins").group(Group::State),
     duration("registration_backoff_factor", "Upper bound of first random (re)registration delay; doubles up to 1mins.").default("1secs").group(Group::Cluster),

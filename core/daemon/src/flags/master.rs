@@ -68,7 +68,7 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("publish_per_framework_metrics", "Export the `master/frameworks/...` metrics.").default("true").group(Group::State),
     flag("quiet", "No log to stderr.").default("false").group(Group::Logging),
     int("quorum", "Replicated-log quorum size; required with zk; must be a strict majority.").ignored(NO_REPLICATED_LOG),
-    json("rate_limits", "Per-principal message rate limits for v0 frameworks.").refused(UNPROTECTED),
+    json("rate_limits", "Calls a second of frameworks by principal: {\"limits\": [{\"principal\", \"qps\", \"capacity\"}], \"aggregate_default_qps\", \"aggregate_default_capacity\"}.").group(Group::Cluster),
     text("recovery_agent_removal_limit", "Largest share of agents removable after failover; beyond it the master exits.").default("100%").alias("recovery_slave_removal_limit").group(Group::Cluster),
     duration("registry_fetch_timeout", "Limit for reading the registry on recovery; exceeding aborts the master.").default("1mins").group(Group::State),
     duration("registry_gc_interval", "Period of pruning unreachable/gone agents from the registry.").default("15mins").group(Group::State),

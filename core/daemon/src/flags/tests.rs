@@ -251,6 +251,20 @@ fn settings_that_do_not_go_together_are_refused() {
             "'recovery_agent_removal_limit': expected a percentage from 0% to 100%, found '0.5'",
         ),
         (
+            &[
+                "--registry=in_memory",
+                r#"--rate_limits={"limits":[{"principal":"p","qps":0}]}"#,
+            ],
+            "'rate_limits': principal 'p': expected a qps above 0, found 0",
+        ),
+        (
+            &[
+                "--registry=in_memory",
+                r#"--rate_limits={"aggregate_default_capacity":5}"#,
+            ],
+            "'rate_limits': 'aggregate_default_qps' has a capacity and no qps",
+        ),
+        (
             &["--registry=in_memory", "--ip=x"],
             "'ip': \"x\" is not an IP address",
         ),

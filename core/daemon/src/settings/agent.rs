@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value as Json;
+use tepui_core_agent::ReconfigurationPolicy;
 use tepui_host::HostSettings;
 
 use super::isolation::{cgroups, isolation_of, isolators, sandbox_directory};
@@ -61,6 +62,7 @@ pub struct AgentSettings {
     pub executor_shutdown_grace_period: Duration,
     pub registration_backoff_factor: Duration,
     pub recover: Recover,
+    pub reconfiguration_policy: ReconfigurationPolicy,
     pub strict: bool,
     pub recovery_timeout: Duration,
     pub gc_delay: Duration,
@@ -140,6 +142,7 @@ impl AgentSettings {
         values.set_default("runtime_dir", default_runtime_dir());
         one_of(&values, "launcher", &["linux", "posix"])?;
         one_of(&values, "recover", &["reconnect", "cleanup"])?;
+        one_of(&values, "reconfiguration_policy", &["equal", "additive"])?;
         one_of(&values, "containerizers", &["mesos"])?;
 
         let work_dir = values
@@ -198,6 +201,10 @@ impl AgentSettings {
             recover: match values.text("recover") {
                 Some("cleanup") => Recover::Cleanup,
                 _ => Recover::Reconnect,
+            },
+            reconfiguration_policy: match values.text("reconfiguration_policy") {
+                Some("additive") => ReconfigurationPolicy::Additive,
+                _ => ReconfigurationPolicy::Equal,
             },
             recovery_timeout: duration(&values, "recovery_timeout"),
             gc_delay: duration(&values, "gc_delay"),

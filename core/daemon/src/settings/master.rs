@@ -1,10 +1,13 @@
 //! Settings of a master.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tepui_core_master::{RateLimit, RateLimits};
 use tepui_host::HostSettings;
 use tepui_host::value::parse_duration;
+use tepui_proto::{json, v1};
 
 use super::{CommonSettings, common, duration, number, one_of, single, text, together};
 use crate::flags::{Daemon, FlagError, Values};
@@ -52,6 +55,7 @@ pub struct MasterSettings {
     pub max_completed_tasks_per_framework: usize,
     pub max_unreachable_tasks_per_framework: usize,
     pub max_operator_event_stream_subscribers: usize,
+    pub rate_limits: RateLimits,
     /// Export metrics of each framework.
     pub publish_per_framework_metrics: bool,
 }
@@ -141,6 +145,10 @@ impl MasterSettings {
                 &values,
                 "max_unreachable_tasks_per_framework",
             ),
+            rate_limits: match values.text("rate_limits") {
+                Some(text) => rate_limits(text)?,
+                None => RateLimits::default(),
+            },
             publish_per_framework_metrics: values.is("publish_per_framework_metrics"),
             max_operator_event_stream_subscribers: number(
                 &values,
@@ -166,6 +174,46 @@ fn rate(text: &str) -> Result<(u32, Duration), FlagError> {
             "'agent_removal_rate_limit': expected COUNT/DURATION such as 1/20mins, found '{text}'"
         ))
     })
+}
+
+/// Mesos' `RateLimits` message.
+fn rate_limits(text: &str) -> Result<RateLimits, FlagError> {
+    let wrong = |what: &str| together(&format!("'rate_limits': {what}"));
+    let limits: v1::RateLimits =
+        json::to_message(text.as_bytes()).map_err(|error| wrong(&error.to_string()))?;
+    let read = |of: &str, qps: Option<f64>, capacity: Option<u64>| {
+        let Some(qps) = qps else {
+            return match capacity {
+                Some(_) => Err(wrong(&format!("{of} has a capacity and no qps"))),
+                None => Ok(None),
+            };
+        };
+        let interval = Duration::try_from_secs_f64(1.0 / qps).ok();
+        let interval = interval
+            .filter(|_| qps > 0.0)
+            .ok_or_else(|| wrong(&format!("{of}: expected a qps above 0, found {qps}")))?;
+        if capacity == Some(0) {
+            return Err(wrong(&format!(
+                "{of}: expected a capacity of at least 1, found 0"
+            )));
+        }
+        let capacity = capacity.map(|most| usize::try_from(most).unwrap_or(usize::MAX));
+        Ok(Some(RateLimit { interval, capacity }))
+    };
+    let mut principals = BTreeMap::new();
+    for limit in limits.limits {
+        let of = format!("principal '{}'", limit.principal);
+        let read = read(&of, limit.qps, limit.capacity)?;
+        if principals.insert(limit.principal, read).is_some() {
+            return Err(wrong(&format!("{of} is named twice")));
+        }
+    }
+    let others = read(
+        "'aggregate_default_qps'",
+        limits.aggregate_default_qps,
+        limits.aggregate_default_capacity,
+    )?;
+    Ok(RateLimits { principals, others })
 }
 
 /// `50%` as a share of 1.

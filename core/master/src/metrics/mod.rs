@@ -7,6 +7,7 @@ mod frameworks;
 mod gauges;
 mod roles;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tepui_http::shared::{Metrics, Sample};
@@ -16,6 +17,7 @@ use tepui_state_master::Counted;
 use tepui_view::View;
 
 use crate::clock;
+use crate::limits::CallLimits;
 use crate::owner::Owner;
 
 /// Counters of what there is nothing of here. They are told because tools ask for them by name.
@@ -46,6 +48,7 @@ pub(crate) struct Told {
     pub(crate) started: Wall,
     /// `publish_per_framework_metrics`.
     pub(crate) per_framework: bool,
+    pub(crate) call_limits: Arc<CallLimits>,
     /// Facts and rounds that wait for the allocator.
     pub(crate) allocator_queue: Arc<dyn Fn() -> usize + Send + Sync>,
 }
@@ -69,9 +72,11 @@ impl Told {
         samples.push(Sample::gauge("master/uptime_secs", uptime));
         samples.push(Sample::gauge("master/elected", 1.0));
         let per_framework = self.per_framework;
+        let held = self.call_limits.held();
         // Walking hundreds of thousands of tasks takes its time.
         let counting = tokio::task::spawn_blocking(move || {
             totals(&counted, &mut samples);
+            principals(&counted, held, &mut samples);
             of_view(&view, &counted, per_framework, &mut samples);
             samples
         });
@@ -120,14 +125,25 @@ fn totals(counted: &Counted, samples: &mut Vec<Sample>) {
         let labels = vec![("state", state), ("source", source), ("reason", reason)];
         samples.push(sample.of("master/task_ends", labels));
     }
+    operations(counted, samples);
+}
+
+/// Calls of frameworks by principal. Those that a limit holds back or has refused were received only.
+fn principals(counted: &Counted, mut received: BTreeMap<String, u64>, samples: &mut Vec<Sample>) {
     for (principal, n) in &counted.principals {
-        for what in ["messages_received", "messages_processed"] {
-            let sample = Sample::counter(format!("frameworks/{principal}/{what}"), *n);
+        *received.entry(principal.clone()).or_default() += n;
+    }
+    for (principal, received) in received {
+        let processed = counted.principals.get(&principal).copied();
+        for (what, n) in [
+            ("messages_received", received),
+            ("messages_processed", processed.unwrap_or_default()),
+        ] {
+            let sample = Sample::counter(format!("frameworks/{principal}/{what}"), n);
             let labels = vec![("principal", principal.clone())];
             samples.push(sample.of(format!("frameworks/{what}"), labels));
         }
     }
-    operations(counted, samples);
 }
 
 /// States that end a task.
