@@ -8,7 +8,6 @@ use tepui_link::{AgentEnd, AgentEvent, AgentSession, AgentSettings, AgentUpdate,
 use tepui_proto::Wire;
 use tepui_proto::link::refuse::Code;
 use tepui_proto::link::{Hello, LinkFrame, Refuse};
-use tepui_proto::v1::agent_info::Capability;
 use tepui_state_agent::Event;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -16,7 +15,6 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::detector::Detector;
 use crate::owner::{Handle, Input};
-use crate::settings::CAPABILITIES;
 use crate::{Settings, clock, machine};
 
 /// Longest wait between two attempts.
@@ -140,15 +138,12 @@ impl Connection {
     }
 
     fn complete(&self, hello: Hello, run_number: u64, boot_id: &str) -> Hello {
-        let capability = |kind| Capability {
-            r#type: Some(i32::from(kind)),
-        };
         Hello {
             version: tepui_http::shared::version::MESOS_VERSION.to_owned(),
             run_number,
             boot_id: boot_id.to_owned(),
             address: format!("{}:{}", self.settings.ip, self.settings.port),
-            capabilities: CAPABILITIES.into_iter().map(capability).collect(),
+            capabilities: self.settings.capabilities(),
             ..hello
         }
     }

@@ -34,7 +34,7 @@ pub use containers::Containers;
 pub use detector::{Configured, Detector, ModuleDetector};
 pub use machine::resources;
 pub use reconfiguration::{ReconfigurationPolicy, Reconfigured};
-pub use settings::Settings;
+pub use settings::{CAPABILITIES, Settings};
 pub use store::StoreError;
 
 /// An error with all its causes, for logs.

@@ -5,9 +5,8 @@
 
 use std::fmt::Display;
 
+use tepui_model::Attributes;
 use tepui_model::attributes::AttributeValue;
-use tepui_model::resources::Value;
-use tepui_model::{Attributes, Resources};
 use tepui_proto::{convert, v1};
 
 /// What may change between two processes of an agent with one id.
@@ -130,6 +129,8 @@ fn place(info: &v1::AgentInfo) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tepui_model::Resources;
+
     use super::*;
 
     fn info(resources: &str, attributes: &str, zone: Option<&str>) -> v1::AgentInfo {

@@ -64,6 +64,8 @@ pub struct Settings {
     pub max_completed_executors_per_framework: usize,
     /// Where generated executors appear to be.
     pub launcher_dir: PathBuf,
+    /// What it tells that it can do.
+    pub capabilities: Vec<v1::agent_info::capability::Type>,
     /// Flags in effect, as `/flags` shows them.
     pub flags: Vec<(String, String)>,
     /// What the agent says of itself beside its state.
@@ -102,6 +104,7 @@ impl Settings {
             disk_watch_interval: Duration::from_mins(1),
             max_completed_executors_per_framework: 150,
             launcher_dir: "/usr/libexec/mesos".into(),
+            capabilities: CAPABILITIES.to_vec(),
             flags: Vec::new(),
             log_dir: None,
             external_log_file: None,
@@ -118,11 +121,18 @@ impl Settings {
             ..v1::AgentInfo::default()
         }
     }
+
+    pub(crate) fn capabilities(&self) -> Vec<v1::agent_info::Capability> {
+        let capability = |kind: &v1::agent_info::capability::Type| v1::agent_info::Capability {
+            r#type: Some((*kind).into()),
+        };
+        self.capabilities.iter().map(capability).collect()
+    }
 }
 
 /// Capabilities that this agent has, in the order of their numbers. RESOURCE_PROVIDER is told because Mesos' agents
 /// always do; there are no providers.
-pub(crate) const CAPABILITIES: [v1::agent_info::capability::Type; 8] = {
+pub const CAPABILITIES: [v1::agent_info::capability::Type; 8] = {
     use v1::agent_info::capability::Type;
     [
         Type::MultiRole,

@@ -389,6 +389,7 @@ fn agent_settings(
         strict: settings.strict,
         cleanup: settings.recover == Recover::Cleanup,
         reconfiguration_policy: settings.reconfiguration_policy,
+        capabilities: settings.agent_features.clone(),
         gc_delay: settings.gc_delay,
         gc_disk_headroom: settings.gc_disk_headroom,
         gc_non_executor_container_sandboxes: settings.gc_non_executor_container_sandboxes,

@@ -264,3 +264,27 @@ async fn what_may_not_be_seen_is_left_out() {
     }
     site.master.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_may_be_reserved_only_for_roles_that_its_principal_may_reserve_for() {
+    let says = Says::default();
+    let site = site_with(settings(), Arc::new(says.clone())).await;
+    let resources = |text: &str| {
+        let resources = Resources::parse(text, "*").expect("resources");
+        convert::to_proto(&resources)
+    };
+    says.to(Action::ReserveResources, Some(false));
+    FakeAgent::with(&site.client, resources("cpus:1")).await;
+    let reserved = resources("cpus:1;cpus(ops):1");
+    let refused = FakeAgent::register(&site.client, reserved.clone()).await;
+    let refused = refused.err().expect("not allowed").reason;
+    assert!(refused.contains("role 'ops'"), "{refused}");
+    says.to(Action::ReserveResources, None);
+    assert!(
+        FakeAgent::register(&site.client, reserved.clone())
+            .await
+            .is_err()
+    );
+    says.to(Action::ReserveResources, Some(true));
+    assert!(FakeAgent::register(&site.client, reserved).await.is_ok());
+}

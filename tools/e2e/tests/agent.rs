@@ -358,6 +358,58 @@ fn what_daemons_set_for_themselves_does_not_reach_tasks() {
 }
 
 #[test]
+fn the_site_sets_variables_that_tasks_may_set_otherwise() {
+    let bench = Bench::new();
+    let variables = r#"{"SITE":"here","COLOR":"agent"}"#;
+    let agent = bench.agent(&[&format!("--executor_environment_variables={variables}")]);
+    let mut scheduler = bench.scheduler(true);
+    let mut task = task("t", r#"test "$SITE $COLOR" = "here task""#, 0.1, 32.0);
+    let command = task.command.as_mut().expect("a command task");
+    command.environment = Some(v1::Environment {
+        variables: vec![v1::environment::Variable {
+            name: "COLOR".to_owned(),
+            value: Some("task".to_owned()),
+            ..Default::default()
+        }],
+    });
+    scheduler.launch(vec![task]);
+    scheduler.wait_state("t", TaskState::TaskFinished);
+    agent.stop(Signal::SIGUSR1);
+    wait_clean(bench.scratch.path());
+}
+
+#[test]
+fn an_agent_that_cleans_up_ends_what_was_left_and_exits() {
+    let bench = Bench::new();
+    let agent = bench.agent(&[]);
+    let mut scheduler = bench.scheduler(true);
+    scheduler.launch(vec![bench.waiting("t")]);
+    let pid = executor_pid(&scheduler.wait_state("t", TaskState::TaskRunning));
+    agent.kill();
+    assert!(alive(pid), "a checkpointed task survives its agent");
+    let (dir, master) = (bench.scratch.path(), bench.master.address);
+    let flags = [RESOURCES, "--recover=cleanup"];
+    let status = Daemon::agent_command(0, dir, "agent", master, &flags).status();
+    assert!(status.expect("it starts").success());
+    assert!(!alive(pid));
+    wait_clean(dir);
+    // The next one is another: it may have other resources, too.
+    let agent = Daemon::agent(dir, "agent", master, &["--resources=cpus:1;mem:64"]);
+    let ids = wait_for("the new agent", || {
+        let state = bench.master.get("/state");
+        let agents = state["slaves"].as_array().cloned().unwrap_or_default();
+        let ids: Vec<_> = agents.iter().map(|agent| agent["id"].to_string()).collect();
+        if ids.iter().any(|id| id.ends_with("-S1\"")) {
+            Ok(ids)
+        } else {
+            Err(state)
+        }
+    });
+    assert!(!ids.is_empty());
+    agent.stop(Signal::SIGUSR1);
+}
+
+#[test]
 fn a_kill_ends_the_task_within_its_grace() {
     let bench = Bench::new();
     let agent = bench.agent(&[]);

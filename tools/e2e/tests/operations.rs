@@ -26,6 +26,7 @@ fn subscribe(master: &Daemon) -> Scheduler {
     let kinds = [
         capability::Type::MultiRole,
         capability::Type::ReservationRefinement,
+        capability::Type::SharedResources,
     ];
     let info = v1::FrameworkInfo {
         roles: vec!["peer".to_owned()],
@@ -40,7 +41,16 @@ fn subscribe(master: &Daemon) -> Scheduler {
 }
 
 fn operation(kind: Type, id: &str) -> offer::Operation {
-    let volumes = all(VOLUME);
+    operation_on(kind, id, all(RESERVED), all(VOLUME))
+}
+
+/// The same with other resources and volumes.
+fn operation_on(
+    kind: Type,
+    id: &str,
+    resources: Vec<v1::Resource>,
+    volumes: Vec<v1::Resource>,
+) -> offer::Operation {
     let mut operation = offer::Operation {
         r#type: Some(kind.into()),
         id: Some(v1::OperationId { value: id.into() }),
@@ -49,7 +59,7 @@ fn operation(kind: Type, id: &str) -> offer::Operation {
     match kind {
         Type::Reserve => {
             operation.reserve = Some(operation::Reserve {
-                resources: all(RESERVED),
+                resources,
                 ..Default::default()
             });
         }
@@ -61,14 +71,25 @@ fn operation(kind: Type, id: &str) -> offer::Operation {
 
 /// A task that has the volume.
 fn with_volume(id: &str, command: &str, offer: &v1::Offer) -> offer::Operation {
+    launch(vec![task_with(id, command, offer, all(VOLUME))])
+}
+
+fn task_with(
+    id: &str,
+    command: &str,
+    offer: &v1::Offer,
+    volumes: Vec<v1::Resource>,
+) -> v1::TaskInfo {
     let mut task = task(id, command, 0.1, 32.0);
     task.agent_id = offer.agent_id.clone();
-    task.resources.extend(all(VOLUME));
+    task.resources.extend(volumes);
+    task
+}
+
+fn launch(task_infos: Vec<v1::TaskInfo>) -> offer::Operation {
     offer::Operation {
         r#type: Some(Type::Launch.into()),
-        launch: Some(operation::Launch {
-            task_infos: vec![task],
-        }),
+        launch: Some(operation::Launch { task_infos }),
         ..Default::default()
     }
 }
@@ -223,4 +244,203 @@ fn reservations_of_operators_outlive_the_agent_and_the_master() {
         master.get("/slaves")["slaves"][0]["reserved_resources"],
         json!({})
     );
+}
+
+/// Two tasks with one volume, each of which waits for what the other writes; a third may only read.
+#[test]
+fn tasks_share_a_volume_and_some_only_read_it() {
+    let scratch = Scratch::new();
+    let master = Daemon::master(scratch.path(), &[]);
+    let flags = [RESOURCES, "--isolation=filesystem/linux,namespaces/pid"];
+    let agent = Daemon::agent(scratch.path(), "agent", master.address, &flags);
+    let mut scheduler = subscribe(&master);
+    let offer = scheduler.offer();
+    let shared = || all("disk(reservations: [(DYNAMIC,peer)])[v:data]<SHARED>:100");
+    let mut read_only = shared();
+    for volume in &mut read_only {
+        let disk = volume.disk.as_mut().expect("a volume");
+        let volume = disk.volume.as_mut().expect("its use");
+        volume.mode = v1::volume::Mode::Ro.into();
+    }
+    let waits = |own: &str, other: &str| {
+        format!("echo {own} > data/{own}; while [ ! -s data/{other} ]; do sleep 0.05; done")
+    };
+    let tasks = vec![
+        task_with("a", &waits("a", "b"), &offer, shared()),
+        task_with("b", &waits("b", "a"), &offer, shared()),
+        task_with(
+            "reads",
+            "while [ ! -s data/a ]; do sleep 0.05; done; ! touch data/mine",
+            &offer,
+            read_only,
+        ),
+    ];
+    let operations = vec![
+        operation_on(Type::Reserve, "reserve", all(RESERVED), Vec::new()),
+        operation_on(Type::Create, "create", Vec::new(), shared()),
+        launch(tasks),
+    ];
+    accept(&mut scheduler, &offer, operations);
+    for id in ["a", "b", "reads"] {
+        scheduler.wait_state(id, TaskState::TaskFinished);
+    }
+    let dir = scratch.path().join("agent/volumes/roles/peer/v");
+    let mut names: Vec<_> = fs::read_dir(&dir)
+        .expect("the volume")
+        .map(|entry| entry.expect("an entry").file_name())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["a", "b"]);
+    agent.stop(Signal::SIGUSR1);
+    wait_clean(scratch.path());
+}
+
+/// Volumes on a directory of a disk, given relative to the work directory, and on a whole disk.
+#[test]
+fn volumes_lie_on_the_disks_they_are_made_of() {
+    let scratch = Scratch::new();
+    let master = Daemon::master(scratch.path(), &[]);
+    let whole = scratch.path().join("whole");
+    fs::create_dir_all(&whole).expect("space");
+    fs::create_dir_all(scratch.path().join("agent/disks/one")).expect("space");
+    let scalar = |name: &str, value: u32| json!({"name": name, "type": "SCALAR", "scalar": {"value": value}});
+    let disk = |value: u32, source: Value| {
+        let mut disk = scalar("disk", value);
+        disk["disk"] = json!({ "source": source });
+        disk
+    };
+    let resources = json!([
+        scalar("cpus", 4),
+        scalar("mem", 2048),
+        disk(200, json!({"type": "PATH", "path": {"root": "disks/one"}})),
+        disk(300, json!({"type": "MOUNT", "mount": {"root": whole}})),
+    ]);
+    let flag = format!("--resources={resources}");
+    let agent = Daemon::agent(scratch.path(), "agent", master.address, &[&flag]);
+    let mut scheduler = subscribe(&master);
+    let offer = scheduler.offer();
+
+    let root = whole.display();
+    let on = |disk: &str, megabytes: u32| {
+        all(&format!(
+            "disk(reservations: [(DYNAMIC,peer)])[{disk}]:{megabytes}"
+        ))
+    };
+    let (path, mount) = ("PATH:disks/one", format!("MOUNT:{root}"));
+    let one = |megabytes| on(&format!("{path},p:one"), megabytes);
+    let two = on(&format!("{mount},m:two"), 300);
+    let mut reserved = on(path, 200);
+    reserved.extend(on(&mount, 300));
+    let mut volumes = one(100);
+    volumes.extend(two.clone());
+    let grow = offer::Operation {
+        r#type: Some(Type::GrowVolume.into()),
+        id: Some(v1::OperationId {
+            value: "grow".into(),
+        }),
+        grow_volume: Some(Box::new(operation::GrowVolume {
+            volume: one(100).remove(0),
+            addition: on(path, 50).remove(0),
+        })),
+        ..Default::default()
+    };
+    let mut used = one(150);
+    used.extend(two.clone());
+    let writes = task_with(
+        "writes",
+        "echo 1 > one/file; echo 2 > two/file",
+        &offer,
+        used,
+    );
+    let operations = vec![
+        operation_on(Type::Reserve, "reserve", reserved, Vec::new()),
+        operation_on(Type::Create, "create", Vec::new(), volumes),
+        grow,
+        launch(vec![writes]),
+    ];
+    accept(&mut scheduler, &offer, operations);
+    for id in ["reserve", "create", "grow"] {
+        finished(&mut scheduler, id);
+    }
+    scheduler.wait_state("writes", TaskState::TaskFinished);
+    let below = scratch.path().join("agent/disks/one/volumes/roles/peer/p");
+    assert_eq!(
+        fs::read_to_string(below.join("file")).expect("it was written"),
+        "1\n"
+    );
+    assert_eq!(
+        fs::read_to_string(whole.join("file")).expect("it was written"),
+        "2\n"
+    );
+
+    let offer = offer_with_volume(&mut scheduler);
+    let shrink = offer::Operation {
+        r#type: Some(Type::ShrinkVolume.into()),
+        id: Some(v1::OperationId {
+            value: "shrink".into(),
+        }),
+        shrink_volume: Some(Box::new(operation::ShrinkVolume {
+            volume: one(150).remove(0),
+            subtract: v1::value::Scalar { value: 120.0 },
+        })),
+        ..Default::default()
+    };
+    let destroy = operation_on(Type::Destroy, "destroy", Vec::new(), two);
+    accept(&mut scheduler, &offer, vec![shrink, destroy]);
+    finished(&mut scheduler, "shrink");
+    finished(&mut scheduler, "destroy");
+    assert_eq!(fs::read_dir(&whole).expect("the disk").count(), 0);
+    assert!(below.join("file").exists());
+    let state = agent.get("/state");
+    let kept = state["reserved_resources_full"]["peer"]
+        .as_array()
+        .expect("a list");
+    let kept = kept
+        .iter()
+        .find(|one| one["disk"]["persistence"]["id"] == "p");
+    assert_eq!(
+        kept.expect("the volume")["scalar"]["value"],
+        30.0,
+        "{state}"
+    );
+    agent.stop(Signal::SIGUSR1);
+    wait_clean(scratch.path());
+}
+
+/// RESERVE_RESOURCES with a source: what is reserved for one role becomes another's, without a moment in between.
+#[test]
+fn operators_hand_reservations_from_role_to_role() {
+    let scratch = Scratch::new();
+    let master = Daemon::master(scratch.path(), &[]);
+    let agent = Daemon::agent(scratch.path(), "agent", master.address, &[RESOURCES]);
+    let id = wait_for("an agent", || {
+        let state = master.get("/state");
+        let id = state["slaves"][0]["id"].as_str().map(str::to_owned);
+        id.ok_or(state)
+    });
+    let reserved = |role: &str| {
+        let reservation = json!({"type": "DYNAMIC", "role": role, "principal": "op"});
+        json!([{"name": "cpus", "type": "SCALAR", "scalar": {"value": 1}, "reservations": [reservation]}])
+    };
+    let reserve = |source: Value, resources: Value| {
+        json!({"type": "RESERVE_RESOURCES", "reserve_resources": {
+            "agent_id": {"value": id}, "source": source, "resources": resources,
+        }})
+    };
+    let first = reserve(json!([]), reserved("ops"));
+    wait_for("an agent that serves", || match master.status_of(&first) {
+        202 => Ok(()),
+        status => Err(status),
+    });
+    assert_eq!(
+        master.status_of(&reserve(reserved("ops"), reserved("dev"))),
+        202
+    );
+    let of_dev = json!({"dev": {"cpus": 1.0, "disk": 0.0, "gpus": 0.0, "mem": 0.0}});
+    let state = master.get("/state");
+    assert_eq!(state["slaves"][0]["reserved_resources"], of_dev);
+    assert_eq!(agent.get("/state")["reserved_resources"], of_dev);
+    // What is not reserved so any more cannot be handed on.
+    let again = reserve(reserved("ops"), reserved("dev"));
+    assert_eq!(master.status_of(&again), 409);
 }

@@ -11,7 +11,6 @@ use tepui_view::encode::agent::{AgentExecutor, AgentFramework, AgentState};
 use super::Endpoints;
 use crate::owner::Snapshot;
 use crate::paths::Paths;
-use crate::settings::CAPABILITIES;
 
 /// One container for clients.
 pub(crate) struct Seen {
@@ -73,7 +72,8 @@ pub(crate) fn state(endpoints: &Endpoints, snapshot: &Snapshot) -> AgentState {
         id: id.to_owned(),
         pid: format!("slave(1)@{}:{}", settings.ip, settings.port),
         hostname: settings.hostname.clone(),
-        capabilities: CAPABILITIES
+        capabilities: settings
+            .capabilities
             .iter()
             .map(|c| c.as_str_name().to_owned())
             .collect(),

@@ -14,7 +14,7 @@ pub(super) const FLAGS: &[Flag] = &[
     json("acls", "ACLs for the local authorizer.").group(Group::Security),
     text("advertise_ip", "Address told to peers instead of bind address.").group(Group::Network),
     port("advertise_port", "Port told to peers instead of bind port.").group(Group::Network),
-    json("agent_features", "Explicit capability list; mandatory ones must be present.").refused(NOT_YET),
+    json("agent_features", "Capabilities to announce, {\"capabilities\": [{\"type\": NAME}]}; only RESOURCE_PROVIDER may be left out.").group(Group::Cluster),
     text("agent_subsystems", "v1 cgroup subsystems to place the agent itself in.").alias("slave_subsystems").ignored(NOT_YET),
     json("allowed_devices", "Extra device nodes allowed for all containers.").group(Group::Containers),
     text("appc_simple_discovery_uri_prefix", "URI prefix for appc simple discovery.").default("http://").ignored(NOT_YET),

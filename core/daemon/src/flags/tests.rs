@@ -299,6 +299,14 @@ fn settings_that_do_not_go_together_are_refused() {
             "'master' and 'master_detector' exclude each other",
         ),
         (
+            &[
+                "--work_dir=/w",
+                "--master=a:1",
+                r#"--agent_features={"capabilities":[{"type":"MULTI_ROLE"}]}"#,
+            ],
+            "'agent_features': 'HIERARCHICAL_ROLE' cannot be left out",
+        ),
+        (
             &["--work_dir=/w", "--master=zk://x/y"],
             "'master': ZooKeeper is not supported yet; give host:port",
         ),

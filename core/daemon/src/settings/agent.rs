@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value as Json;
-use tepui_core_agent::ReconfigurationPolicy;
+use tepui_core_agent::{CAPABILITIES, ReconfigurationPolicy};
 use tepui_host::HostSettings;
+use tepui_proto::v1::agent_info::capability::Type as Capability;
 
 use super::isolation::{cgroups, isolation_of, isolators, sandbox_directory};
 use super::{
@@ -63,6 +64,8 @@ pub struct AgentSettings {
     pub registration_backoff_factor: Duration,
     pub recover: Recover,
     pub reconfiguration_policy: ReconfigurationPolicy,
+    /// Capabilities that are announced.
+    pub agent_features: Vec<Capability>,
     pub strict: bool,
     pub recovery_timeout: Duration,
     pub gc_delay: Duration,
@@ -206,6 +209,10 @@ impl AgentSettings {
                 Some("additive") => ReconfigurationPolicy::Additive,
                 _ => ReconfigurationPolicy::Equal,
             },
+            agent_features: match values.text("agent_features") {
+                Some(text) => features(text)?,
+                None => CAPABILITIES.to_vec(),
+            },
             recovery_timeout: duration(&values, "recovery_timeout"),
             gc_delay: duration(&values, "gc_delay"),
             gc_non_executor_container_sandboxes: values.is("gc_non_executor_container_sandboxes"),
@@ -262,6 +269,43 @@ fn domain_socket(values: &Values) -> Result<Option<PathBuf>, FlagError> {
         )));
     }
     Ok(Some(socket))
+}
+
+/// Mesos' `SlaveCapabilities` message.
+fn features(text: &str) -> Result<Vec<Capability>, FlagError> {
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct One {
+        r#type: String,
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Features {
+        capabilities: Vec<One>,
+    }
+    let wrong = |what: &str| together(&format!("'agent_features': {what}"));
+    let features: Features =
+        serde_json::from_str(text).map_err(|error| wrong(&error.to_string()))?;
+    let mut given = Vec::new();
+    for One { r#type } in features.capabilities {
+        let known = CAPABILITIES.iter().find(|one| one.as_str_name() == r#type);
+        given.push(*known.ok_or_else(|| wrong(&format!("this agent has no '{type}'")))?);
+    }
+    let optional = Capability::ResourceProvider;
+    let missing = CAPABILITIES
+        .iter()
+        .find(|one| **one != optional && !given.contains(one));
+    match missing {
+        Some(one) => Err(wrong(&format!(
+            "'{}' cannot be left out",
+            one.as_str_name()
+        ))),
+        // In the order of their numbers, as they are told.
+        None => Ok(CAPABILITIES
+            .into_iter()
+            .filter(|one| given.contains(one))
+            .collect()),
+    }
 }
 
 fn environment(json: &str) -> Result<serde_json::Map<String, Json>, FlagError> {

@@ -5,7 +5,7 @@ use tepui_link::{
     AgentEnd, AgentEvent, AgentSession, AgentSettings, AgentUpdate, PATH, Synced, UPGRADE,
 };
 use tepui_proto::link::link_frame::Body;
-use tepui_proto::link::{Hello, Run, Update, Updates};
+use tepui_proto::link::{Hello, Refuse, Run, Update, Updates};
 use tepui_proto::v1::{self, TaskState, TaskStatus};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -28,6 +28,14 @@ impl FakeAgent {
 
     /// The same with these resources.
     pub async fn with(master: &Client, total: Vec<v1::Resource>) -> FakeAgent {
+        match FakeAgent::register(master, total).await {
+            Ok(agent) => agent,
+            Err(refused) => panic!("not welcome: {refused:?}"),
+        }
+    }
+
+    /// The same, or why not.
+    pub async fn register(master: &Client, total: Vec<v1::Resource>) -> Result<FakeAgent, Refuse> {
         let stream = master.upgrade(PATH, UPGRADE, &[]).await.expect("the link");
         let (inbox, events) = mpsc::channel(64);
         let (end, run) = AgentEnd::start(stream, AgentSettings::default(), inbox);
@@ -56,7 +64,8 @@ impl FakeAgent {
         };
         match agent.event().await {
             AgentUpdate::Welcome(welcome) => agent.id = welcome.agent_id.expect("an id"),
-            other => panic!("not welcome: {other:?}"),
+            AgentUpdate::Refused(refused) => return Err(refused),
+            other => panic!("neither welcome nor refused: {other:?}"),
         }
         let all = Synced {
             total,
@@ -64,7 +73,7 @@ impl FakeAgent {
             ..Default::default()
         };
         agent.session.sync(all).expect("the session is open");
-        agent
+        Ok(agent)
     }
 
     pub async fn event(&mut self) -> AgentUpdate {
