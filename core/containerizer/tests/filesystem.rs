@@ -463,6 +463,49 @@ async fn who_takes_too_much_disk_is_ended_where_quotas_are_enforced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_into_a_root_counts_as_disk_also_for_the_next_agent() {
+    let at = tempfile::tempdir().unwrap();
+    if !is_root() {
+        return;
+    }
+    let Some(root) = busybox(at.path()) else {
+        return;
+    };
+    let empty = fs::metadata(root.join("bin/busybox")).unwrap().len();
+    let described = json!({ "name": "disk", "type": "SCALAR", "scalar": { "value": 1024 } });
+    let disk: v1::Resource = mesos_json::to_message(described.to_string().as_bytes()).unwrap();
+    let mut config = shell(
+        at.path(),
+        "c",
+        "dd if=/dev/zero of=/big bs=1048576 count=3; sleep 1000",
+    );
+    config.resources = convert::resources(std::slice::from_ref(&disk)).unwrap();
+    config.checkpoint = true;
+    symlink("busybox", root.join("bin/dd")).unwrap();
+    for known in [BTreeSet::new(), BTreeSet::from([config.id.clone()])] {
+        let settings = json!({ "disk/du": { "container_disk_watch_interval_secs": 1 } });
+        let names = ["filesystem/linux", "disk/du"];
+        let mut isolators = kernel::load_in(&names, settings, None, Some(at.path())).unwrap();
+        isolators.push(provisioner(&root));
+        let containerizer = common::containerizer(at.path(), isolators);
+        let is_first = known.is_empty();
+        containerizer.recover(known).await.unwrap();
+        if is_first {
+            containerizer.launch(config.clone()).await.unwrap();
+        }
+        let mut used = 0;
+        while used < empty + (3 << 20) {
+            let usage = containerizer.usage(&config.id).await.unwrap();
+            used = usage.disk_used_bytes.unwrap_or_default();
+            tokio::task::yield_now().await;
+        }
+        if !is_first {
+            containerizer.destroy(&config.id).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_container_that_is_ended_does_not_wait_for_its_images() {
     let at = tempfile::tempdir().unwrap();
     let calls = Arc::default();

@@ -1,8 +1,7 @@
 //! Isolator `disk/du`: how much disk sandboxes and persistent volumes take.
 //!
 //! Mirrors `src/slave/containerizer/mesos/isolators/posix/disk.cpp`, which runs `du`; this one walks the tree itself, on
-//! a thread of its own. What a container writes into its own root file system outside of the sandbox is not counted, as in
-//! Mesos.
+//! a thread of its own. What a container writes into a root file system of its own counts as what it writes into its sandbox.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -40,10 +39,10 @@ pub struct Du {
     containers: Mutex<BTreeMap<ContainerId, Vec<Watched>>>,
 }
 
-/// A directory that is looked at.
+/// Directories that are looked at together.
 #[derive(Clone, Debug)]
 struct Watched {
-    path: PathBuf,
+    paths: Vec<PathBuf>,
     /// What the container was given for it; none where it was given nothing.
     quota: Option<Resource>,
     /// At the last look.
@@ -100,13 +99,13 @@ impl Isolator for Du {
 
     async fn recover(&self, running: Vec<Container>, _: Vec<ContainerId>) -> Result<()> {
         for container in running {
-            self.watch(&container.id, &container.sandbox, &container.resources);
+            self.watch(&container.id, own(&container), &container.resources);
         }
         Ok(())
     }
 
     async fn prepare(&self, container: Container) -> Result<LaunchPlan> {
-        self.watch(&container.id, &container.sandbox, &container.resources);
+        self.watch(&container.id, own(&container), &container.resources);
         Ok(LaunchPlan::none())
     }
 
@@ -116,7 +115,7 @@ impl Isolator for Du {
             .get(id)
             .and_then(|watched| watched.first().cloned());
         if let Some(sandbox) = sandbox {
-            self.watch(id, &sandbox.path, &update.resources);
+            self.watch(id, sandbox.paths, &update.resources);
         }
         Ok(())
     }
@@ -166,8 +165,8 @@ impl Du {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Remembers what to look at: the sandbox first.
-    fn watch(&self, id: &ContainerId, sandbox: &Path, resources: &[Resource]) {
+    /// Remembers what to look at: the container's own directories first.
+    fn watch(&self, id: &ContainerId, own: Vec<PathBuf>, resources: &[Resource]) {
         let (volumes, plain): (Vec<_>, Vec<_>) = resources
             .iter()
             .filter(|resource| resource.name == "disk")
@@ -184,13 +183,13 @@ impl Du {
             ..(*resource).clone()
         });
         let mut watched = vec![Watched {
-            path: sandbox.to_owned(),
+            paths: own,
             quota,
             used: None,
         }];
         watched.extend(volumes.into_iter().filter_map(|volume| {
             Some(Watched {
-                path: volume_path(&self.work_dir, volume)?,
+                paths: vec![volume_path(&self.work_dir, volume)?],
                 quota: Some(volume.clone()),
                 used: None,
             })
@@ -201,8 +200,8 @@ impl Du {
     /// Looks at a container's disk once.
     async fn look(&self, id: &ContainerId) -> Option<Limitation> {
         let watched = self.containers().get(id)?.clone();
-        let paths: Vec<PathBuf> = watched.into_iter().map(|watched| watched.path).collect();
-        let sizes = blocking(move || paths.iter().map(|path| size(path)).collect::<Vec<_>>()).await;
+        let all = |one: &Watched| one.paths.iter().map(|path| size(path)).sum::<Option<u64>>();
+        let sizes = blocking(move || watched.iter().map(all).collect::<Vec<_>>()).await;
         let mut containers = self.containers();
         let watched = containers.get_mut(id)?;
         for (watched, size) in watched.iter_mut().zip(sizes.ok()?) {
@@ -210,6 +209,25 @@ impl Du {
         }
         watched.iter().find_map(Watched::limitation)
     }
+}
+
+/// Where the container writes: its sandbox, and what its root file system keeps of it.
+fn own(container: &Container) -> Vec<PathBuf> {
+    let plan = &container.plan;
+    let root = plan.rootfs.as_ref().and_then(|root| {
+        let mount = plan.mounts.iter().find(|mount| mount.target == *root)?;
+        match mount.fstype.as_str() {
+            "overlay" => {
+                let mut options = mount.options.split(',');
+                options.find_map(|option| option.strip_prefix("upperdir="))
+            }
+            // A copy of the image; one that is bound from elsewhere is not the container's own.
+            _ if mount.source == *root => Some(root.as_str()),
+            _ => None,
+        }
+    });
+    let sandbox = std::iter::once(container.sandbox.clone());
+    sandbox.chain(root.map(PathBuf::from)).collect()
 }
 
 /// Bytes on the disk of all below a directory, a file with several names once; links are not followed, nor are mounts.
@@ -270,7 +288,7 @@ mod tests {
             ..Resource::default()
         };
         let watched = |used| Watched {
-            path: PathBuf::new(),
+            paths: Vec::new(),
             quota: Some(quota.clone()),
             used: Some(used),
         };
