@@ -27,7 +27,10 @@ pub(super) struct Args {
 enum Kind {
     Allocator,
     Authorizer,
+    ContainerLogger,
     Exporter,
+    Fetcher,
+    ImageStore,
     Isolator,
     Leader,
 }
@@ -37,7 +40,10 @@ impl Kind {
         match self {
             Kind::Allocator => "allocator",
             Kind::Authorizer => "authorizer",
+            Kind::ContainerLogger => "container_logger",
             Kind::Exporter => "exporter",
+            Kind::Fetcher => "fetcher",
+            Kind::ImageStore => "image_store",
             Kind::Isolator => "isolator",
             Kind::Leader => "leader",
         }
@@ -47,7 +53,10 @@ impl Kind {
         match self {
             Kind::Allocator => include_str!("../../templates/allocator.rs"),
             Kind::Authorizer => include_str!("../../templates/authorizer.rs"),
+            Kind::ContainerLogger => include_str!("../../templates/container_logger.rs"),
             Kind::Exporter => include_str!("../../templates/exporter.rs"),
+            Kind::Fetcher => include_str!("../../templates/fetcher.rs"),
+            Kind::ImageStore => include_str!("../../templates/image_store.rs"),
             Kind::Isolator => include_str!("../../templates/isolator.rs"),
             Kind::Leader => include_str!("../../templates/leader.rs"),
         }
@@ -58,7 +67,10 @@ impl Kind {
         match self {
             Kind::Allocator => format!("allocator = \"{name}\""),
             Kind::Authorizer => format!("authorizers = [\"{name}\"]"),
+            Kind::ContainerLogger => format!("container_logger = \"{name}\""),
             Kind::Exporter => format!("exporters = [\"{name}\"]"),
+            Kind::Fetcher => format!("fetcher = \"{name}\""),
+            Kind::ImageStore => format!("image_providers = [\"{name}\"]"),
             Kind::Isolator => format!("isolation = [\"{name}\"]"),
             Kind::Leader => format!("master_contender = \"{name}\"\nmaster_detector = \"{name}\""),
         }
@@ -69,7 +81,10 @@ impl Kind {
         match self {
             Kind::Allocator => json!({"most_per_round": 0}),
             Kind::Authorizer => json!({"users": ["www-data"]}),
+            Kind::ContainerLogger => json!({"keep": true}),
             Kind::Exporter => json!({"path": "/values"}),
+            Kind::Fetcher => json!({"dir": "/srv/share"}),
+            Kind::ImageStore => json!({"dir": "/srv/images"}),
             Kind::Isolator => json!({"variable": "GREETING", "value": "hello"}),
             Kind::Leader => json!({}),
         }
@@ -79,6 +94,7 @@ impl Kind {
     fn suite_arguments(self) -> &'static str {
         match self {
             Kind::Isolator => ", &Default::default()",
+            Kind::Fetcher | Kind::ImageStore => ", None",
             _ => "",
         }
     }
