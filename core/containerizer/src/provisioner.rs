@@ -279,18 +279,8 @@ impl Inner {
         self.dir.join("containers").join(id)
     }
 
-    /// The store that an image is of. Layouts of the OCI have no type of their own in Mesos: their names begin with
-    /// `oci:`.
     fn store(&self, image: &v1::Image) -> Result<&ImageStoreClient, String> {
-        let name = image
-            .docker
-            .as_ref()
-            .map_or("", |docker| docker.name.as_str());
-        let store = match image.r#type() {
-            v1::image::Type::Appc => "appc",
-            v1::image::Type::Docker if name.starts_with("oci:") => "oci",
-            v1::image::Type::Docker => "docker",
-        };
+        let store = store_of(image, |store| self.stores.contains_key(store));
         self.stores.get(store).ok_or_else(|| {
             format!(
                 "no image store for this image: '{}' is not in the agent's --image_providers",
@@ -311,6 +301,20 @@ impl Inner {
             }
         }
         Ok(found)
+    }
+}
+
+/// The name of the store that an image is of. Only Docker and Appc have types of their own in Mesos: images of other
+/// stores are Docker images whose names begin with the store's and a colon. The site has chosen such a store, so its name
+/// comes before that of an image with a tag.
+fn store_of(image: &v1::Image, is_store: impl Fn(&str) -> bool) -> &str {
+    if image.r#type() == v1::image::Type::Appc {
+        return "appc";
+    }
+    let name = image.docker.as_ref().map_or("", |docker| &docker.name);
+    match name.split_once(':') {
+        Some((store, _)) if store == "oci" || is_store(store) => store,
+        _ => "docker",
     }
 }
 
@@ -375,5 +379,38 @@ impl Isolator for Provisioner {
     }
     fn limited(&self, _: u64) -> Called<'_, LimitedReply> {
         std::future::pending().boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_is_named_by_the_image() {
+        let of = |name: &str| {
+            let docker = v1::image::Docker {
+                name: name.to_owned(),
+                ..Default::default()
+            };
+            let image = v1::Image {
+                r#type: v1::image::Type::Docker.into(),
+                docker: Some(docker),
+                ..Default::default()
+            };
+            store_of(&image, |store| store == "acme/roots").to_owned()
+        };
+        let images = [
+            "box",
+            "box:1",
+            "r.io:5000/box:1",
+            "oci:box:1",
+            "oci://r.io/box",
+            "acme/roots:box",
+        ];
+        assert_eq!(
+            images.map(of),
+            ["docker", "docker", "docker", "oci", "oci", "acme/roots"]
+        );
     }
 }

@@ -104,7 +104,7 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("http_executor_domain_sockets", "Offer a unix socket to HTTP executors.").default("false").group(Group::Network),
     duration("http_heartbeat_interval", "Heartbeat period on agent streaming responses (attach, session).").default("30secs").group(Group::Network),
     json("image_gc_config", "Automatic image garbage collection settings; unset disables it.").group(Group::Containers),
-    list("image_providers", "Enabled image kinds: `DOCKER`, `OCI`.").group(Group::Containers),
+    list("image_providers", "Enabled image kinds: `DOCKER`, `OCI`, and names of image-store modules.").group(Group::Containers),
     text("image_provisioner_backend", "Rootfs backend: `overlay`, `bind`, `copy`; unset auto-selects.").group(Group::Containers),
     bytes("ingress_burst", "Bytes allowed at ingress burst rate.").ignored(NOT_YET),
     bytes("ingress_ceil_limit", "Extra burst rate over ingress limit.").ignored(NOT_YET),

@@ -441,7 +441,10 @@ impl Values {
             text,
             source: Source::Default,
         };
-        self.values.entry(name).or_insert(value);
+        match self.values.get(name) {
+            Some(known) if known.source != Source::Default => {}
+            _ => drop(self.values.insert(name, value)),
+        }
     }
 
     /// What `/flags` shows: name and value of every flag that has one, in order.

@@ -43,12 +43,22 @@ pub(super) fn images(values: &mut Values) -> Result<Images, FlagError> {
                     "'image_providers': there are no APPC images; DOCKER and OCI are known",
                 ));
             }
+            // The name of a module of the site's own.
+            own if own.contains(char::is_lowercase) => names.push(store),
             _ => {
                 return Err(together(&format!(
-                    "'image_providers': '{store}' is not one of DOCKER, OCI"
+                    "'image_providers': '{store}' is neither DOCKER, OCI nor the name of a module, which has lower case letters"
                 )));
             }
         }
+    }
+    // Where the module keeps them, so that `/flags` says it.
+    if let Some(dir) = values
+        .path("work_dir")
+        .filter(|_| names.iter().any(|name| name == "docker"))
+    {
+        let own = dir.join("modules/docker").display().to_string();
+        values.set_default("docker_store_dir", own);
     }
     for flag in OF_DOCKER {
         let Some(text) = values.text(flag).filter(|_| values.given(flag)) else {
