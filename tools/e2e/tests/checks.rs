@@ -1,7 +1,11 @@
 //! Checks and health checks of command tasks, taken by a real agent.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
+
 use nix::sys::signal::Signal;
 use tepui_e2e::cluster::wait_clean;
+use tepui_e2e::images::certificate;
 use tepui_e2e::scheduler::{framework, task};
 use tepui_e2e::server::{Page, PageServer};
 use tepui_e2e::{Daemon, Scheduler, Scratch};
@@ -129,6 +133,72 @@ fn health_is_told_and_decides() {
         String::from_utf8_lossy(&left.expect("find runs").stdout),
         ""
     );
+    agent.stop(Signal::SIGUSR1);
+    wait_clean(bench.scratch.path());
+}
+
+/// A server that speaks TLS, with a certificate that nobody has reason to trust: OpenSSL's own.
+struct TlsServer {
+    openssl: Child,
+    port: u16,
+}
+
+impl TlsServer {
+    fn start(dir: &std::path::Path) -> Self {
+        let (certificate, key) = certificate(dir, "server");
+        let mut openssl = std::process::Command::new("openssl")
+            .args(["s_server", "-accept", "127.0.0.1:0", "-www", "-cert"])
+            .arg(certificate)
+            .arg("-key")
+            .arg(key)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("openssl");
+        let mut lines = BufReader::new(openssl.stdout.take().expect("is piped")).lines();
+        let port = lines.by_ref().map_while(Result::ok).find_map(|line| {
+            let at = line.strip_prefix("ACCEPT 127.0.0.1:")?;
+            at.trim().parse().ok()
+        });
+        std::thread::spawn(move || lines.for_each(drop));
+        let port = port.expect("it says where it listens");
+        Self { openssl, port }
+    }
+}
+
+impl Drop for TlsServer {
+    fn drop(&mut self) {
+        let _ = self.openssl.kill();
+        let _ = self.openssl.wait();
+    }
+}
+
+#[test]
+fn health_is_asked_by_https_whatever_the_certificate() {
+    let bench = Bench::new();
+    let server = TlsServer::start(bench.scratch.path());
+    let (dir, master) = (bench.scratch.path(), bench.master.address);
+    let agent = Daemon::agent(dir, "agent", master, &[RESOURCES]);
+    let mut scheduler = bench.scheduler();
+    let with = |id: &str, scheme: &str| TaskInfo {
+        health_check: Some(health(&format!(
+            r#""type":"HTTP","http":{{"scheme":"{scheme}","port":{},"path":"/"}},"consecutive_failures":2"#,
+            server.port
+        ))),
+        ..sleeping(id)
+    };
+    scheduler.launch(vec![with("https", "https"), with("http", "http")]);
+    let healthy = wait_for(&mut scheduler, "https", |status| {
+        status.healthy == Some(true)
+    });
+    assert_eq!(healthy.reason(), Reason::TaskHealthCheckStatusUpdated);
+    // The same port without TLS answers nobody.
+    let killed = scheduler.wait_state("http", TaskState::TaskKilled);
+    assert_eq!(killed.healthy, Some(false));
+    drop(server);
+    let killed = scheduler.wait_state("https", TaskState::TaskKilled);
+    assert_eq!(killed.healthy, Some(false));
     agent.stop(Signal::SIGUSR1);
     wait_clean(bench.scratch.path());
 }

@@ -140,6 +140,15 @@ fn images_run_wherever_they_come_from_and_are_pulled_once() {
     let said = prune(&[]);
     assert!(said.contains("removing some/box:1\n"), "{said}");
     assert_eq!((layers("docker"), layers("oci")), (0, 0));
+    let store = agent.get("/flags")["flags"]["docker_store_dir"].clone();
+    assert_eq!(
+        store,
+        scratch
+            .path()
+            .join("agent/modules/docker")
+            .display()
+            .to_string()
+    );
     let pulled = &agent.get("/metrics/snapshot")["containerizer/mesos/provisioner/docker_store/image_pull_ms"];
     assert!(pulled.as_f64().is_some_and(|took| took > 0.0), "{pulled}");
     agent.stop(Signal::SIGUSR1);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tepui_e2e::cluster::wait_clean;
-use tepui_e2e::images::{available, layout};
+use tepui_e2e::images::{self, available, layout};
 use tepui_e2e::scheduler::{framework, task};
 use tepui_e2e::server::{Page, PageServer};
 use tepui_e2e::{Daemon, Scheduler, Scratch, wait_for};
@@ -379,6 +379,61 @@ fn tasks_of_a_group_share_a_directory_of_their_executor() {
         assert!(said.ends_with("said\n"), "{file}: {said}");
     }
     assert_eq!(executor_ended(&mut scheduler, "pod"), Some(0));
+    agent.stop(Signal::SIGUSR1);
+    wait_clean(bench.scratch.path());
+}
+
+#[test]
+fn tasks_of_a_group_have_images_of_their_own() {
+    if !images::available() {
+        return;
+    }
+    let bench = Bench::new();
+    let (dir, master) = (bench.scratch.path(), bench.master.address);
+    let saved = dir.join("saved");
+    fs::create_dir(&saved).expect("a folder");
+    for name in ["left", "right"] {
+        let from = format!("oci:{}:latest", images::layout(dir, name).display());
+        let archive = saved.join(format!("{name}.tar"));
+        let to = format!("docker-archive:{}:{name}:latest", archive.display());
+        images::run("skopeo", &["copy", "--quiet", &from, &to]);
+    }
+    let flags = [
+        "--resources=cpus:4;mem:4096;disk:10240",
+        "--isolation=filesystem/linux,docker/runtime,namespaces/pid,cgroups/cpu,cgroups/mem",
+        "--image_providers=DOCKER",
+        &format!("--docker_registry={}", saved.display()),
+    ];
+    let agent = Daemon::agent(dir, "agent", master, &flags);
+    let mut scheduler = bench.scheduler();
+    let look = "cat /etc/layer; echo $FROM; pwd; touch $MESOS_SANDBOX/here /anywhere";
+    let tasks = vec![
+        images::of_image("one", "left", Some(look)),
+        // What the image says.
+        images::of_image("two", "right", None),
+        // In the root of the host, as the group's container is.
+        task("plain", "test -e /etc/layer || echo none", 0.1, 32.0),
+        images::of_image("long", "left", Some("sleep 1000")),
+    ];
+    launch(&mut scheduler, "pod", tasks);
+    for id in ["one", "two", "plain"] {
+        scheduler.wait_state(id, TaskState::TaskFinished);
+    }
+    let around = sandbox(&agent);
+    let said =
+        |id: &str| fs::read_to_string(around.join(format!("tasks/{id}/stdout"))).expect("a log");
+    assert_eq!(said("one"), "top of left\nimage\n/etc\n");
+    assert!(around.join("tasks/one/here").exists());
+    assert_eq!(
+        (said("two").as_str(), said("plain").as_str()),
+        ("top of right\n", "none\n")
+    );
+    // The layers of a container that is nested stay while it runs: all three of its image.
+    let kept = fs::read_dir(dir.join("agent/modules/docker/layers")).expect("a folder");
+    let unused = agent.get("/images/unused");
+    assert_eq!(unused["layers"], kept.count() - 3, "{unused}");
+    scheduler.kill("long");
+    scheduler.wait_state("long", TaskState::TaskKilled);
     agent.stop(Signal::SIGUSR1);
     wait_clean(bench.scratch.path());
 }
