@@ -162,14 +162,24 @@ impl Daemon {
 
     /// A master in `dir`.
     pub fn master(dir: &Path, flags: &[&str]) -> Self {
-        Self::run("master", Self::master_command(dir, flags), dir)
+        Self::master_at(0, dir, flags)
+    }
+
+    /// A master on a port: one that comes back has to keep its own.
+    pub fn master_at(port: u16, dir: &Path, flags: &[&str]) -> Self {
+        Self::run("master", Self::command_at(port, dir, flags), dir)
     }
 
     /// What starts a master in `dir`.
     pub fn master_command(dir: &Path, flags: &[&str]) -> Command {
+        Self::command_at(0, dir, flags)
+    }
+
+    fn command_at(port: u16, dir: &Path, flags: &[&str]) -> Command {
         let mut command = Command::new(bin("tepui-master"));
-        command.args(["--ip=127.0.0.1", "--hostname=localhost", "--port=0"]);
+        command.args(["--ip=127.0.0.1", "--hostname=localhost"]);
         command
+            .arg(format!("--port={port}"))
             .arg(format!("--work_dir={}", dir.join("master").display()))
             .args(flags);
         command

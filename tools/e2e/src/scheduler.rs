@@ -16,6 +16,7 @@ pub use tepui_http::scheduler_client::command_task as task;
 pub struct Scheduler {
     runtime: Runtime,
     client: SchedulerClient,
+    info: v1::FrameworkInfo,
     /// Its id.
     pub id: v1::FrameworkId,
     /// Offers not answered yet.
@@ -62,16 +63,52 @@ impl Scheduler {
             .build()
             .expect("a runtime");
         let http = Client::new(&master.to_string()).expect("an address");
-        let client = runtime.block_on(SchedulerClient::subscribe(&http, info))?;
+        let client = runtime.block_on(SchedulerClient::subscribe(&http, info.clone()))?;
         Ok(Self {
             runtime,
             id: client.id().clone(),
             client,
+            info,
             offers: Vec::new(),
             updates: BTreeMap::new(),
             other: Vec::new(),
             acknowledges: true,
         })
+    }
+
+    /// Subscribes again under its id, once a master leads. What it was told stays with it, but for offers.
+    #[track_caller]
+    pub fn resubscribe(&mut self, master: SocketAddr) {
+        self.offers.clear();
+        let info = v1::FrameworkInfo {
+            id: Some(self.id.clone()),
+            ..self.info.clone()
+        };
+        let http = Client::new(&master.to_string()).expect("an address");
+        self.client = wait_for("a leading master", || {
+            let subscribed = SchedulerClient::subscribe(&http, info.clone());
+            self.runtime.block_on(subscribed)
+        });
+    }
+
+    /// Asks for the states of tasks, each with the agent that was to run it.
+    #[track_caller]
+    pub fn reconcile<'a>(&mut self, tasks: impl IntoIterator<Item = (&'a str, &'a v1::AgentId)>) {
+        let tasks = tasks
+            .into_iter()
+            .map(|(id, agent)| scheduler::call::reconcile::Task {
+                task_id: v1::TaskId {
+                    value: id.to_owned(),
+                },
+                agent_id: Some(agent.clone()),
+            });
+        let body = scheduler::Call {
+            reconcile: Some(scheduler::call::Reconcile {
+                tasks: tasks.collect(),
+            }),
+            ..Default::default()
+        };
+        self.call(scheduler::call::Type::Reconcile, body);
     }
 
     /// The next event, `None` at the stream's end.

@@ -11,6 +11,7 @@ use std::sync::Mutex;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::reliability::{self, Row};
 use crate::{cargo, root, run, target_dir};
 
 /// Counters at every edge, and the comparisons that a branch depends on.
@@ -35,6 +36,9 @@ pub(crate) struct Args {
     /// How long each target runs, in seconds
     #[arg(long)]
     seconds: Option<u64>,
+    /// Put the result into docs/RELIABILITY.md
+    #[arg(long)]
+    note: bool,
 }
 
 /// Fuzzes for as long as asked.
@@ -52,12 +56,42 @@ pub(crate) fn fuzz(args: &Args) -> Result<()> {
         }
         args.targets.clone()
     };
-    all(&chosen, args.seconds.unwrap_or(args.minutes * 60))
+    let outcomes = all(&chosen, args.seconds.unwrap_or(args.minutes * 60))?;
+    if args.note {
+        reliability::note(rows(&outcomes)?)?;
+    }
+    verdict(outcomes)
+}
+
+/// What a target did, or how it failed.
+type Outcome = (String, Result<String>);
+
+fn rows(outcomes: &[Outcome]) -> Result<Vec<Row>> {
+    let row = |(name, outcome): &Outcome| {
+        let command = format!("cargo xtask fuzz {name}");
+        let (tried, result) = match outcome {
+            Ok(line) => (line.clone(), "kept"),
+            Err(_) => (format!("the input lies in target/fuzz/{name}"), "broken"),
+        };
+        Row::new("R7", &command, tried, result.to_owned())
+    };
+    outcomes.iter().map(row).collect()
+}
+
+/// An error that names all targets that failed.
+fn verdict(outcomes: Vec<Outcome>) -> Result<()> {
+    let failed = |(name, outcome): Outcome| Some(format!("{name}: {:#}", outcome.err()?));
+    let failures: Vec<String> = outcomes.into_iter().filter_map(failed).collect();
+    if failures.is_empty() {
+        Ok(())
+    } else {
+        bail!("{}", failures.join("\n"))
+    }
 }
 
 /// Every target for a few seconds, as a step of the tests.
 pub(crate) fn short(seconds: u64) -> Result<()> {
-    all(&targets()?, seconds)
+    verdict(all(&targets()?, seconds)?)
 }
 
 fn corpus() -> PathBuf {
@@ -74,33 +108,31 @@ fn targets() -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Runs the targets, as many at a time as there are processors.
-fn all(targets: &[String], seconds: u64) -> Result<()> {
+/// Runs the targets, as many at a time as there are processors; what came of each, by name.
+fn all(targets: &[String], seconds: u64) -> Result<Vec<Outcome>> {
     let program = build()?;
     let waiting = Mutex::new(targets.iter());
-    let failures = Mutex::new(Vec::new());
+    let outcomes = Mutex::new(Vec::new());
     let at_once = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..at_once.min(targets.len()) {
             scope.spawn(|| {
                 while let Some(name) = { waiting.lock().expect("no panic").next() } {
-                    match one(&program, name, seconds) {
-                        Ok(line) => println!("{name}: {line}"),
-                        Err(error) => {
-                            let failure = format!("{name}: {error:#}");
-                            failures.lock().expect("no panic").push(failure);
-                        }
+                    let outcome = one(&program, name, seconds);
+                    if let Ok(line) = &outcome {
+                        println!("{name}: {line}");
                     }
+                    outcomes
+                        .lock()
+                        .expect("no panic")
+                        .push((name.clone(), outcome));
                 }
             });
         }
     });
-    let failures = failures.into_inner().expect("no panic");
-    if failures.is_empty() {
-        Ok(())
-    } else {
-        bail!("{}", failures.join("\n"))
-    }
+    let mut outcomes = outcomes.into_inner().expect("no panic");
+    outcomes.sort_by(|a: &Outcome, b: &Outcome| a.0.cmp(&b.0));
+    Ok(outcomes)
 }
 
 fn build() -> Result<PathBuf> {

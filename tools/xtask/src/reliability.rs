@@ -30,7 +30,8 @@ const PROMISES: &[(&str, &str)] = &[
     ),
     (
         "R4",
-        "What an operator was told is so (quota, weights, maintenance, drains, agents gone) is so for every later leader.",
+        "What somebody was told is done is so from then on: quota, weights, maintenance, drains and agents gone for every \
+         later leader, reservations and volumes with their data on the agent.",
     ),
     (
         "R5",
@@ -38,7 +39,8 @@ const PROMISES: &[(&str, &str)] = &[
     ),
     (
         "R7",
-        "Input that is wrong ends no process and changes nothing.",
+        "Input that is wrong ends no process and changes nothing; a record on disk that was altered is refused by its name, \
+         or read as it was written.",
     ),
 ];
 
@@ -47,7 +49,7 @@ const HEAD: &str = "# Reliability\n\n\
     of each command that was noted; a run that breaks a promise is noted, too. `cargo xtask sim` simulates clusters\n\
     (`tools/sim`: real state machines, one seed a run; messages lost, repeated and held up, partitions, processes killed\n\
     between any two effects, reboots, full and slow disks, jumps of the wall clock), `cargo xtask chaos` kills and stops real\n\
-    processes (`tools/e2e/tests/chaos.rs`), `cargo xtask fuzz` feeds decoders. Each run of `cargo xtask test` does a small\n\
+    processes (`tools/e2e/tests/chaos`), `cargo xtask fuzz` feeds decoders. Each run of `cargo xtask test` does a small\n\
     part of each. A seed that broke a promise is kept, with as few faults as needed, in `tools/sim/kept`.\n\n\
     Generated from `reliability.tsv` by `cargo xtask compat --write`.\n\n";
 

@@ -96,7 +96,11 @@ fn rows(args: &Args, summary: &Path) -> Result<Vec<Row>> {
         ("R3", format!("{starts} starts; {killed}")),
         (
             "R4",
-            format!("{} calls answered; {killed}", number(&tried["decisions"])),
+            format!(
+                "{} decisions and {} operations on resources acknowledged; {killed}",
+                number(&tried["decisions"]),
+                number(&tried["operations"])
+            ),
         ),
         (
             "R5",
