@@ -111,12 +111,19 @@ impl Connection {
         let (inbox, mut events) = mpsc::channel(INBOX);
         let (end, run) = AgentEnd::start(stream, AgentSettings::default(), inbox);
         let session = end.open(self.complete(hello, number, boot_id));
-        let run = tokio::spawn(run);
+        let run = AbortOnDropHandle::new(tokio::spawn(run));
         let mut outcome = Attempt::Failed("no answer".to_owned());
         loop {
             tokio::select! {
                 event = events.recv() => match event {
-                    Some(event) => outcome = self.event(number, &session, event, outcome),
+                    Some(event) => {
+                        let closed = matches!(event.event, AgentUpdate::Closed(_));
+                        outcome = self.event(number, &session, event, outcome);
+                        // The connection may well stay: a master that was silent for too long does not end it.
+                        if closed {
+                            break;
+                        }
+                    }
                     None => break,
                 },
                 // Who leads now wants to know what runs here.
