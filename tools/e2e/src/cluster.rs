@@ -31,7 +31,7 @@ pub fn python() -> PathBuf {
     client("python").join("bin/python")
 }
 
-/// The folder of an unmodified client that `cargo xtask test` has prepared: `python` or `node`.
+/// The folder of an unmodified client that `cargo xtask test` has prepared: `python`, `node` or `mesos-cli`.
 pub fn client(name: &str) -> PathBuf {
     let target = bin("tepui")
         .ancestors()

@@ -500,3 +500,72 @@ fn executors_that_end() {
     );
     bench.end();
 }
+
+#[test]
+fn labels_and_discovery_are_shown_of_tasks_and_executors() {
+    let bench = Bench::new();
+    let mut scheduler = Scheduler::subscribe(bench.master.address, recorded_framework());
+    let labels = |value: &str| v1::Labels {
+        labels: vec![v1::Label {
+            key: "k".to_owned(),
+            value: Some(value.to_owned()),
+        }],
+    };
+    let discovery = |name: &str| v1::DiscoveryInfo {
+        visibility: v1::discovery_info::Visibility::Cluster.into(),
+        name: Some(name.to_owned()),
+        environment: Some("test".to_owned()),
+        ports: Some(v1::Ports {
+            ports: vec![v1::Port {
+                number: 31001,
+                name: Some("web".to_owned()),
+                protocol: Some("tcp".to_owned()),
+                ..Default::default()
+            }],
+        }),
+        labels: Some(labels(name)),
+        ..Default::default()
+    };
+    let mut task = bench.task("labelled", "run");
+    task.labels = Some(labels("task"));
+    task.discovery = Some(discovery("task"));
+    let executor = task.executor.as_mut().expect("its own");
+    executor.labels = Some(labels("executor"));
+    executor.discovery = Some(discovery("executor"));
+    scheduler.launch(vec![task]);
+    scheduler.wait_state("labelled", TaskState::TaskRunning);
+
+    let shown = |name: &str| {
+        let ports = json!({"ports": [{"number": 31001, "name": "web", "protocol": "tcp"}]});
+        let labels = json!([{"key": "k", "value": name}]);
+        let discovery = json!({
+            "visibility": "CLUSTER", "name": name, "environment": "test", "ports": ports,
+            "labels": {"labels": labels},
+        });
+        (labels, discovery)
+    };
+    let agent = bench.agent.as_ref().expect("it runs");
+    let of_master = bench.master.get("/state")["frameworks"][0]["tasks"][0].clone();
+    let of_agent = agent.get("/state")["frameworks"][0]["executors"][0].clone();
+    for task in [&of_master, &of_agent["tasks"][0]] {
+        let (labels, discovery) = shown("task");
+        assert_eq!(
+            (&task["labels"], &task["discovery"]),
+            (&labels, &discovery),
+            "{task}"
+        );
+    }
+    // The v0 answer has no discovery of executors, as in Mesos.
+    assert_eq!(of_agent["labels"], shown("executor").0);
+    for daemon in [&bench.master, agent] {
+        let answer = daemon.call(&json!({"type": "GET_EXECUTORS"}));
+        let executor = &answer["get_executors"]["executors"][0]["executor_info"];
+        let (labels, discovery) = shown("executor");
+        assert_eq!(executor["labels"]["labels"], labels);
+        assert_eq!(executor["discovery"], discovery);
+    }
+    let agent_id = scheduler.updates["labelled"][0].agent_id.clone();
+    let shutdown = bench.shutdown(&agent_id.expect("an agent"));
+    scheduler.call(call::Type::Shutdown, shutdown);
+    bench.end();
+}

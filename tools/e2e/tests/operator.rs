@@ -86,3 +86,42 @@ fn a_draining_agent_loses_its_tasks_and_comes_back() {
     agent.stop(Signal::SIGUSR1);
     wait_clean(scratch.path());
 }
+
+/// Calls of the operator API that have no arguments are answered; the others say which they lack.
+#[track_caller]
+fn every_call_answers<'a>(daemon: &Daemon, calls: impl Iterator<Item = &'a str>, bare: &[&str]) {
+    for name in calls {
+        let call = json!({"type": name});
+        let (status, text) = (daemon.status_of(&call), daemon.reply_to(&call));
+        if name.starts_with("GET_") && name != "GET_METRICS" || bare.contains(&name) {
+            assert_eq!(status, 200, "{name}: {text}");
+            continue;
+        }
+        let lacks = format!("Expecting '{}' to be present", name.to_lowercase());
+        assert_eq!(
+            (status, text.contains(&lacks)),
+            (400, true),
+            "{name}: {text}"
+        );
+    }
+}
+
+#[test]
+fn no_call_goes_without_an_answer() {
+    use tepui_proto::v1::{agent, master as of_master};
+    let scratch = Scratch::new();
+    let master = master(scratch.path());
+    let agent = Daemon::agent(scratch.path(), "agent", master.address, &[RESOURCES]);
+    // Streams begin or are continued by these, which have tests of their own.
+    let streams = ["UNKNOWN", "SUBSCRIBE", "ATTACH_CONTAINER_INPUT"];
+    let kinds = (0..100).filter_map(|number| of_master::call::Type::try_from(number).ok());
+    let calls = kinds
+        .map(|kind| kind.as_str_name())
+        .filter(|name| !streams.contains(name));
+    every_call_answers(&master, calls, &[]);
+    let kinds = (0..100).filter_map(|number| agent::call::Type::try_from(number).ok());
+    let calls = kinds
+        .map(|kind| kind.as_str_name())
+        .filter(|name| !streams.contains(name));
+    every_call_answers(&agent, calls, &["PRUNE_IMAGES"]);
+}

@@ -44,7 +44,11 @@ const PACKAGES: &[(&str, &str, &str)] = &[
 ];
 
 /// Clients that others wrote, by their folder in tools/e2e, which has a `setup.sh`.
-const CLIENTS: &[(&str, &str)] = &[("python", "Python"), ("node", "Node.js")];
+const CLIENTS: &[(&str, &str)] = &[
+    ("python", "Python"),
+    ("node", "Node.js"),
+    ("mesos-cli", "Mesos command line"),
+];
 
 /// How long each fuzz target runs here, in seconds; `cargo xtask fuzz` takes minutes.
 const FUZZED: u64 = 10;
