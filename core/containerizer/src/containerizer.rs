@@ -15,7 +15,7 @@ use tepui_model::{id::ContainerId, resources::Resources};
 use tepui_module_proto::image_store::PruneReply;
 use tepui_module_proto::isolator as messages;
 use tepui_proto::v1;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::{
     ContainerConfig, Error, FetchCounts, Isolator, LaunchError, Launched, Limits, Listed,
@@ -94,12 +94,14 @@ impl Containerizer {
         let image = Image::load(&settings.init)?;
         let boot_id = os::boot_id()
             .map_err(|error| Error::Settings(format!("the boot id cannot be read: {error}")))?;
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let context = Arc::new(Context {
             settings,
             image,
             boot_id,
             effects: AtomicU64::new(0),
             fetches: Fetches::default(),
+            starting: Semaphore::new(processors.max(2)),
         });
         let inner = Arc::new(Inner {
             context,

@@ -24,7 +24,7 @@ use tepui_model::time::{Now, Wall};
 use tepui_module_proto::isolator::{LaunchPlan, UpdateRequest};
 use tepui_proto::Wire;
 use tepui_state_container::{ContainerState, Effect, Event, Exit, Limitation, Mark, Termination};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::{
     ContainerConfig, Sandbox, Settings,
@@ -70,6 +70,9 @@ pub(crate) struct Context {
     pub(crate) boot_id: String,
     pub(crate) effects: AtomicU64,
     pub(crate) fetches: Fetches,
+    /// Held by who makes a sandbox or starts a supervisor, which keeps a processor busy: with more of them
+    /// at once than processors nothing is done sooner, and each takes a thread's memory.
+    pub(crate) starting: Semaphore,
 }
 
 impl Context {

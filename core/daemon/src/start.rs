@@ -4,7 +4,8 @@
 use std::fs::File;
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -144,6 +145,7 @@ pub fn main<S, F: Future<Output = anyhow::Result<()>>>(
     common: impl FnOnce(&S) -> &CommonSettings,
     run: impl FnOnce(S, LogLevel) -> F,
 ) -> ExitCode {
+    keep_small();
     #[cfg(debug_assertions)]
     plant_bug();
     let program = daemon.program();
@@ -167,7 +169,6 @@ pub fn main<S, F: Future<Output = anyhow::Result<()>>>(
         }
     };
     tie_to_parent();
-    keep_small();
     match serve(program, settings, common, run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -208,9 +209,19 @@ pub fn announce(address: SocketAddr) {
 
 /// Keeps this process from being given huge pages for its heap: an idle daemon would take twice the
 /// memory, and a large one is no faster with them (docs/PERFORMANCE.md).
+///
+/// The heap takes its first ones before `main` begins, 4 MiB; so the program begins anew, once.
 fn keep_small() {
     // Kernels without huge pages refuse, and have none to give.
-    let _ = prctl::set_thp_disable(true);
+    if prctl::get_thp_disable() != Ok(false) || prctl::set_thp_disable(true).is_err() {
+        return;
+    }
+    let mut arguments = std::env::args_os();
+    let (Some(name), Ok(program)) = (arguments.next(), std::env::current_exe()) else {
+        return;
+    };
+    // It returns only if it fails, and then this process is a little larger.
+    let _ = Command::new(program).arg0(name).args(arguments).exec();
 }
 
 /// Lets this process open as many files as the system allows it: a connection or a container

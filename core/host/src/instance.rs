@@ -95,8 +95,9 @@ const STEADY: Duration = Duration::from_secs(60);
 impl Instance {
     /// Creates the first instance and activates it.
     pub(crate) fn begin(identity: Identity, maker: Maker) -> Result<Self, ChildError> {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let slot = Arc::new(Slot {
-            threads: Threads::new(&identity.name, 16),
+            threads: Threads::new(&identity.name, processors.clamp(2, 16), 16),
             lanes: Lanes::default(),
             calls: Calls::default(),
             changed: watch::Sender::new(0),
@@ -487,8 +488,10 @@ impl Slot {
         }
     }
 
-    /// Called now and then: deadlines of calls that nobody waits for, and children that do not answer.
+    /// Called now and then: deadlines of calls that nobody waits for, calls that get no thread, and children
+    /// that do not answer.
     pub(crate) fn watch(&self) {
+        self.threads.watch();
         for id in self.calls.overdue(Duration::ZERO) {
             self.overdue(id);
         }

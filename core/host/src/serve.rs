@@ -37,7 +37,7 @@ pub fn serve(library: &Path) -> std::io::Result<()> {
         &Frame::new(Kind::Loaded, 0, VERSION, 0, backend::manifest(opened)),
     );
     let mut instances: HashMap<u32, Arc<dyn Backend>> = HashMap::new();
-    let threads = Threads::new("calls", 64);
+    let threads = Threads::new("calls", 64, 64);
     while let Some(frame) = Frame::read(&mut input)? {
         let (number, call) = (frame.instance, frame.call);
         if frame.kind == Kind::Create {

@@ -108,6 +108,7 @@ async fn ground(
 ) -> Result<Ground, String> {
     let class = config.class;
     let (own, owner) = (sandbox.clone(), context.clone());
+    let starting = context.starting.acquire().await;
     let made = tokio::task::spawn_blocking(move || {
         let user = match &config.user {
             Some(name) if owner.settings.switch_user => os::switch_to(name)?,
@@ -117,6 +118,7 @@ async fn ground(
         made.map(|()| user).map_err(|error| error.to_string())
     });
     let user = made.await.map_err(|error| error.to_string())??;
+    drop(starting);
     let output = match &context.settings.logger {
         None => PrepareReply::default(),
         // What is run for an operator, or as a check, has an output of its own.
@@ -154,17 +156,19 @@ pub(super) async fn start(
     directory: PathBuf,
 ) -> Result<(Box<Supervisor>, u32), String> {
     let patience = context.settings.start_timeout;
-    let at = directory.clone();
+    let (at, owner) = (directory.clone(), context.clone());
+    let starting = context.starting.acquire().await;
     let started = tokio::task::spawn_blocking(move || {
         std::fs::create_dir_all(&at)
             .map_err(|error| format!("failed to create '{}': {error}", at.display()))?;
-        let rlimits = &context.settings.rlimits;
+        let rlimits = &owner.settings.rlimits;
         let spec = launch_spec(&config, &plan, ground, &at, rlimits, &sandbox_inside)?;
-        let started = context.image.start(spec);
+        let started = owner.image.start(spec);
         started.map_err(|error| format!("failed to start a supervisor: {error}"))
     })
     .await
     .map_err(|error| error.to_string())??;
+    drop(starting);
     let mut supervisor = Supervisor::from_started(started, &directory)
         .map_err(|error| format!("failed to talk to a supervisor: {error}"))?;
     let failure = match tokio::time::timeout(patience, supervisor.next()).await {
