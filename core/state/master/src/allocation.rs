@@ -20,7 +20,7 @@ use tepui_model::allocation::{
 use tepui_model::id::Role;
 use tepui_model::resources::{Name, Quantities, Resources, Scalar};
 use tepui_model::time::{Mono, Now};
-use tepui_proto::convert;
+use tepui_proto::{convert, v1};
 
 use crate::framework::Framework;
 use crate::quota::Limits;
@@ -361,7 +361,7 @@ impl MasterState {
         if proposals.is_empty() {
             self.allocation.quiet_until = Some(now.mono + QUIET);
         }
-        let mut offers: Vec<(FrameworkKey, Vec<u64>)> = Vec::new();
+        let mut offers: Vec<(FrameworkKey, Vec<v1::Offer>)> = Vec::new();
         let mut at: BTreeMap<FrameworkKey, usize> = BTreeMap::new();
         let mut limits = Limits::default();
         for proposal in proposals {
@@ -378,7 +378,7 @@ impl MasterState {
             offers[index].1.push(offer);
         }
         for (framework, offers) in offers {
-            self.send_offers(framework, &offers, effects);
+            self.send_offers(framework, offers, effects);
         }
         self.send_inverse_offers(now, effects);
     }

@@ -5,7 +5,6 @@ use tepui_model::filters;
 use tepui_model::id::{OfferId, Role};
 use tepui_model::resources::{Resource, Resources, Value};
 use tepui_model::time::Now;
-use tepui_proto::Message as _;
 use tepui_proto::convert::{self, Format};
 use tepui_proto::v1::{self, scheduler};
 use tepui_view::OfferRow;
@@ -20,8 +19,8 @@ use crate::{Effect, MasterState};
 const EVENT_OFFERS: usize = 1000;
 
 impl MasterState {
-    /// Turns an acceptable proposal into an open offer; it is sent with its siblings.
-    pub(crate) fn make_offer(&mut self, proposal: Proposal, now: Now) -> u64 {
+    /// Turns an acceptable proposal into an open offer, which is to be sent with its siblings.
+    pub(crate) fn make_offer(&mut self, proposal: Proposal, now: Now) -> v1::Offer {
         let number = self.next_offer;
         self.next_offer += 1;
         let total = &self.agents.get(&proposal.agent).expect("checked").total;
@@ -47,7 +46,7 @@ impl MasterState {
         if let Some(timeout) = self.settings.offer_timeout {
             self.timers.set(now.mono + timeout, Timer::Offer(number));
         }
-        number
+        message
     }
 
     fn offer_message(&self, id: &OfferId, proposal: &Proposal, resources: &Resources) -> v1::Offer {
@@ -100,17 +99,14 @@ impl MasterState {
     pub(crate) fn send_offers(
         &mut self,
         framework: FrameworkKey,
-        offers: &[u64],
+        mut offers: Vec<v1::Offer>,
         effects: &mut Vec<Effect>,
     ) {
         let counts = &self.frameworks[&framework].counts;
         counts.offers(Offers::Sent, offers.len());
-        for part in offers.chunks(EVENT_OFFERS) {
-            let offers = part
-                .iter()
-                .filter_map(|number| self.offers.get(number))
-                .map(|row| v1::Offer::decode(row.bytes.clone()).expect("encoded here"))
-                .collect();
+        while !offers.is_empty() {
+            let rest = offers.split_off(offers.len().min(EVENT_OFFERS));
+            let offers = std::mem::replace(&mut offers, rest);
             let event = scheduler::Event {
                 r#type: Some(scheduler::event::Type::Offers as i32),
                 offers: Some(scheduler::event::Offers { offers }),
