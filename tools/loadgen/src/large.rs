@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -29,6 +29,12 @@ const LAUNCHES: usize = 4;
 /// How long tasks may stay away.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// After how long new agents have nothing more to do.
+const SETTLED: Duration = Duration::from_secs(5);
+
+/// How long idle agents are watched: two of their pings.
+const IDLE: Duration = Duration::from_secs(30);
+
 /// How long pollers ask.
 const POLLING: Duration = Duration::from_secs(20);
 
@@ -48,6 +54,7 @@ pub(crate) async fn state(size: Size, pollers: usize) -> Result<()> {
         ),
     ];
     for (name, request) in &questions {
+        let used = processor_time(cluster.master_pid())?;
         let (mut first, mut last, mut bytes) = (Vec::new(), Vec::new(), 0);
         for _ in 0..RUNS {
             let arrival = fetch(address, request).await?;
@@ -61,6 +68,11 @@ pub(crate) async fn state(size: Size, pollers: usize) -> Result<()> {
             quantiles(&mut first)
         );
         println!("{name}; last byte: {}", quantiles(&mut last));
+        let used = processor_time(cluster.master_pid())? - used;
+        println!(
+            "{name}: {:.0} ms of the master's processor time an answer",
+            used.as_secs_f64() * 1000.0 / RUNS as f64
+        );
     }
     println!(
         "calls alone: {}",
@@ -73,6 +85,21 @@ pub(crate) async fn state(size: Size, pollers: usize) -> Result<()> {
         quantiles(&mut times)
     );
     Ok(framework.bare(scheduler::call::Type::Teardown).await?)
+}
+
+/// P10: what agents cost that are only there. The first seconds do not count.
+pub(crate) async fn idle(agents: usize, per_connection: usize) -> Result<()> {
+    let cluster = Cluster::large(agents, per_connection, &[])?;
+    tokio::time::sleep(SETTLED).await;
+    let (begun, used) = (Instant::now(), processor_time(cluster.master_pid())?);
+    tokio::time::sleep(IDLE).await;
+    let used = processor_time(cluster.master_pid())? - used;
+    let seconds = begun.elapsed().as_secs_f64();
+    println!(
+        "{agents} idle agents: {:.2} us of the master's processor time a second an agent",
+        used.as_secs_f64() * 1e6 / seconds / agents.max(1) as f64
+    );
+    Ok(())
 }
 
 /// P1 and P9.
@@ -228,31 +255,32 @@ async fn latencies(framework: &mut SchedulerClient) -> Result<Vec<Duration>> {
     Ok(times)
 }
 
-/// Does some work while others read the whole state again and again; how many answers they got.
+/// Does some work while others read the whole state again and again; how many answers they got. They
+/// have a thread of their own, so that what is measured is the master's work and not theirs.
 async fn polled<T>(
     address: &str,
     pollers: usize,
     work: impl Future<Output = T>,
 ) -> Result<(T, usize)> {
-    let (stop, answers) = (
-        Arc::new(AtomicBool::new(false)),
-        Arc::new(AtomicUsize::new(0)),
-    );
-    let poll = |_| {
-        let (stop, answers, address) = (stop.clone(), answers.clone(), address.to_owned());
-        tokio::spawn(async move {
-            while !stop.load(Ordering::Relaxed) {
-                fetch(&address, &get("/master/state")).await?;
-                answers.fetch_add(1, Ordering::Relaxed);
-            }
-            anyhow::Ok(())
-        })
+    let stop = Arc::new(AtomicBool::new(false));
+    let (address, stopped) = (address.to_owned(), Arc::clone(&stop));
+    let poll = async move || {
+        let mut answers = 0;
+        while !stopped.load(Ordering::Relaxed) {
+            fetch(&address, &get("/master/state")).await?;
+            answers += 1;
+        }
+        anyhow::Ok(answers)
     };
-    let asking: Vec<_> = (0..pollers).map(poll).collect();
+    let polling = tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let all = (0..pollers).map(|_| poll());
+        runtime.block_on(try_join_all(all))
+    });
     let done = work.await;
     stop.store(true, Ordering::Relaxed);
-    for poller in asking {
-        poller.await.context("a poller")??;
-    }
-    Ok((done, answers.load(Ordering::Relaxed)))
+    let answers: Vec<usize> = polling.await.context("the pollers")??;
+    Ok((done, answers.iter().sum()))
 }

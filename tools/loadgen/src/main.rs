@@ -64,6 +64,15 @@ enum Measurement {
         #[command(flatten)]
         size: Size,
     },
+    /// P10: processor time of the master for agents that are only there
+    Idle {
+        /// How many fake agents
+        #[arg(long, default_value_t = 10_000)]
+        agents: usize,
+        /// How many of them share a connection
+        #[arg(long, default_value_t = 4)]
+        per_connection: usize,
+    },
 }
 
 /// Size of a cluster of fake agents.
@@ -95,5 +104,9 @@ async fn main() -> Result<()> {
         Measurement::Start { runs } => single::start(runs).await,
         Measurement::State { size, pollers } => large::state(size, pollers).await,
         Measurement::Failover { size } => large::failover(size).await,
+        Measurement::Idle {
+            agents,
+            per_connection,
+        } => large::idle(agents, per_connection).await,
     }
 }
