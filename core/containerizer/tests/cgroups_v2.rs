@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, path::PathBuf};
 
 use common::{containerizer, kernel, read, shell, wait_for};
 use serde_json::json;
-use tepui_containerizer::{Limit, leaks};
+use tepui_containerizer::{ContainerConfig, Limit, leaks};
 use tepui_model::resources::{Resources, Scalar};
 use tepui_proto::v1::task_status::Reason;
 
@@ -149,6 +149,63 @@ async fn who_uses_too_much_memory_is_killed_and_the_others_go_on() {
             .is_some()
     );
     containerizer.destroy(&sibling.id).await.unwrap();
+    assert_eq!(
+        leaks::find(at.path(), Some(&root.0), &[]),
+        Vec::<String>::new()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nested_container_may_have_cgroups_of_its_own() {
+    if !is_unified() {
+        return;
+    }
+    let root = Root(format!("tepui-test-v2-nested-{}", std::process::id()));
+    let at = tempfile::tempdir().unwrap();
+    let settings = json!({ "cgroups": { "cgroups_root": root.0 } });
+    let isolators = kernel::load(&["cgroups/mem", "cgroups/cpu"], settings).unwrap();
+    let containerizer = containerizer(at.path(), isolators);
+    containerizer.recover(BTreeSet::new()).await.unwrap();
+    let mut around = shell(at.path(), "around", "");
+    around.command = None;
+    around.is_command_task = false;
+    around.resources = Resources::cpus_mem(0.5, 128.0);
+    containerizer.launch(around.clone()).await.unwrap();
+    let hog = "echo up; while ! test -e go; do sleep 0.1; done; dd if=/dev/zero of=/dev/null bs=100M count=1";
+    let own = ContainerConfig {
+        id: around.id.child("own"),
+        sandbox: around.sandbox.join("containers/own"),
+        share_cgroups: false,
+        is_command_task: false,
+        limits: [("mem".to_owned(), Limit::Amount(Scalar(48_000)))].into(),
+        ..shell(at.path(), "own", &format!("{hog}; sleep 1000"))
+    };
+    let launched = containerizer.launch(own.clone()).await.unwrap();
+    wait_for("the command", || read(&own, "stdout") == "up\n").await;
+    let below = |file: &str| root.file("around/mesos/own", file);
+    assert_eq!(below("cpu.weight"), "10");
+    assert_eq!(below("memory.low"), (32 << 20).to_string());
+    assert_eq!(below("memory.max"), (48 << 20).to_string());
+    let processes = below("leaf/cgroup.procs");
+    assert!(processes.lines().any(|pid| pid == launched.pid.to_string()));
+    assert_eq!(root.file("around", "memory.max"), (128 << 20).to_string());
+
+    std::fs::write(own.sandbox.join("go"), "").unwrap();
+    let termination = containerizer.wait(&own.id).await.unwrap();
+    let limitation = termination
+        .limitation
+        .expect("it went beyond its own limit");
+    assert_eq!(
+        limitation.reason,
+        i32::from(Reason::ContainerLimitationMemory)
+    );
+    assert!(!root.cgroup("around/mesos/own").exists());
+    // What was killed in it counts for the one around as well, which is not told of it.
+    containerizer
+        .stop(&around.id, std::time::Duration::from_secs(60))
+        .unwrap();
+    let termination = containerizer.wait(&around.id).await.unwrap();
+    assert_eq!(termination.limitation, None);
     assert_eq!(
         leaks::find(at.path(), Some(&root.0), &[]),
         Vec::<String>::new()

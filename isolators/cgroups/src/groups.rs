@@ -162,23 +162,16 @@ impl Groups {
         Ok(())
     }
 
-    /// Kills what is left in the cgroups of a container and removes them.
+    /// Kills what is left in the cgroups of a container and removes them, with those below.
     pub(crate) async fn destroy(&self, id: &ContainerId, patience: Duration) -> Result<()> {
         let until = Instant::now() + patience;
-        let all = self.of_each_hierarchy(id).into_iter();
-        // What is below comes first.
-        let all = all.flat_map(|(_, cgroup)| {
-            let below = cgroup.below();
-            below.into_iter().chain([cgroup])
-        });
-        for cgroup in all {
+        for (_, cgroup) in self.of_each_hierarchy(id) {
             let mut pause = Duration::from_micros(200);
             loop {
-                match cgroup.remove() {
+                match empty_and_remove(&cgroup) {
                     Ok(()) => break,
                     // A process that has just ended is still counted for a moment.
                     Err(error) if error.is_busy() && Instant::now() < until => {
-                        let _ = cgroup.kill();
                         time::sleep(pause).await;
                         pause = (pause * 2).min(Duration::from_millis(50));
                     }
@@ -188,6 +181,20 @@ impl Groups {
         }
         Ok(())
     }
+}
+
+/// Most cgroups are empty by now, so nothing is looked for in one that goes.
+fn empty_and_remove(cgroup: &Cgroup) -> Result<(), CgroupError> {
+    match cgroup.remove() {
+        Err(error) if error.is_busy() => {}
+        done => return done,
+    }
+    for cgroup in cgroup.below().iter().chain([cgroup]) {
+        // What of them cannot be removed keeps the outermost one, which says so.
+        let _ = cgroup.kill();
+        let _ = cgroup.remove();
+    }
+    cgroup.remove()
 }
 
 pub(crate) fn failure(error: CgroupError) -> Failure {

@@ -422,7 +422,8 @@ impl Follower {
         let ended = async move { drop(containers.wait(&id).await) };
         tokio::pin!(ended);
         let mut over = false;
-        let mut beat = tokio::time::interval(self.heartbeat);
+        // None at all would be an interval that tokio does not take.
+        let mut beat = tokio::time::interval(self.heartbeat.max(LOOK));
         // The first tick comes at once.
         beat.tick().await;
         loop {
