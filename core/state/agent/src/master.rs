@@ -50,7 +50,7 @@ impl AgentState {
         self.resend_operations(None, now, effects);
     }
 
-    pub(crate) fn disconnected(&mut self, session: u64) {
+    pub(crate) fn disconnected(&mut self, session: u64, effects: &mut Vec<Effect>) {
         if self.session != Some(session) {
             return;
         }
@@ -63,18 +63,26 @@ impl AgentState {
         for operation in &mut self.owned.ended {
             operation.retry_at = None;
         }
+        // Those that the master spoke of and of which nothing came any more.
+        let idle = self.frameworks.iter().filter(|one| one.is_idle());
+        let idle: Vec<FrameworkId> = idle.map(|one| one.id.clone()).collect();
+        for id in idle {
+            self.settle(&id, effects);
+        }
     }
 
     fn sync(&self, session: u64) -> Effect {
         let frameworks = self.frameworks.iter().map(|framework| {
             Wire(SyncFramework {
                 info: Some(framework.info.0.clone()),
-                completed: false,
+                completed: framework.terminating,
             })
         });
+        // What a framework that is being ended still uses was free when the master ended it, and may be in use again.
         let rows = || {
-            self.frameworks
-                .iter()
+            let frameworks = self.frameworks.iter();
+            frameworks
+                .filter(|framework| !framework.terminating)
                 .flat_map(|f| f.executors.iter().map(move |e| (f, e)))
         };
         let listed = rows().filter(|(_, e)| e.kind != ExecutorKind::Generated && e.end.is_none());

@@ -135,7 +135,7 @@ impl AgentState {
             Event::Connected { session, welcome } => {
                 self.connected(session, welcome.0, now, effects);
             }
-            Event::Disconnected { session } => self.disconnected(session),
+            Event::Disconnected { session } => self.disconnected(session, effects),
             Event::FromMaster { session, frame } => {
                 if self.session == Some(session) {
                     self.told(frame.0, now, effects);

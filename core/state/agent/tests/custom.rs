@@ -8,7 +8,7 @@ use tepui_model::time::{Mono, Now, Wall};
 use tepui_proto::Wire;
 use tepui_proto::link::link_frame::Body;
 use tepui_proto::link::{
-    AckUpdate, ExecutorEnded, Framework, Kill, LinkFrame, Run, Update, Welcome,
+    AckUpdate, ExecutorEnded, Framework, Kill, LinkFrame, Run, ShutdownFramework, Update, Welcome,
 };
 use tepui_proto::v1::executor::{self, Call, call, event};
 use tepui_proto::v1::task_status::Reason;
@@ -363,6 +363,53 @@ fn what_could_not_be_recorded_is_before_it_is_sent() {
         world.written(),
         [(true, TaskFinished), (false, TaskFinished)]
     );
+}
+
+#[test]
+fn what_a_framework_that_is_ended_still_uses_is_not_told_to_a_master() {
+    let mut world = World::new();
+    world.run(vec![task("a")], false, false);
+    world.launched();
+    world.subscribe(Vec::new());
+    world.update("a", TaskState::TaskRunning, 1);
+    world.master(Body::ShutdownFramework(ShutdownFramework {
+        framework_id: Some(framework()),
+    }));
+    world.effects.clear();
+    world.feed(Event::Disconnected { session: 1 });
+    world.feed(Event::Connected {
+        session: 2,
+        welcome: Wire(Welcome {
+            agent_id: Some(v1::AgentId { value: "S0".into() }),
+            ..Welcome::default()
+        }),
+    });
+    let sync = world.effects.iter().find_map(|effect| match effect {
+        Effect::Sync {
+            frameworks,
+            executors,
+            tasks,
+            ..
+        } => Some((frameworks, executors.len() + tasks.len())),
+        _ => None,
+    });
+    let (frameworks, running) = sync.expect("it tells what it has");
+    assert!(frameworks[0].completed, "its process still runs");
+    assert_eq!(running, 0);
+}
+
+#[test]
+fn a_framework_of_which_nothing_comes_is_forgotten() {
+    let mut world = World::new();
+    let info = v1::FrameworkInfo {
+        id: Some(framework()),
+        ..v1::FrameworkInfo::default()
+    };
+    world.master(Body::Framework(Framework { info: Some(info) }));
+    assert!(world.state.has_state(), "its tasks are under way");
+    world.feed(Event::Disconnected { session: 1 });
+    assert!(!world.state.has_state());
+    assert_eq!(world.state.completed_frameworks().count(), 0);
 }
 
 #[test]

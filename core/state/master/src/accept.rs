@@ -315,12 +315,7 @@ impl MasterState {
     /// it has nothing of it left: it forgets frameworks with their last task.
     fn introduce(&mut self, framework: FrameworkKey, agent: AgentKey, effects: &mut Vec<Effect>) {
         let run = self.agent_runs.get_mut(&agent).expect("agent of an offer");
-        let first = (framework, TaskId::from(""));
-        let known = run
-            .tasks
-            .range(first..)
-            .next()
-            .is_some_and(|(owner, _)| *owner == framework);
+        let known = run.has_tasks_of(framework);
         if run.told.insert(framework) || !known {
             let info = Some(self.frameworks[&framework].info.clone());
             self.to_agent(agent, Body::Framework(link::Framework { info }), effects);

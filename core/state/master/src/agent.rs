@@ -54,6 +54,22 @@ pub(crate) struct Agent {
     pub(crate) free: Resources,
 }
 
+impl Agent {
+    /// Whether it has tasks of a framework.
+    pub(crate) fn has_tasks_of(&self, framework: FrameworkKey) -> bool {
+        let first = (framework, TaskId::from(""));
+        let next = self.tasks.range(first..).next();
+        next.is_some_and(|(owner, _)| *owner == framework)
+    }
+
+    /// Whether it has tasks or executors of a framework.
+    pub(crate) fn has_of(&self, framework: FrameworkKey) -> bool {
+        let first = (framework, ExecutorId::from(""));
+        let next = self.executors.range(first..).next();
+        next.is_some_and(|(owner, _)| *owner == framework) || self.has_tasks_of(framework)
+    }
+}
+
 /// A session of the link.
 #[derive(Debug)]
 pub(crate) enum Session {

@@ -509,13 +509,13 @@ impl MasterState {
         }
     }
 
-    /// Agents that know the framework get its new info.
+    /// Agents that have something of the framework get its new info; the others have forgotten it.
     fn framework_changed_on_agents(&mut self, key: FrameworkKey, effects: &mut Vec<Effect>) {
         let info = self.frameworks[&key].info.clone();
         let agents: Vec<AgentKey> = self
             .agent_runs
             .iter()
-            .filter(|(_, agent)| agent.told.contains(&key))
+            .filter(|(_, agent)| agent.told.contains(&key) && agent.has_of(key))
             .map(|(agent, _)| *agent)
             .collect();
         for agent in agents {
