@@ -43,6 +43,11 @@ enum Task {
     Chaos(chaos::Args),
     /// Simulate clusters that fail, as many seeds as asked
     Sim(sim::Args),
+    /// Run the tests of cgroups v2 in a virtual machine that has no other version
+    CgroupsV2 {
+        /// A Linux image, such as /boot/vmlinuz-*-cloud-amd64 of Debian's linux-image-cloud-amd64
+        kernel: PathBuf,
+    },
     /// Check who depends on whom
     Layers,
     /// Check the licences and duplicate versions of all dependencies
@@ -63,6 +68,12 @@ fn main() -> ExitCode {
         Task::Fuzz(args) => fuzz::fuzz(&args),
         Task::Chaos(args) => chaos::chaos(&args),
         Task::Sim(args) => sim::sim(&args),
+        Task::CgroupsV2 { kernel } => std::path::absolute(kernel)
+            .context("the kernel's path")
+            .and_then(|kernel| {
+                let script = root().join("tools/e2e/cgroup2-vm.sh");
+                run(Command::new("sh").arg(script).arg(kernel))
+            }),
         Task::Layers => layers::check(),
         Task::Licenses => licenses::check(),
         Task::Compat { write } => compat::run(write)
