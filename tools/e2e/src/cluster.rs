@@ -227,11 +227,18 @@ impl Daemon {
 
     /// `tepui local` with these arguments, ready to take tasks.
     pub fn local(dir: &Path, args: &[&str]) -> Self {
+        Self::local_by(dir, |command| {
+            command.args(args);
+        })
+    }
+
+    /// `tepui local`, changed as the test needs it.
+    pub fn local_by(dir: &Path, change: impl FnOnce(&mut Command)) -> Self {
         let mut command = Command::new(bin("tepui"));
         command
             .args(["local", "--port", "0", "--agent-port", "0", "--work-dir"])
-            .arg(dir)
-            .args(args);
+            .arg(dir);
+        change(&mut command);
         Self::start(
             "local",
             command,

@@ -140,6 +140,13 @@ impl AgentSettings {
                     .into(),
             );
         }
+        if !root && !isolation_given {
+            values.notices.push(
+                "not root: tasks run as this user, in the namespaces of the host and without limits of cpu and memory; there \
+                 are no images and no other users (`tepui agent doctor` says what each isolator needs)"
+                    .into(),
+            );
+        }
         values.set_default("isolation", isolation.into());
         values.set_default("launcher", if root { "linux" } else { "posix" }.into());
         values.set_default("runtime_dir", default_runtime_dir());
