@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use tepui_proto::v1::{TaskState, scheduler};
+use tepui_proto::v1::{self, TaskState, scheduler};
 
 use crate::cluster::{Cluster, processor_time_of_all};
 use crate::framework::{decline, launch, quantiles, subscribe};
@@ -33,7 +33,10 @@ pub(crate) async fn rate(tasks: usize) -> Result<()> {
     while finished < tasks {
         let event = framework.next().await?;
         for offer in event.offers.into_iter().flat_map(|offers| offers.offers) {
-            let count = left.min(BATCH);
+            let count = left
+                .min(BATCH)
+                .min(room(&offer, "cpus", CPUS))
+                .min(room(&offer, "mem", MEM));
             if count == 0 {
                 decline(&framework, vec![offer]).await?;
                 continue;
@@ -80,6 +83,16 @@ pub(crate) async fn rate(tasks: usize) -> Result<()> {
         per_second(took)
     );
     Ok(())
+}
+
+/// How often an offer has this amount of a resource.
+fn room(offer: &v1::Offer, name: &str, each: f64) -> usize {
+    let named = offer
+        .resources
+        .iter()
+        .filter(|resource| resource.name == name);
+    let amounts = named.filter_map(|resource| Some(resource.scalar.as_ref()?.value));
+    (amounts.sum::<f64>() / each) as usize
 }
 
 /// The steps that no agent can do without, one task after the other.
