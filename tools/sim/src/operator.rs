@@ -67,6 +67,13 @@ impl Topic {
     }
 }
 
+impl Topic {
+    /// Whether it is the end of a drain, which comes in its time.
+    fn is_end(&self, seen: &str, going: &BTreeSet<AgentId>) -> bool {
+        matches!(self, Self::Gone(id) if seen == "true" && going.contains(id))
+    }
+}
+
 fn planned(schedule: &maintenance::Schedule, down: &[v1::MachineId]) -> String {
     let windows = schedule.windows.iter();
     let scheduled: BTreeSet<&str> = windows
@@ -85,6 +92,8 @@ pub(crate) struct Decisions {
     answered: u64,
     /// Machines went down: their agents are removed, and what was decided of them with them, also when they come back.
     removed: bool,
+    /// They are drained, and gone when nothing runs on them any more.
+    going: BTreeSet<AgentId>,
 }
 
 impl Decisions {
@@ -113,7 +122,9 @@ impl Decisions {
             }
             match topic.seen(view) {
                 None => {}
-                Some(seen) if may_be.contains(&seen) => *may_be = BTreeSet::from([seen]),
+                Some(seen) if may_be.contains(&seen) || topic.is_end(&seen, &self.going) => {
+                    *may_be = BTreeSet::from([seen])
+                }
                 Some(seen) => {
                     return Err(format!(
                         "R4: {topic:?} is {seen} for the next leader, expected one of {may_be:?}"
@@ -187,6 +198,9 @@ impl Simulation {
             ),
             1 | 2 => {
                 let mark_gone = self.rng.below(8) == 0;
+                if mark_gone {
+                    self.decisions.going.insert(agent_id.clone());
+                }
                 let config = Wire(v1::DrainConfig {
                     mark_gone: Some(mark_gone),
                     ..Default::default()
