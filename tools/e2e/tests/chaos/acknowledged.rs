@@ -180,18 +180,21 @@ fn operation(round: u64, agent: &Value) -> (Value, f64, f64) {
     }
 }
 
-/// How much disk is reserved on the only agent, and how large its volume is, as the master says.
-fn owned(master: &Daemon) -> (f64, f64) {
+/// How much disk is reserved on the only agent, and how large its volume is, as the master says when it has the agent.
+fn owned(master: &Daemon) -> Option<(f64, f64)> {
     let state = master.get("/slaves");
+    if state["slaves"][0]["active"] != true {
+        return None;
+    }
     let reserved = &state["slaves"][0]["reserved_resources_full"]["ops"];
     let all = reserved.as_array().into_iter().flatten();
-    all.fold((0.0, 0.0), |(free, volume), one| {
+    Some(all.fold((0.0, 0.0), |(free, volume), one| {
         let amount = one["scalar"]["value"].as_f64().unwrap_or_default();
         match one["disk"]["persistence"]["id"].is_string() {
             true => (free, volume + amount),
             false => (free + amount, volume),
         }
-    })
+    }))
 }
 
 /// The volume's data is as it was written, or not there, as its volume.
@@ -235,7 +238,7 @@ fn reservations_and_volumes_outlive_agents_and_masters() {
         agent.get_or_insert_with(start);
         wait_for(&format!("what was acknowledged in round {round}"), || {
             let found = owned(&leader);
-            if found == (free, volume) {
+            if found == Some((free, volume)) {
                 Ok(())
             } else {
                 Err(found)
