@@ -167,6 +167,9 @@ fn master_settings(settings: &MasterSettings) -> anyhow::Result<Settings> {
             max_completed_tasks_per_framework: settings.max_completed_tasks_per_framework,
             max_unreachable_tasks_per_framework: settings.max_unreachable_tasks_per_framework,
             min_allocatable: min_allocatable(&settings.min_allocatable_resources)?,
+            filter_gpu_resources: settings.filter_gpu_resources,
+            allocator_agent_recovery_factor: settings.allocator_agent_recovery_factor,
+            allocator_recovery_timeout: settings.allocator_recovery_timeout,
             ..own.state
         },
         whitelist: settings.whitelist.clone(),

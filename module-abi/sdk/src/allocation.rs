@@ -157,6 +157,18 @@ impl Cluster {
         self.role_keys.get(role).copied()
     }
 
+    /// All roles that the facts named.
+    pub fn roles(&self) -> impl Iterator<Item = (RoleKey, &Role)> {
+        let roles = self.role_keys.iter();
+        roles.map(|(role, key)| (*key, role))
+    }
+
+    /// Weight in thousandths of a role by its name, also of one that no fact named.
+    pub fn weight_of(&self, role: &str) -> u64 {
+        let key = self.role_keys.get(role);
+        key.map_or(1000, |key| self.weight(*key))
+    }
+
     /// Weight of a role in thousandths.
     pub fn weight(&self, key: RoleKey) -> u64 {
         self.roles[key.0 as usize].weight
@@ -387,49 +399,49 @@ impl Cluster {
     fn take(&mut self, holding: &Holding) {
         let client = self.client_of(holding);
         // Facts about an agent that is gone mean nothing, for the shares too.
-        if !self.agents.contains_key(&holding.agent) {
+        let Some(state) = self.agents.get_mut(&holding.agent) else {
             return;
-        }
+        };
         let amounts = Amounts::of(&holding.resources);
-        self.change_agent(holding.agent, |state| {
-            let fits = !state.over && state.free.contains(&holding.resources);
-            for resource in &holding.resources {
-                state.taken.add_one(resource);
-                if fits && !resource.is_shared() {
-                    state.free.sub_one(resource);
-                }
+        state.held.entry(client).or_default().add(&amounts);
+        for resource in &holding.resources {
+            state.taken.add_one(resource);
+        }
+        if !state.over && state.free.contains(&holding.resources) {
+            for resource in holding.resources.iter().filter(|one| !one.is_shared()) {
+                state.free.sub_one(resource);
             }
-            if !fits {
-                state.recount();
-            }
-            state.held.entry(client).or_default().add(&amounts);
-        });
+            // What can be shared is reserved, so it is not part of either.
+            self.room -= &amounts.charged;
+        } else {
+            self.change_agent(holding.agent, AgentState::recount);
+        }
         self.charge(client, &amounts, true);
     }
 
     fn give_back(&mut self, holding: &Holding) {
         let client = self.client_of(holding);
-        if !self.agents.contains_key(&holding.agent) {
+        let Some(state) = self.agents.get_mut(&holding.agent) else {
             return;
-        }
+        };
         let amounts = Amounts::of(&holding.resources);
-        self.change_agent(holding.agent, |state| {
-            for resource in &holding.resources {
-                state.taken.sub_one(resource);
-                if !state.over && !resource.is_shared() {
-                    state.free.add_one(resource);
-                }
+        if let Some(held) = state.held.get_mut(&client) {
+            held.sub(&amounts);
+            if held.all.is_empty() {
+                state.held.remove(&client);
             }
-            if state.over {
-                state.recount();
+        }
+        for resource in &holding.resources {
+            state.taken.sub_one(resource);
+        }
+        if state.over {
+            self.change_agent(holding.agent, AgentState::recount);
+        } else {
+            for resource in holding.resources.iter().filter(|one| !one.is_shared()) {
+                state.free.add_one(resource);
             }
-            if let Some(held) = state.held.get_mut(&client) {
-                held.sub(&amounts);
-                if held.all.is_empty() {
-                    state.held.remove(&client);
-                }
-            }
-        });
+            self.room += &amounts.charged;
+        }
         self.charge(client, &amounts, false);
     }
 

@@ -265,6 +265,17 @@ fn settings_that_do_not_go_together_are_refused() {
             "'rate_limits': 'aggregate_default_qps' has a capacity and no qps",
         ),
         (
+            &["--registry=in_memory", "--role_sorter=fair"],
+            "flag 'role_sorter' (command line): \"fair\" is not one of drf, random",
+        ),
+        (
+            &[
+                "--registry=in_memory",
+                "--allocator_agent_recovery_factor=2",
+            ],
+            "'allocator_agent_recovery_factor': expected a number from 0 to 1, found 2",
+        ),
+        (
             &["--registry=in_memory", "--ip=x"],
             "'ip': \"x\" is not an IP address",
         ),
@@ -374,6 +385,23 @@ fn flags_of_isolators_become_their_settings() {
     assert_eq!(
         of("namespaces/pid"),
         serde_json::json!({ "disallow_sharing_agent_pid_namespace": true })
+    );
+}
+
+#[test]
+fn flags_of_the_allocator_become_its_settings() {
+    let args = [
+        "--registry=in_memory",
+        "--role_sorter=random",
+        "--fair_sharing_excluded_resource_names=gpus,disk",
+    ];
+    let settings = MasterSettings::new(master(&args).unwrap()).unwrap();
+    assert_eq!(
+        serde_json::Value::from(settings.common.modules.settings["hierarchical"].clone()),
+        serde_json::json!({
+            "role_sorter": "random",
+            "fair_sharing_excluded_resource_names": ["gpus", "disk"],
+        })
     );
 }
 

@@ -9,7 +9,9 @@ use tepui_host::HostSettings;
 use tepui_host::value::parse_duration;
 use tepui_proto::{json, v1};
 
-use super::{CommonSettings, common, duration, number, one_of, single, text, together};
+use super::{
+    CommonSettings, common, duration, number, one_of, set_in_module, single, text, together,
+};
 use crate::flags::{Daemon, FlagError, Values};
 
 /// Where the registry is.
@@ -48,6 +50,10 @@ pub struct MasterSettings {
     pub allocation_interval: Duration,
     pub offer_timeout: Option<Duration>,
     pub min_allocatable_resources: String,
+    pub filter_gpu_resources: bool,
+    /// As a share of 1.
+    pub allocator_agent_recovery_factor: f64,
+    pub allocator_recovery_timeout: Duration,
     /// Modules of the leader's election and detection; `standalone` where none is named.
     pub master_contender: String,
     pub master_detector: String,
@@ -112,6 +118,7 @@ impl MasterSettings {
             ));
         }
         let authorizer = single(&values, "authorizers")?;
+        sorters(&mut values)?;
         Ok(MasterSettings {
             common: common(&mut values, authorizer)?,
             cluster: values.text("cluster").map(String::from),
@@ -137,6 +144,9 @@ impl MasterSettings {
             allocation_interval: duration(&values, "allocation_interval"),
             offer_timeout: values.duration("offer_timeout"),
             min_allocatable_resources: text(&values, "min_allocatable_resources"),
+            filter_gpu_resources: values.is("filter_gpu_resources"),
+            allocator_agent_recovery_factor: recovery_factor(&values)?,
+            allocator_recovery_timeout: duration(&values, "allocator_recovery_timeout"),
             master_contender: contender.unwrap_or_else(|| "standalone".into()),
             master_detector: detector.unwrap_or_else(|| "standalone".into()),
             max_completed_frameworks: number(&values, "max_completed_frameworks"),
@@ -214,6 +224,32 @@ fn rate_limits(text: &str) -> Result<RateLimits, FlagError> {
         limits.aggregate_default_capacity,
     )?;
     Ok(RateLimits { principals, others })
+}
+
+/// Flags of Mesos that are settings of its allocator, under the same names.
+fn sorters(values: &mut Values) -> Result<(), FlagError> {
+    const ALLOCATOR: &str = "hierarchical";
+    for flag in ["role_sorter", "framework_sorter"] {
+        one_of(values, flag, &["drf", "random"])?;
+        let sorter = text(values, flag).into();
+        set_in_module(values, flag, ALLOCATOR, flag, sorter);
+    }
+    let flag = "fair_sharing_excluded_resource_names";
+    let names = values.list(flag);
+    set_in_module(values, flag, ALLOCATOR, flag, names.into());
+    Ok(())
+}
+
+fn recovery_factor(values: &Values) -> Result<f64, FlagError> {
+    let factor: f64 = text(values, "allocator_agent_recovery_factor")
+        .parse()
+        .expect("checked when read");
+    if (0.0..=1.0).contains(&factor) {
+        return Ok(factor);
+    }
+    Err(together(&format!(
+        "'allocator_agent_recovery_factor': expected a number from 0 to 1, found {factor}"
+    )))
 }
 
 /// `50%` as a share of 1.

@@ -11,19 +11,21 @@
 //! once only while its tokens last, and otherwise at the interval or when another one has had it, so
 //! that a framework that declines everything does not spin both sides.
 
+mod telling;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tepui_model::allocation::{
-    self, AgentKey, Fact, FilterScope, FrameworkKey, Holding, Proposal, Round,
+    AgentKey, Fact, FilterScope, FrameworkKey, Holding, Proposal, Quota, Round,
 };
 use tepui_model::id::Role;
-use tepui_model::resources::{Name, Quantities, Resources, Scalar};
+use tepui_model::resources::Resources;
 use tepui_model::time::{Mono, Now};
-use tepui_proto::{convert, v1};
+use tepui_proto::v1;
 
-use crate::framework::Framework;
 use crate::quota::Limits;
+use crate::timers::Timer;
 use crate::{Effect, MasterState};
 
 /// How resources came back.
@@ -53,6 +55,8 @@ struct Filter {
 pub(crate) struct Allocation {
     facts: Vec<Fact>,
     open: Option<u64>,
+    /// So many agents have to be there before the first round of a leader that took over a cluster with quota.
+    awaited: Option<usize>,
     rounds: u64,
     wanted: BTreeSet<AgentKey>,
     /// Agents where something came back: they wait while the allocator has little to give.
@@ -84,6 +88,13 @@ impl Allocation {
     /// Asks for a round over this agent at once.
     pub(crate) fn want(&mut self, agent: AgentKey) {
         self.wanted.insert(agent);
+    }
+
+    /// Rounds are asked for from now on.
+    pub(crate) fn resume(&mut self) {
+        if self.awaited.take().is_some() {
+            self.want_all();
+        }
     }
 
     /// When a round may have to be asked for.
@@ -278,6 +289,14 @@ impl MasterState {
     /// End of an event: facts go out, and a round is asked for if somebody wants one.
     pub(crate) fn flush_allocation(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let interval = self.settings.allocation_interval;
+        let there = self.agent_runs.len();
+        if self
+            .allocation
+            .awaited
+            .is_some_and(|awaited| there >= awaited)
+        {
+            self.allocation.resume();
+        }
         if self.allocation.batch_at.is_some_and(|at| at <= now.mono) {
             self.allocation.batch(now.mono);
         }
@@ -298,8 +317,22 @@ impl MasterState {
         }
         let returned = allocation.quiet_until.is_none() && !allocation.returned.is_empty();
         let wanted = allocation.want_all || !allocation.wanted.is_empty() || returned;
-        if wanted && self.allocation.open.is_none() {
+        let may_ask = self.allocation.open.is_none() && self.allocation.awaited.is_none();
+        if wanted && may_ask {
             self.ask(now, effects);
+        }
+    }
+
+    /// With the first agents that come back alone, a role without guarantee could get what others are guaranteed: nothing
+    /// is offered before most are there.
+    pub(crate) fn await_agents(&mut self, now: Now) {
+        let share = self.settings.allocator_agent_recovery_factor;
+        let awaited = (self.recovered.len() as f64 * share).floor() as usize;
+        let quota = |quota: &Quota| !quota.guarantees.is_empty() || !quota.limits.is_empty();
+        if awaited > 0 && self.quotas.values().any(quota) {
+            self.allocation.awaited = Some(awaited);
+            let end = now.mono + self.settings.allocator_recovery_timeout;
+            self.timers.set(end, Timer::AllocatorRecoveryEnds);
         }
     }
 
@@ -488,167 +521,4 @@ impl MasterState {
             batch,
         ));
     }
-
-    /// Tells what the allocator has to know about a framework.
-    pub(crate) fn tell_framework(&mut self, key: FrameworkKey, new: bool) {
-        let fact = framework_fact(&self.frameworks[&key]);
-        self.allocation.tell(if new {
-            Fact::FrameworkAdded(fact)
-        } else {
-            Fact::FrameworkUpdated(fact)
-        });
-    }
-
-    /// Tells what the allocator has to know about an agent.
-    pub(crate) fn tell_agent(&mut self, key: AgentKey) {
-        let fact = self.agent_fact(key);
-        let run = self.agent_runs.get_mut(&key).expect("known agent");
-        let fact = if run.announced {
-            Fact::AgentUpdated(fact)
-        } else {
-            Fact::AgentAdded(fact)
-        };
-        let new = !std::mem::replace(&mut run.announced, true);
-        self.allocation.tell(fact);
-        if new && self.unavailability(key).is_some() {
-            self.tell_unavailability(key);
-        }
-    }
-
-    fn agent_fact(&self, key: AgentKey) -> allocation::Agent {
-        let run = &self.agent_runs[&key];
-        let row = self.agents.get(&key).expect("rows go with runs");
-        let domain = run.info.domain.as_ref();
-        let fault = domain.and_then(|domain| domain.fault_domain.as_ref());
-        let region = fault.map(|fault| fault.region.name.clone());
-        let remote = region.is_some() && region != self.region();
-        allocation::Agent {
-            key,
-            id: run.id.clone(),
-            hostname: row.hostname.clone(),
-            total: row.total.clone(),
-            attributes: convert::attributes(&run.info.attributes).unwrap_or_default(),
-            active: self.is_in_service(key),
-            capabilities: row.capabilities.clone(),
-            domain: run
-                .info
-                .domain
-                .as_ref()
-                .and_then(|domain| domain.fault_domain.as_ref())
-                .map(|fault| (fault.region.name.clone(), fault.zone.name.clone())),
-            remote,
-        }
-    }
-
-    /// Feeds an allocator that knows nothing.
-    pub(crate) fn tell_everything(&mut self) {
-        self.allocation.open = None;
-        self.allocation.facts.clear();
-        self.allocation.tell(Fact::Reset);
-        self.tell_minimum();
-        self.tell_weights();
-        self.tell_quotas();
-        let agents: Vec<AgentKey> = self.agent_runs.keys().copied().collect();
-        for key in agents {
-            if self.agent_runs[&key].announced {
-                let fact = self.agent_fact(key);
-                self.allocation.tell(Fact::AgentAdded(fact));
-                if self.unavailability(key).is_some() {
-                    self.tell_unavailability(key);
-                }
-            }
-        }
-        let mut holdings: BTreeMap<Place, Resources> = BTreeMap::new();
-        for (key, framework) in &self.frameworks {
-            let fact = framework_fact(framework);
-            self.allocation.facts.push(Fact::FrameworkAdded(fact));
-            let tasks = framework.tasks.iter().filter(|task| !task.terminal);
-            let used = tasks.map(|task| (task.agent, &task.resources)).chain(
-                framework
-                    .executors
-                    .iter()
-                    .map(|row| (row.agent, &row.resources)),
-            );
-            let offered = framework
-                .offers
-                .iter()
-                .filter_map(|offer| self.offers.get(offer))
-                .map(|offer| (offer.agent, &offer.resources));
-            for (agent, resources) in used.chain(offered) {
-                for (role, part) in resources.allocations() {
-                    *holdings.entry((*key, role, agent)).or_default() += part.unallocate();
-                }
-            }
-        }
-        for ((framework, role, agent), resources) in holdings {
-            self.allocation.facts.push(Fact::Taken(Holding {
-                framework,
-                role,
-                agent,
-                resources,
-            }));
-        }
-        for ((framework, role, agent), filters) in &self.allocation.filters {
-            for filter in filters {
-                self.allocation.facts.push(Fact::Filter(
-                    Holding {
-                        framework: *framework,
-                        role: role.clone(),
-                        agent: *agent,
-                        resources: filter.resources.clone(),
-                    },
-                    filter.until,
-                ));
-            }
-        }
-        self.allocation.held.clear();
-        self.allocation.want_all();
-    }
-
-    /// `min_allocatable_resources`.
-    pub(crate) fn tell_minimum(&mut self) {
-        let minimum = self.settings.min_allocatable.clone();
-        self.allocation.tell(Fact::Minimum(minimum));
-    }
-}
-
-fn framework_fact(framework: &Framework) -> allocation::Framework {
-    allocation::Framework {
-        key: framework.key,
-        id: framework.id.clone(),
-        principal: framework.info.principal.as_deref().map(Into::into),
-        roles: framework.roles.iter().cloned().collect(),
-        suppressed: framework.suppressed.iter().cloned().collect(),
-        active: framework.is_active(),
-        capabilities: framework
-            .info
-            .capabilities
-            .iter()
-            .filter(|capability| capability.r#type.is_some())
-            .map(|capability| capability.r#type().as_str_name().to_owned())
-            .collect(),
-        minimums: minimums(framework),
-    }
-}
-
-/// `FrameworkInfo.offer_filters`: an empty list of alternatives is no minimum, none is the master's own.
-fn minimums(framework: &Framework) -> Vec<(Role, Quantities)> {
-    let mut minimums = Vec::new();
-    for (role, filters) in &framework.info.offer_filters {
-        let Some(alternatives) = &filters.min_allocatable_resources else {
-            continue;
-        };
-        let role = Role::from(role.as_str());
-        if alternatives.quantities.is_empty() {
-            minimums.push((role, Quantities::new()));
-            continue;
-        }
-        for alternative in &alternatives.quantities {
-            let amounts = alternative.quantities.iter();
-            let amounts = amounts
-                .map(|(name, amount)| (Name::from(name.as_str()), Scalar::from_f64(amount.value)));
-            minimums.push((role.clone(), amounts.collect()));
-        }
-    }
-    minimums
 }

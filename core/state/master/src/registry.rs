@@ -92,6 +92,7 @@ impl MasterState {
         self.globals_version += 1;
         self.tell_minimum();
         self.recovered_at_first = self.recovered.len();
+        self.await_agents(now);
         self.timers
             .set(now.mono + self.registry_gc_interval(), Timer::RegistryGc);
         if !self.recovered.is_empty() {

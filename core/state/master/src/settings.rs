@@ -56,6 +56,13 @@ pub struct Settings {
     pub max_syncing_agents: usize,
     /// `min_allocatable_resources`: what an offer must hold, one of these.
     pub min_allocatable: Vec<Quantities>,
+    /// `filter_gpu_resources`: agents with gpus are for frameworks that can use them.
+    pub filter_gpu_resources: bool,
+    /// `allocator_agent_recovery_factor`: the share of the agents in the registry that a new leader waits for before it
+    /// offers anything, where quota has to be kept.
+    pub allocator_agent_recovery_factor: f64,
+    /// `allocator_recovery_timeout`: how long at most.
+    pub allocator_recovery_timeout: Duration,
     /// How often in a second a framework may get back at once what it has returned.
     pub returns_per_second: u32,
 }
@@ -88,6 +95,9 @@ impl Default for Settings {
                 Quantities::from_iter([(Name::CPUS, Scalar(10))]),
                 Quantities::from_iter([(Name::MEM, Scalar::units(32))]),
             ],
+            filter_gpu_resources: true,
+            allocator_agent_recovery_factor: 0.8,
+            allocator_recovery_timeout: Duration::from_mins(10),
             returns_per_second: 100,
         }
     }

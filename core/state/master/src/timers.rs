@@ -20,6 +20,8 @@ pub(crate) enum Timer {
     AgentGone(AgentKey, Mono),
     /// Agents that the registry lists and that have not come back are given up.
     RecoveryEnds,
+    /// What came back by now is offered, though quota may not be kept.
+    AllocatorRecoveryEnds,
     /// The next of those agents may be given up.
     Removal,
     /// The registry is looked through for what is too old.
@@ -76,6 +78,7 @@ impl MasterState {
                 Timer::Removal => self.removal_due(at, now, effects),
                 Timer::RegistryGc => self.prune_registry(now, effects),
                 Timer::RecoveryEnds => self.recovery_ends(now, effects),
+                Timer::AllocatorRecoveryEnds => self.allocation.resume(),
                 Timer::InverseOffers => self.inverse_offers_due(now, effects),
                 Timer::Offer(offer) => self.offer_timeout(offer, now, effects),
                 Timer::Operation(uuid) => self.operation_timeout(uuid, effects),

@@ -320,3 +320,70 @@ fn an_agent_comes_back_as_it_is_now() {
     let kept = kept.expect("its record").windows(4).any(|at| at == b"rack");
     assert!(kept, "the next leader knows");
 }
+
+#[test]
+fn where_quota_is_kept_the_next_leader_waits_for_most_agents() {
+    let mut world = World::new();
+    for session in 1..=5 {
+        world.agent(session, AGENT);
+    }
+    let amount = [("cpus".to_owned(), v1::value::Scalar { value: 1.0 })].into();
+    let config = v1::quota::QuotaConfig {
+        role: "sure".into(),
+        guarantees: amount,
+        ..Default::default()
+    };
+    let no_quota = world.failover();
+    let configs = vec![Wire(config)];
+    let force = false;
+    let reply = world.operate(OperatorCall::UpdateQuota { configs, force });
+    assert_eq!(reply, Reply::Ok);
+    let back = |next: &mut World, number: usize| {
+        let session = 10 + number as u64;
+        let id = format!("{}-S{number}", support::MASTER);
+        next.hello(session, Some(&id), 2);
+        next.welcome(session);
+        next.sync(session, AGENT, link::Sync::default());
+    };
+    for (mut next, awaited) in [(no_quota, 1), (world.failover(), 4), (world.failover(), 9)] {
+        let scheduler = next.subscribe(framework("f", "role"));
+        for number in 0..3 {
+            back(&mut next, number);
+            let offered = !next.take_offers(&scheduler).is_empty();
+            assert_eq!(offered, number + 1 >= awaited, "{number} of {awaited}");
+        }
+        if awaited == 9 {
+            next.wait(Duration::from_secs(599));
+            assert!(next.take_offers(&scheduler).is_empty());
+            next.wait(Duration::from_secs(2));
+            assert_eq!(next.take_offers(&scheduler).len(), 3, "in time at least");
+        } else if awaited == 4 {
+            back(&mut next, 3);
+            assert_eq!(
+                next.take_offers(&scheduler).len(),
+                4,
+                "four of five are enough"
+            );
+        }
+    }
+}
+
+#[test]
+fn agents_with_gpus_are_for_everybody_where_the_site_says_so() {
+    for filter in [true, false] {
+        let mut world = with(|settings| settings.filter_gpu_resources = filter);
+        world.subscribe(framework("f", "role"));
+        let facts = world.all.iter().filter_map(|effect| match effect {
+            Effect::Facts(facts) => Some(facts),
+            _ => None,
+        });
+        let told = facts.flatten().find_map(|fact| match fact {
+            Fact::FrameworkAdded(framework) => Some(&framework.capabilities),
+            _ => None,
+        });
+        let told = told
+            .expect("the framework")
+            .contains(&"GPU_RESOURCES".to_owned());
+        assert_eq!(told, !filter);
+    }
+}

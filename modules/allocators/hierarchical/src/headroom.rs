@@ -57,9 +57,6 @@ impl Headroom {
 
     /// Counts an offer to a role below `top`.
     pub(crate) fn book(&mut self, top: Option<RoleKey>, resources: &Resources) {
-        if self.unmet.is_empty() {
-            return;
-        }
         let amounts = Cluster::charged(resources);
         self.room -= &amounts;
         let Some(top) = top else { return };

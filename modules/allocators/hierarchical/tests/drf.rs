@@ -17,9 +17,13 @@ struct Test {
 
 impl Test {
     fn new(facts: Vec<Fact>) -> Self {
+        Self::with(Config::default(), facts)
+    }
+
+    fn with(config: Config, facts: Vec<Fact>) -> Self {
         let mut test = Self {
             cluster: Cluster::default(),
-            allocator: Hierarchical::new(Config::default()),
+            allocator: Hierarchical::new(config),
             round: 0,
         };
         test.tell(facts);
@@ -104,6 +108,61 @@ fn roles_share_by_weight_and_frameworks_alike() {
         "role b has twice a's, its frameworks half each"
     );
     assert!(test.round().is_empty(), "nothing is left");
+}
+
+#[test]
+fn siblings_share_what_their_parent_gets() {
+    // eng has half of all, and its own frameworks compete with the two roles below it.
+    let mut facts: Vec<Fact> = (0..24).map(|key| agent(key, 1.0, 100.0)).collect();
+    let names = ["eng", "eng/web", "eng/ads", "ops/a/b"];
+    facts.extend((1..).zip(names).map(|(key, role)| framework(key, role)));
+    facts.push(Fact::Weight(Role::from("eng/ads"), 2000));
+    let mut test = Test::new(facts);
+    test.round();
+    assert_eq!(
+        test.cpus(),
+        BTreeMap::from([(1, 3), (2, 3), (3, 6), (4, 12)])
+    );
+
+    // What a role has that wants nothing now counts for the roles above it.
+    let mut facts: Vec<Fact> = (0..4).map(|key| agent(key, 1.0, 100.0)).collect();
+    facts.push(framework(1, "eng/old"));
+    let mut test = Test::new(facts);
+    test.round();
+    test.tell([
+        Fact::FrameworkActive(FrameworkKey(1), false),
+        framework(2, "eng/new"),
+        framework(3, "ops"),
+    ]);
+    test.tell((4..8).map(|key| agent(key, 1.0, 100.0)));
+    test.round();
+    let cpus: Vec<i64> = [2, 3].map(|key| cpus_of(&test, key)).into();
+    assert_eq!(cpus, [0, 4], "eng has four already");
+}
+
+/// Cpus of a framework.
+fn cpus_of(test: &Test, framework: u32) -> i64 {
+    test.cpus().get(&framework).copied().unwrap_or_default()
+}
+
+#[test]
+fn a_lot_is_drawn_by_weight_where_that_is_asked_for() {
+    let config = |text: &str| serde_json::from_str::<Config>(text).expect("a configuration");
+    let random = r#"{"role_sorter":"random","framework_sorter":"random"}"#;
+    let mut facts: Vec<Fact> = (0..1000).map(|key| agent(key, 1.0, 100.0)).collect();
+    facts.extend([framework(1, "a"), framework(2, "b/x"), framework(3, "b/y")]);
+    facts.push(Fact::Weight(Role::from("b"), 3000));
+    let mut test = Test::with(config(random), facts.clone());
+    let made = test.round();
+    let got = test.cpus();
+    // A quarter to the first, and to the others the rest by halves; six standard deviations off at most.
+    for (framework, expected) in [(1, 250), (2, 375), (3, 375)] {
+        assert!((got[&framework] - expected).abs() < 95, "{got:?}");
+    }
+    let mut twin = Test::with(config(random), facts);
+    assert_eq!(made, twin.round(), "the lot is the round's");
+    let wrong = serde_json::from_str::<Config>(r#"{"role_sorter":"fair"}"#);
+    assert!(wrong.is_err());
 }
 
 #[test]
@@ -329,6 +388,11 @@ proptest! {
                 twin.tell([Fact::Returned(back)]);
             }
         }
+        let mut free = Quantities::new();
+        for (key, _) in test.cluster.agents() {
+            free += &Cluster::charged(test.cluster.free(*key));
+        }
+        prop_assert_eq!(test.cluster.room(), &free);
         let again = test.round();
         prop_assert_eq!(&again, &twin.round());
         for (key, _) in test.cluster.agents() {
