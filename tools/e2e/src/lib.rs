@@ -1,6 +1,7 @@
 //! What end-to-end tests share: real daemons in folders of their own, waiting for conditions, and
 //! the replay of recorded exchanges.
 
+pub mod bench;
 pub mod cluster;
 pub mod images;
 pub mod replay;
@@ -10,6 +11,7 @@ pub mod stall;
 pub mod tokens;
 pub mod wait;
 
+pub use bench::Bench;
 pub use cluster::{Cluster, Daemon, Scratch, bin, client, python, tepui};
 pub use scheduler::Scheduler;
 pub use wait::wait_for;

@@ -6,57 +6,23 @@ use std::path::{Path, PathBuf};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tepui_e2e::bench::RESOURCES;
 use tepui_e2e::cluster::wait_clean;
-use tepui_e2e::scheduler::{framework, task};
-use tepui_e2e::{Daemon, Scheduler, Scratch, wait_for};
+use tepui_e2e::scheduler::task;
+use tepui_e2e::{Bench, Daemon, wait_for};
 use tepui_proto::v1::{self, TaskState, task_status};
 
-const RESOURCES: &str = "--resources=cpus:8;mem:4096;disk:4096;ports:[31000-32000]";
-
-struct Bench {
-    master: Daemon,
-    scratch: Scratch,
+/// A file that tasks wait for.
+fn flag(bench: &Bench) -> PathBuf {
+    bench.scratch.path().join("go-on")
 }
 
-impl Bench {
-    fn new() -> Self {
-        let scratch = Scratch::new();
-        let master = Daemon::master(scratch.path(), &[]);
-        Self { master, scratch }
-    }
-
-    fn agent(&self, flags: &[&str]) -> Daemon {
-        let flags = [&[RESOURCES], flags].concat();
-        Daemon::agent(self.scratch.path(), "agent", self.master.address, &flags)
-    }
-
-    /// Starts the killed agent anew, as an init system would.
-    fn agent_again(&self, port: u16) -> Daemon {
-        Daemon::agent_at(
-            port,
-            self.scratch.path(),
-            "agent",
-            self.master.address,
-            &[RESOURCES],
-        )
-    }
-
-    fn scheduler(&self, checkpoint: bool) -> Scheduler {
-        Scheduler::subscribe(self.master.address, framework("e2e", checkpoint))
-    }
-
-    /// A file that tasks wait for.
-    fn flag(&self) -> PathBuf {
-        self.scratch.path().join("go-on")
-    }
-
-    fn waiting(&self, id: &str) -> v1::TaskInfo {
-        let command = format!(
-            "while [ ! -e {} ]; do sleep 0.05; done",
-            self.flag().display()
-        );
-        task(id, &command, 0.1, 32.0)
-    }
+fn waiting(bench: &Bench, id: &str) -> v1::TaskInfo {
+    let command = format!(
+        "while [ ! -e {} ]; do sleep 0.05; done",
+        flag(bench).display()
+    );
+    task(id, &command, 0.1, 32.0)
 }
 
 fn executor_pid(status: &v1::TaskStatus) -> u32 {
@@ -102,13 +68,13 @@ fn tasks_of_a_checkpointing_framework_survive_the_agent() {
     let port = agent.address.port();
     let mut scheduler = bench.scheduler(true);
     let ids: Vec<_> = (0..20).map(|n| format!("t{n:02}")).collect();
-    scheduler.launch(ids.iter().map(|id| bench.waiting(id)).collect());
+    scheduler.launch(ids.iter().map(|id| waiting(&bench, id)).collect());
     for id in &ids {
         scheduler.wait_state(id, TaskState::TaskRunning);
     }
     agent.kill();
-    let agent = bench.agent_again(port);
-    fs::write(bench.flag(), "").expect("the scratch folder");
+    let agent = bench.agent_at(port, &[]);
+    fs::write(flag(&bench), "").expect("the scratch folder");
     for id in &ids {
         scheduler.wait_state(id, TaskState::TaskFinished);
     }
@@ -135,7 +101,7 @@ fn tasks_of_other_frameworks_end_with_the_agent() {
     let agent = bench.agent(&[]);
     let port = agent.address.port();
     let mut scheduler = bench.scheduler(false);
-    scheduler.launch(vec![bench.waiting("a"), bench.waiting("b")]);
+    scheduler.launch(vec![waiting(&bench, "a"), waiting(&bench, "b")]);
     let pids = ["a", "b"].map(|id| executor_pid(&scheduler.wait_state(id, TaskState::TaskRunning)));
     agent.kill();
     wait_for("the end of both containers", || {
@@ -148,7 +114,7 @@ fn tasks_of_other_frameworks_end_with_the_agent() {
     for id in ["a", "b"] {
         scheduler.wait_state(id, TaskState::TaskLost);
     }
-    let agent = bench.agent_again(port);
+    let agent = bench.agent_at(port, &[]);
     scheduler.launch(vec![task("c", "true", 0.1, 32.0)]);
     scheduler.wait_state("c", TaskState::TaskFinished);
     agent.stop(Signal::SIGUSR1);
@@ -160,7 +126,7 @@ fn limits_stand_in_the_cgroup_while_the_task_runs() {
     let bench = Bench::new();
     let agent = bench.agent(&[]);
     let mut scheduler = bench.scheduler(true);
-    let mut info = bench.waiting("limited");
+    let mut info = waiting(&bench, "limited");
     info.resources = task("", "", 0.5, 64.0).resources;
     scheduler.launch(vec![info]);
     let pid = executor_pid(&scheduler.wait_state("limited", TaskState::TaskRunning));
@@ -182,7 +148,7 @@ fn limits_stand_in_the_cgroup_while_the_task_runs() {
     );
     assert_eq!(read("cpu", "cpu.shares"), "614");
     // A task may have more than what is set aside; its executor's own part comes on top.
-    let mut info = bench.waiting("bursts");
+    let mut info = waiting(&bench, "bursts");
     info.resources = task("", "", 0.5, 64.0).resources;
     let limit = |value| v1::value::Scalar { value };
     info.limits = [
@@ -203,7 +169,7 @@ fn limits_stand_in_the_cgroup_while_the_task_runs() {
     );
     assert_eq!(read("cpu", "cpu.cfs_quota_us"), "110000");
     assert_eq!(read("cpu", "cpu.shares"), "614");
-    fs::write(bench.flag(), "").expect("the scratch folder");
+    fs::write(flag(&bench), "").expect("the scratch folder");
     scheduler.wait_state("limited", TaskState::TaskFinished);
     scheduler.wait_state("bursts", TaskState::TaskFinished);
     let group = cgroup(std::process::id(), "memory");
@@ -223,7 +189,7 @@ fn a_task_over_its_memory_is_killed_and_its_sibling_is_not() {
         0.1,
         32.0,
     );
-    scheduler.launch(vec![bench.waiting("sibling"), hog]);
+    scheduler.launch(vec![waiting(&bench, "sibling"), hog]);
     let failed = scheduler.wait_state("hog", TaskState::TaskFailed);
     assert_eq!(
         failed.reason(),
@@ -244,7 +210,7 @@ fn a_task_over_its_memory_is_killed_and_its_sibling_is_not() {
         limited.iter().any(|resource| resource.name == "mem"),
         "{failed:?}"
     );
-    fs::write(bench.flag(), "").expect("the scratch folder");
+    fs::write(flag(&bench), "").expect("the scratch folder");
     scheduler.wait_state("sibling", TaskState::TaskFinished);
     agent.stop(Signal::SIGUSR1);
     wait_clean(bench.scratch.path());
@@ -383,7 +349,7 @@ fn an_agent_that_cleans_up_ends_what_was_left_and_exits() {
     let bench = Bench::new();
     let agent = bench.agent(&[]);
     let mut scheduler = bench.scheduler(true);
-    scheduler.launch(vec![bench.waiting("t")]);
+    scheduler.launch(vec![waiting(&bench, "t")]);
     let pid = executor_pid(&scheduler.wait_state("t", TaskState::TaskRunning));
     agent.kill();
     assert!(alive(pid), "a checkpointed task survives its agent");
@@ -420,7 +386,7 @@ fn a_kill_ends_the_task_within_its_grace() {
         ready.display()
     );
     let stubborn = task("stubborn", &command, 0.1, 32.0);
-    scheduler.launch(vec![bench.waiting("polite"), stubborn]);
+    scheduler.launch(vec![waiting(&bench, "polite"), stubborn]);
     // It runs before it is stubborn.
     wait_for("the stubborn task", || {
         ready.exists().then_some(()).ok_or("not ready")

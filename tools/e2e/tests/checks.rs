@@ -6,32 +6,13 @@ use std::process::{Child, Stdio};
 use nix::sys::signal::Signal;
 use tepui_e2e::cluster::wait_clean;
 use tepui_e2e::images::certificate;
-use tepui_e2e::scheduler::{framework, task};
+use tepui_e2e::scheduler::task;
 use tepui_e2e::server::{Page, PageServer};
-use tepui_e2e::{Daemon, Scheduler, Scratch};
+use tepui_e2e::{Bench, Scheduler};
 use tepui_proto::json;
 use tepui_proto::v1::environment::Variable;
 use tepui_proto::v1::task_status::Reason;
 use tepui_proto::v1::{CheckInfo, Environment, HealthCheck, TaskInfo, TaskState, TaskStatus};
-
-const RESOURCES: &str = "--resources=cpus:8;mem:4096;disk:4096";
-
-struct Bench {
-    master: Daemon,
-    scratch: Scratch,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let scratch = Scratch::new();
-        let master = Daemon::master(scratch.path(), &[]);
-        Self { master, scratch }
-    }
-
-    fn scheduler(&self) -> Scheduler {
-        Scheduler::subscribe(self.master.address, framework("checks", true))
-    }
-}
 
 fn health(text: &str) -> HealthCheck {
     let times =
@@ -74,14 +55,9 @@ fn sleeping(id: &str) -> TaskInfo {
 fn health_is_told_and_decides() {
     let bench = Bench::new();
     let server = PageServer::start([("/health", Page::Whole("200 OK", b"fine".into()))]);
-    let agent = Daemon::agent(
-        bench.scratch.path(),
-        "agent",
-        bench.master.address,
-        &[RESOURCES],
-    );
+    let agent = bench.agent(&[]);
     let port = server.address.port();
-    let mut scheduler = bench.scheduler();
+    let mut scheduler = bench.scheduler(true);
     let with = |id: &str, text: &str| TaskInfo {
         health_check: Some(health(text)),
         ..sleeping(id)
@@ -178,9 +154,8 @@ impl Drop for TlsServer {
 fn health_is_asked_by_https_whatever_the_certificate() {
     let bench = Bench::new();
     let server = TlsServer::start(bench.scratch.path());
-    let (dir, master) = (bench.scratch.path(), bench.master.address);
-    let agent = Daemon::agent(dir, "agent", master, &[RESOURCES]);
-    let mut scheduler = bench.scheduler();
+    let agent = bench.agent(&[]);
+    let mut scheduler = bench.scheduler(true);
     let with = |id: &str, scheme: &str| TaskInfo {
         health_check: Some(health(&format!(
             r#""type":"HTTP","http":{{"scheme":"{scheme}","port":{},"path":"/"}},"consecutive_failures":2"#,
@@ -207,10 +182,9 @@ fn health_is_asked_by_https_whatever_the_certificate() {
 fn checks_report_and_go_on_with_the_next_agent() {
     let bench = Bench::new();
     let server = PageServer::start([("/there", Page::Whole("204 No Content", Vec::new()))]);
-    let (dir, master) = (bench.scratch.path(), bench.master.address);
-    let agent = Daemon::agent(dir, "agent", master, &[RESOURCES]);
+    let agent = bench.agent(&[]);
     let (port, page) = (agent.address.port(), server.address.port());
-    let mut scheduler = bench.scheduler();
+    let mut scheduler = bench.scheduler(true);
     let with = |id: &str, text: &str| TaskInfo {
         check: Some(check(text)),
         ..sleeping(id)
@@ -246,7 +220,7 @@ fn checks_report_and_go_on_with_the_next_agent() {
     });
     agent.kill();
     server.set("/there", Page::Whole("503 Later", Vec::new()));
-    let agent = Daemon::agent_at(port, dir, "agent", master, &[RESOURCES]);
+    let agent = bench.agent_at(port, &[]);
     wait_for(&mut scheduler, "http", |s| {
         status(s)
             .http

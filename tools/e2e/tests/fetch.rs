@@ -4,35 +4,11 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 use tepui_e2e::cluster::wait_clean;
-use tepui_e2e::scheduler::{framework, task};
+use tepui_e2e::scheduler::task;
 use tepui_e2e::server::{Page, PageServer};
-use tepui_e2e::{Daemon, Scheduler, Scratch, wait_for};
+use tepui_e2e::{Bench, Scratch, wait_for};
 use tepui_proto::v1::command_info::Uri;
 use tepui_proto::v1::{TaskInfo, TaskState, task_status};
-
-const RESOURCES: &str = "--resources=cpus:8;mem:4096;disk:4096";
-
-struct Bench {
-    master: Daemon,
-    scratch: Scratch,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let scratch = Scratch::new();
-        let master = Daemon::master(scratch.path(), &[]);
-        Self { master, scratch }
-    }
-
-    fn agent(&self, flags: &[&str]) -> Daemon {
-        let flags = [&[RESOURCES], flags].concat();
-        Daemon::agent(self.scratch.path(), "agent", self.master.address, &flags)
-    }
-
-    fn scheduler(&self) -> Scheduler {
-        Scheduler::subscribe(self.master.address, framework("fetch", true))
-    }
-}
 
 fn wanting(id: &str, command: &str, uris: Vec<Uri>) -> TaskInfo {
     let mut task = task(id, command, 0.1, 32.0);
@@ -79,7 +55,7 @@ fn tasks_find_what_they_asked_for() {
         ("/tool?v=1", Page::Whole("200 OK", script)),
     ]);
     let agent = bench.agent(&[]);
-    let mut scheduler = bench.scheduler();
+    let mut scheduler = bench.scheduler(true);
     let tool = Uri {
         executable: Some(true),
         output_file: Some("bin/tool".to_owned()),
@@ -121,7 +97,7 @@ fn a_failure_says_what_the_server_said() {
     let gone = Page::Whole("410 Gone", b"moved to the attic".into());
     let server = PageServer::start([("/gone", gone)]);
     let agent = bench.agent(&[]);
-    let mut scheduler = bench.scheduler();
+    let mut scheduler = bench.scheduler(true);
     let task = wanting("t", "touch started", vec![uri(server.url("/gone"))]);
     scheduler.launch(vec![task]);
     let failed = scheduler.wait_state("t", TaskState::TaskFailed);
@@ -145,7 +121,7 @@ fn an_end_in_the_middle_of_a_fetch_leaves_nothing() {
     ]);
     let agent = bench.agent(&[]);
     let port = agent.address.port();
-    let mut scheduler = bench.scheduler();
+    let mut scheduler = bench.scheduler(true);
     let asked = |path: &str| match server.asked(path) {
         0 => Err(format!("{path} was not asked for")),
         _ => Ok(()),
@@ -168,8 +144,7 @@ fn an_end_in_the_middle_of_a_fetch_leaves_nothing() {
     wait_for("a fetch", || asked("/crash"));
     agent.kill();
     server.set("/crash", Page::Whole("200 OK", b"whole".into()));
-    let (dir, master) = (bench.scratch.path(), bench.master.address);
-    let agent = Daemon::agent_at(port, dir, "agent", master, &[RESOURCES]);
+    let agent = bench.agent_at(port, &[]);
     scheduler.wait("an end of the task", |scheduler| {
         let all = scheduler.updates.get("crash")?;
         let ends = [

@@ -5,44 +5,24 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
 use tepui_e2e::cluster::wait_clean;
-use tepui_e2e::scheduler::{framework, task};
-use tepui_e2e::{Daemon, Scheduler, Scratch, bin, wait_for};
+use tepui_e2e::scheduler::task;
+use tepui_e2e::{Bench, Daemon, bin, wait_for};
 use tepui_proto::v1::environment::Variable;
 use tepui_proto::v1::{Environment, TaskInfo, TaskState, task_status};
 
-const RESOURCES: &str = "--resources=cpus:8;mem:4096;disk:4096";
-
-struct Bench {
-    master: Daemon,
-    scratch: Scratch,
+/// An agent with this logger.
+fn agent_with(bench: &Bench, port: u16, logger: &str) -> Daemon {
+    bench.agent_at(port, &[&format!("--container_logger={logger}")])
 }
 
-impl Bench {
-    fn new() -> Self {
-        let scratch = Scratch::new();
-        let master = Daemon::master(scratch.path(), &[]);
-        Self { master, scratch }
-    }
-
-    fn agent(&self, port: u16, logger: &str) -> Daemon {
-        let logger = format!("--container_logger={logger}");
-        let (dir, master) = (self.scratch.path(), self.master.address);
-        Daemon::agent_at(port, dir, "agent", master, &[RESOURCES, &logger])
-    }
-
-    fn scheduler(&self) -> Scheduler {
-        Scheduler::subscribe(self.master.address, framework("loggers", true))
-    }
-
-    /// The sandbox of a task.
-    fn sandbox(&self, task: &str) -> PathBuf {
-        let tail = format!("executors/{task}/runs/latest");
-        let mut found = Vec::new();
-        walk(self.scratch.path(), &tail, &mut found);
-        found
-            .pop()
-            .unwrap_or_else(|| panic!("no sandbox of {task}"))
-    }
+/// The sandbox of a task.
+fn sandbox(bench: &Bench, task: &str) -> PathBuf {
+    let tail = format!("executors/{task}/runs/latest");
+    let mut found = Vec::new();
+    walk(bench.scratch.path(), &tail, &mut found);
+    found
+        .pop()
+        .unwrap_or_else(|| panic!("no sandbox of {task}"))
 }
 
 fn walk(directory: &Path, tail: &str, found: &mut Vec<PathBuf>) {
@@ -76,9 +56,9 @@ fn with(mut task: TaskInfo, variables: &[(&str, &str)]) -> TaskInfo {
 #[test]
 fn logs_rotate_while_the_agent_comes_and_goes() {
     let bench = Bench::new();
-    let agent = bench.agent(0, "rotating");
+    let agent = agent_with(&bench, 0, "rotating");
     let port = agent.address.port();
-    let mut scheduler = bench.scheduler();
+    let mut scheduler = bench.scheduler(true);
     let small = [
         ("CONTAINER_LOGGER_MAX_STDOUT_SIZE", "4KB"),
         ("CONTAINER_LOGGER_LOGROTATE_STDOUT_OPTIONS", "rotate 2"),
@@ -99,7 +79,7 @@ fn logs_rotate_while_the_agent_comes_and_goes() {
     assert!(failed.message().contains(said), "{}", failed.message());
 
     scheduler.wait_state("long", TaskState::TaskRunning);
-    let sandbox = bench.sandbox("long");
+    let sandbox = sandbox(&bench, "long");
     wait_for("old files", || match sandbox.join("stdout.2").exists() {
         true => Ok(()),
         false => Err("stdout.2 is missing"),
@@ -107,7 +87,7 @@ fn logs_rotate_while_the_agent_comes_and_goes() {
     // The program goes on without the agent.
     agent.kill();
     fs::write(&go_on, "").expect("the scratch folder");
-    let agent = bench.agent(port, "rotating");
+    let agent = agent_with(&bench, port, "rotating");
     scheduler.wait_state("long", TaskState::TaskFinished);
     let read = |name: &str| fs::read_to_string(sandbox.join(name)).unwrap_or_default();
     wait_for("the last line", || {
@@ -149,15 +129,15 @@ fn processes(program: &Path, argument: &Path) -> Vec<String> {
 #[test]
 fn output_may_go_nowhere() {
     let bench = Bench::new();
-    let agent = bench.agent(0, "off");
-    let mut scheduler = bench.scheduler();
+    let agent = agent_with(&bench, 0, "off");
+    let mut scheduler = bench.scheduler(true);
     scheduler.launch(vec![lines(
         "quiet",
         10,
         "echo bad >&2; test -c /dev/stdout",
     )]);
     scheduler.wait_state("quiet", TaskState::TaskFinished);
-    let sandbox = bench.sandbox("quiet");
+    let sandbox = sandbox(&bench, "quiet");
     assert_eq!(fs::read_dir(sandbox).expect("it is there").count(), 0);
     agent.stop(Signal::SIGUSR1);
     wait_clean(bench.scratch.path());
