@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 use tepui_e2e::scheduler::{framework, task};
 use tepui_e2e::{Daemon, Scheduler, Scratch, tepui, wait_for};
 use tepui_proto::v1::framework_info::{Capability, capability};
+use tepui_proto::v1::offer_filters::{MinAllocatableResources, ResourceQuantities};
+use tepui_proto::v1::scheduler::{self, call};
+use tepui_proto::v1::task_status::Reason;
 use tepui_proto::v1::{self, TaskState};
 
 /// Agents by name with their resources; all of them are registered.
@@ -62,6 +65,21 @@ fn what_is_too_little_is_not_offered() {
     let _agents = agents(scratch.path(), &master, &sizes);
     let mut scheduler = Scheduler::subscribe(master.address, framework("e2e", false));
     assert_eq!(offered(&mut scheduler, 2), names(["cpus", "disk"]));
+    drop(scheduler);
+    // A framework's own minimum takes the place of the master's.
+    let quantities = [("mem".to_owned(), v1::value::Scalar { value: 1000.0 })].into();
+    let minimum = MinAllocatableResources {
+        quantities: vec![ResourceQuantities { quantities }],
+    };
+    let filters = v1::OfferFilters {
+        min_allocatable_resources: Some(minimum),
+    };
+    let wants_memory = v1::FrameworkInfo {
+        offer_filters: [("*".to_owned(), filters)].into(),
+        ..framework("memory", false)
+    };
+    let mut scheduler = Scheduler::subscribe(master.address, wants_memory);
+    assert_eq!(offered(&mut scheduler, 1), names(["little"]));
 }
 
 #[test]
@@ -133,4 +151,43 @@ fn frameworks_that_only_agents_know_are_torn_down() {
     let state = master.get("/state");
     assert_eq!(state["frameworks"], json!([]));
     assert_eq!(state["completed_frameworks"][0]["id"], json!(id));
+}
+
+#[test]
+fn a_framework_that_comes_back_finds_its_tasks() {
+    let scratch = Scratch::new();
+    let master = Daemon::master(scratch.path(), &[]);
+    let resources = [("agent", "cpus:2;mem:512;disk:100")];
+    let _agents = agents(scratch.path(), &master, &resources);
+    let mut before = Scheduler::subscribe(master.address, framework("comes-back", false));
+    before.launch(vec![task("stays", "sleep 1000", 0.1, 32.0)]);
+    before.wait_state("stays", TaskState::TaskRunning);
+    let id = before.id.clone();
+    drop(before);
+    wait_for("the end of the connection", || {
+        let state = master.get("/state");
+        match state["frameworks"][0]["connected"].as_bool() {
+            Some(false) => Ok(()),
+            _ => Err(state),
+        }
+    });
+    let same = v1::FrameworkInfo {
+        id: Some(id.clone()),
+        ..framework("comes-back", false)
+    };
+    let mut after = Scheduler::subscribe(master.address, same);
+    assert_eq!(after.id, id);
+    after.call(
+        call::Type::Reconcile,
+        scheduler::Call {
+            reconcile: Some(call::Reconcile::default()),
+            ..Default::default()
+        },
+    );
+    let told = after.wait_state("stays", TaskState::TaskRunning);
+    assert_eq!(told.reason(), Reason::Reconciliation);
+    after.kill("stays");
+    after.wait_state("stays", TaskState::TaskKilled);
+    let state = master.get("/state");
+    assert_eq!(state["frameworks"].as_array().map(Vec::len), Some(1));
 }
