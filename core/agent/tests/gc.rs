@@ -62,7 +62,10 @@ async fn a_full_disk_ends_sandboxes_that_are_over() {
             .as_u16(),
         404
     );
-    assert!(metric(&running, "gc/path_removals_succeeded").await >= 1.0);
+    wait_until("the removal is counted", async || {
+        metric(&running, "gc/path_removals_succeeded").await >= 1.0
+    })
+    .await;
     assert_eq!(metric(&running, "gc/path_removals_failed").await, 0.0);
     assert_eq!(
         metric(&running, "slave/executor_directory_max_allowed_age_secs").await,

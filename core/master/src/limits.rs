@@ -160,13 +160,14 @@ mod tests {
         assert!(limits.of(Some("free")).is_none());
         assert!(limits.of(Some("other")).is_some() && limits.of(None).is_some());
         let begin = Instant::now();
-        let (sender, mut done) = tokio::sync::mpsc::unbounded_channel();
+        let (sender, mut done) = tokio::sync::mpsc::channel(4);
         for n in 0..4 {
             let (limits, sender) = (Arc::clone(&limits), sender.clone());
             tokio::spawn(async move {
                 let limited = limits.of(Some("slow")).expect("it is named");
                 let turn = limits.turn(&limited).await.expect("no capacity");
-                sender.send((n, begin.elapsed())).expect("read below");
+                let told = sender.send((n, begin.elapsed())).await;
+                told.expect("read below");
                 drop(turn);
             });
             tokio::task::yield_now().await;

@@ -248,7 +248,7 @@ impl Simulation {
                     .flatten()
                 {
                     let sum = found.entry(name.to_owned()).or_default();
-                    *sum = *sum + amount;
+                    *sum += amount;
                 }
                 if let Some(volume) = volume_of(resource)
                     && !agent.volumes.contains(volume)

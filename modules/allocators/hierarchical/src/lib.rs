@@ -96,7 +96,7 @@ impl Allocator for Hierarchical {
         for agent in agents {
             order.offer(agent, &mut rng, out);
         }
-        let (roles, clients) = order.offers();
+        let (roles, clients) = (order.offers_of_roles(), order.offers_of_clients());
         self.role_offers.extend(roles);
         self.client_offers.extend(clients);
     }

@@ -243,24 +243,21 @@ impl<'a> Order<'a> {
         }
     }
 
-    /// How many offers each role and client has got by now, as far as that changed.
-    pub(crate) fn offers(&self) -> (Vec<(String, u64)>, Vec<(Client, u64)>) {
-        let roles = self
-            .nodes
-            .iter()
-            .filter(|node| node.standing.offers() != node.before);
-        let roles = roles.map(|node| {
-            (
-                key(node.path, node.standing.place.2),
-                node.standing.offers(),
-            )
-        });
+    /// How many offers each role has got by now, where that changed.
+    pub(crate) fn offers_of_roles(&self) -> Vec<(String, u64)> {
+        let changed = |node: &&Node<'_>| node.standing.offers() != node.before;
+        let offers = |node: &Node<'_>| {
+            let name = key(node.path, node.standing.place.2);
+            (name, node.standing.offers())
+        };
+        self.nodes.iter().filter(changed).map(offers).collect()
+    }
+
+    /// How many offers each client has got, where there are any.
+    pub(crate) fn offers_of_clients(&self) -> Vec<(Client, u64)> {
         let clients = self.of_clients.iter();
-        let clients = clients.map(|(client, standing)| (*client, standing.offers()));
-        (
-            roles.collect(),
-            clients.filter(|(_, offers)| *offers > 0).collect(),
-        )
+        let offers = clients.map(|(client, standing)| (*client, standing.offers()));
+        offers.filter(|(_, offers)| *offers > 0).collect()
     }
 }
 
