@@ -191,13 +191,17 @@ fn headers(data: &[u8]) {
     }
 }
 
-/// The text of resources: what is read is printed as a text that reads the same. A role with a comma
-/// has no printed form of its own, so reservations are only read.
+/// Resources of a flag, as JSON or text: what is read from text is printed as a text that reads the same. A
+/// role with a comma has no printed form of its own, so reservations are only read; so is JSON, whose names
+/// may hold what separates them in text.
 fn resources(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
     };
     if let Ok(resources) = convert::parse_resources(text, "*") {
+        let _ = resources.to_string();
+    }
+    if let Ok(resources) = Resources::parse(text, "*") {
         let printed = resources.to_string();
         if let Ok(again) = Resources::parse(&printed, "*")
             && resources.iter().all(|resource| !resource.is_reserved())

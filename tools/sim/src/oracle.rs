@@ -14,7 +14,7 @@ struct Launch {
     starts: u32,
     /// The scheduler was told that it never runs.
     dropped: bool,
-    /// Terminal states told by the master, since it was last told to be alive.
+    /// Losses told by the master since its agent was last heard of.
     master_ends: u32,
     /// Terminal states made by its executor or agent that a scheduler acknowledged.
     acknowledged: BTreeSet<i32>,
@@ -50,6 +50,8 @@ impl Oracle {
         let task = &status.task_id.value;
         let launch = self.launches.entry(task.clone()).or_default();
         if status.source() != task_status::Source::Master {
+            // It comes from its agent, so that is back, whatever the master said before.
+            launch.master_ends = 0;
             return Ok(());
         }
         if status.reason() == task_status::Reason::AgentReregistered {
@@ -86,7 +88,7 @@ impl Oracle {
 
     /// A scheduler acknowledged an update.
     pub(crate) fn acknowledged(&mut self, status: &TaskStatus) -> Result<(), String> {
-        if !is_terminal(status.state()) {
+        if !status.state().is_terminal() {
             return Ok(());
         }
         let task = &status.task_id.value;
@@ -117,19 +119,4 @@ impl Oracle {
 /// DROPPED and GONE after a sync are told once; answers to RECONCILE as often as asked.
 fn is_loss_of_sync(status: &TaskStatus) -> bool {
     status.state() == TaskState::TaskDropped && status.message().ends_with("unknown to the agent")
-}
-
-/// Whether a task in this state has ended.
-pub(crate) fn is_terminal(state: TaskState) -> bool {
-    matches!(
-        state,
-        TaskState::TaskFinished
-            | TaskState::TaskFailed
-            | TaskState::TaskKilled
-            | TaskState::TaskError
-            | TaskState::TaskLost
-            | TaskState::TaskDropped
-            | TaskState::TaskGone
-            | TaskState::TaskGoneByOperator
-    )
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tepui_sim::{Case, Options, Recording, Tried, run};
 
 /// Seeds of each test, of ten simulated minutes each: two minutes of work for two processors.
-const SEEDS: u64 = 10;
+const SEEDS: u64 = 40;
 
 /// Runs seeds and counts what they did, so that a run in which nothing happens is noticed.
 fn seeds(part: u64) {
