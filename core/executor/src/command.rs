@@ -148,7 +148,7 @@ impl CommandExecutor {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Mono> {
         match self.record.intent {
-            None if !is_terminal(self.state()) => {
+            None if !self.state().is_terminal() => {
                 let checks = self.checks.next_deadline();
                 self.record.deadline.into_iter().chain(checks).min()
             }
@@ -158,7 +158,7 @@ impl CommandExecutor {
 
     /// Takes an input; what is to be done goes to `outputs`.
     pub fn apply(&mut self, input: Input, now: Now, outputs: &mut Vec<Output>) {
-        if is_terminal(self.state()) {
+        if self.state().is_terminal() {
             return;
         }
         match input {
@@ -391,20 +391,6 @@ pub(crate) fn new_call(
     };
     fill(&mut call);
     call
-}
-
-pub(crate) fn is_terminal(state: TaskState) -> bool {
-    matches!(
-        state,
-        TaskState::TaskFinished
-            | TaskState::TaskFailed
-            | TaskState::TaskKilled
-            | TaskState::TaskError
-            | TaskState::TaskLost
-            | TaskState::TaskDropped
-            | TaskState::TaskGone
-            | TaskState::TaskGoneByOperator
-    )
 }
 
 pub(crate) fn grace(policy: Option<&v1::KillPolicy>) -> Option<Duration> {

@@ -19,9 +19,7 @@ use tepui_proto::v1::task_status::Reason;
 use tepui_proto::v1::{self, TaskInfo, TaskState, TaskStatus, framework_info, task_status};
 
 use crate::checks::{Checks, Finding, ProbeId};
-use crate::command::{
-    GRACE, OUT_OF_TIME_GRACE, duration, grace, has_capability, is_terminal, new_call,
-};
+use crate::command::{GRACE, OUT_OF_TIME_GRACE, duration, grace, has_capability, new_call};
 use crate::{Identity, Intent, describe_status};
 pub use types::{ChildEnd, GroupInput, GroupOutput, GroupRecord, TaskRecord};
 
@@ -99,7 +97,7 @@ impl DefaultExecutor {
             let task = tasks
                 .iter()
                 .find(|(info, _)| info.task_id.value == record.task);
-            let Some((info, state)) = task.filter(|(_, state)| !is_terminal(*state)) else {
+            let Some((info, state)) = task.filter(|(_, state)| !state.is_terminal()) else {
                 continue;
             };
             executor.members.push(Member {

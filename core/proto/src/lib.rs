@@ -15,6 +15,7 @@ pub mod descriptor;
 pub mod json;
 pub mod recordio;
 mod required;
+mod task_state;
 mod wire;
 mod wire_value;
 

@@ -159,7 +159,7 @@ fn show_one(args: ShowArgs) -> Result<ExitCode> {
             .filter(|task| Some(&task.agent_id) == agent.agent_info.id.as_ref());
         let mut table = show::task_table();
         let mut count = 0;
-        for task in here.filter(|task| !show::is_terminal(task.state())) {
+        for task in here.filter(|task| !task.state().is_terminal()) {
             show::task_row(&mut table, task);
             count += 1;
         }
@@ -284,7 +284,7 @@ async fn wait(
                 return false;
             }
             let here = tasks.iter().filter(|task| task.agent_id == one.id);
-            let left = here.filter(|task| !show::is_terminal(task.state())).count();
+            let left = here.filter(|task| !task.state().is_terminal()).count();
             if one.left.replace(left) != Some(left) {
                 let s = if left == 1 { "" } else { "s" };
                 eprintln!("{} drains: {left} task{s} left", one.id.value);

@@ -126,7 +126,7 @@ pub(crate) fn attach(args: AttachArgs) -> Result<ExitCode> {
 async fn find(master: &MasterArg, task: &str) -> Result<(Agent, v1::Task)> {
     let master = master.client()?;
     let task = master.task(task).await?;
-    if crate::show::is_terminal(task.state()) {
+    if task.state().is_terminal() {
         bail!("task {:?} has ended", task.task_id.value);
     }
     Ok((master.agent(&task.agent_id).await?, task))

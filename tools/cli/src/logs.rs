@@ -8,7 +8,6 @@ use anyhow::Result;
 use tepui_proto::v1;
 
 use crate::client::{Agent, MasterArg, Sandbox};
-use crate::show::is_terminal;
 
 /// How often the end of a file is looked at.
 const POLL: Duration = Duration::from_millis(200);
@@ -38,7 +37,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         let mut tail = Output::of_task(&task).tail(agent, file);
         let mut out = std::io::stdout();
         loop {
-            let ended = !args.follow || is_terminal(master.task(&args.task).await?.state());
+            let ended = !args.follow || master.task(&args.task).await?.state().is_terminal();
             // What was written before the state was asked for is read after it.
             tail.copy(&mut out).await?;
             if ended {

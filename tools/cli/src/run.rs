@@ -17,7 +17,6 @@ use self::code::exit_code;
 use self::plan::{Launch, Unit};
 use crate::client::{Master, MasterArg};
 use crate::logs::{Output, Tail};
-use crate::show::is_terminal;
 use crate::stop::StopSignals;
 use crate::when::Span;
 
@@ -125,7 +124,7 @@ struct Task {
 
 impl Task {
     fn ended(&self) -> bool {
-        self.state.is_some_and(is_terminal)
+        self.state.is_some_and(v1::TaskState::is_terminal)
     }
 }
 
@@ -275,7 +274,7 @@ impl Job {
             task.message = status.message().to_owned();
             task.state = Some(state);
         }
-        if is_terminal(state) {
+        if state.is_terminal() {
             // All of it is in the sandbox by now.
             self.copy_output().await?;
             if let Some(task) = self.tasks.get_mut(&id) {

@@ -61,7 +61,7 @@ pub(crate) fn tasks(args: TasksArgs) -> Result<ExitCode> {
         let live = tasks
             .tasks
             .iter()
-            .filter(|task| args.all || !is_terminal(task.state()));
+            .filter(|task| args.all || !task.state().is_terminal());
         for task in live.chain(&tasks.unreachable_tasks).chain(ended) {
             task_row(&mut table, task);
         }
@@ -193,22 +193,6 @@ async fn find_framework(master: &Master, wanted: &str) -> Result<v1::FrameworkId
         }
         _ => bail!("no framework {wanted:?} at this master: `tepui frameworks` lists them"),
     }
-}
-
-/// Whether a task in this state will not change any more.
-pub(crate) fn is_terminal(state: v1::TaskState) -> bool {
-    use v1::TaskState::*;
-    matches!(
-        state,
-        TaskFinished
-            | TaskFailed
-            | TaskKilled
-            | TaskError
-            | TaskLost
-            | TaskDropped
-            | TaskGone
-            | TaskGoneByOperator
-    )
 }
 
 /// Sum of a scalar resource, as short as it can be written.

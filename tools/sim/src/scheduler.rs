@@ -10,7 +10,6 @@ use tepui_proto::v1::{self, FrameworkInfo, TaskState, TaskStatus};
 use tepui_proto::{Wire, convert};
 use tepui_state_master::{Event, Reply, StreamKey};
 
-use crate::oracle::is_terminal;
 use crate::simulation::Simulation;
 use crate::step::Step;
 
@@ -84,7 +83,7 @@ impl Scheduler {
     fn living(&self) -> impl Iterator<Item = (&String, &Known)> {
         self.tasks
             .iter()
-            .filter(|(_, known)| !is_terminal(known.state))
+            .filter(|(_, known)| !known.state.is_terminal())
     }
 
     /// Whether it knows the end of everything it launched.
@@ -369,7 +368,7 @@ impl Simulation {
         let from_executor = status.uuid.is_some();
         if let Some(known) = self.schedulers[index].tasks.get_mut(&id) {
             // A task that was given up may come back; its own end is its last word.
-            if !is_terminal(known.state) || reregistered || from_executor {
+            if !known.state.is_terminal() || reregistered || from_executor {
                 known.state = status.state();
             }
         }

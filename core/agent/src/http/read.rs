@@ -5,7 +5,7 @@ use tepui_model::Resources;
 use tepui_model::id::ContainerId;
 use tepui_proto::v1::executor_info;
 use tepui_proto::{Message as _, convert, v1};
-use tepui_state_agent::{Executor, ExecutorKind, Framework, Task, is_terminal};
+use tepui_state_agent::{Executor, ExecutorKind, Framework, Task};
 use tepui_view::encode::agent::{AgentExecutor, AgentFramework, AgentState};
 
 use super::Endpoints;
@@ -153,13 +153,13 @@ fn view_executor(
 /// Tasks that have not ended.
 pub(crate) fn live_tasks(executor: &Executor) -> impl Iterator<Item = &Task> {
     let tasks = executor.tasks.iter();
-    tasks.filter(|task| !is_terminal(task.state()))
+    tasks.filter(|task| !task.state().is_terminal())
 }
 
 /// Tasks that have ended and whose end is not acknowledged.
 pub(crate) fn unacknowledged_tasks(executor: &Executor) -> impl Iterator<Item = &Task> {
     let tasks = executor.tasks.iter();
-    tasks.filter(|task| is_terminal(task.state()))
+    tasks.filter(|task| task.state().is_terminal())
 }
 
 /// All tasks that have ended, oldest first.

@@ -17,7 +17,7 @@ use tepui_proto::v1::executor::{Call, Event, call, event};
 use tepui_proto::v1::task_status::{Reason, Source};
 use tepui_proto::v1::{self, TaskState, TaskStatus};
 
-use crate::rows::{Executor, ExecutorState, Task, Verdict, is_terminal};
+use crate::rows::{Executor, ExecutorState, Task, Verdict};
 use crate::state::{AgentSettings, AgentState};
 use crate::updates::container_id;
 use crate::{Effect, ExecutorKind};
@@ -271,7 +271,7 @@ impl AgentState {
             let tasks = &executor.tasks;
             executor.kills.retain(|(task, _)| {
                 let row = tasks.iter().find(|t| *task == *t.info.task_id.value);
-                row.is_some_and(|row| !is_terminal(row.state()))
+                row.is_some_and(|row| !row.state().is_terminal())
             });
         }
     }

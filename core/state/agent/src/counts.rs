@@ -6,8 +6,6 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use tepui_proto::v1::{TaskState, TaskStatus};
 
-use crate::rows::is_terminal;
-
 /// What is counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
@@ -36,7 +34,7 @@ impl Counts {
 
     pub(crate) fn update(&mut self, status: &TaskStatus) {
         self.valid_updates += 1;
-        if is_terminal(status.state()) {
+        if status.state().is_terminal() {
             *self.ended.entry(status.state).or_default() += 1;
         }
     }

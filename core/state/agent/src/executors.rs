@@ -12,7 +12,7 @@ use tepui_proto::v1::task_status::Reason;
 use tepui_proto::v1::{self, TaskState};
 
 use crate::calls::{tell_kill, to_executor};
-use crate::rows::{ExecutorState, Task, is_terminal};
+use crate::rows::{ExecutorState, Task};
 use crate::state::{AgentState, record};
 use crate::{ContainerEnd, Effect, ExecutorKind, RecordBody};
 
@@ -113,7 +113,7 @@ impl AgentState {
             executor.tasks.push(task);
         }
         executor.groups.clear();
-        let open = executor.tasks.iter().filter(|t| !is_terminal(t.state()));
+        let open = executor.tasks.iter().filter(|t| !t.state().is_terminal());
         let open: Vec<TaskId> = open.map(|t| TaskId::from(&*t.info.task_id.value)).collect();
         for task in open {
             let mut status =
@@ -284,7 +284,7 @@ impl AgentState {
         let Some(row) = executor.task_mut(task) else {
             return self.kill_queued(id, &container, task, now, effects);
         };
-        if is_terminal(row.state()) {
+        if row.state().is_terminal() {
             return;
         }
         row.kill_reason = row.kill_reason.or(reason);

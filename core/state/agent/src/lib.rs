@@ -40,5 +40,5 @@ pub use event::{
     ContainerEnd, Event, Found, Limitation, RecoveredAgent, RecoveredExecutor, RecoveredFramework,
 };
 pub use operations::ResourceRecord;
-pub use rows::{Executor, ExecutorState, Framework, Stream, Task, Verdict, is_terminal};
+pub use rows::{Executor, ExecutorState, Framework, Stream, Task, Verdict};
 pub use state::{AgentSettings, AgentState};

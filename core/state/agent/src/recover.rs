@@ -9,7 +9,7 @@ use tepui_proto::v1;
 
 use crate::event::{Found, RecoveredAgent, RecoveredExecutor};
 use crate::operations::Ended;
-use crate::rows::{Executor, ExecutorState, Framework, Stream, Task, is_terminal};
+use crate::rows::{Executor, ExecutorState, Framework, Stream, Task};
 use crate::state::AgentState;
 use crate::{ContainerEnd, Effect, ExecutorKind, RecordBody, Resumed};
 
@@ -158,7 +158,7 @@ fn replay(id: &FrameworkId, agent: &str, recovered: RecoveredExecutor) -> Option
         replayed.step(id, agent, &key, record);
     }
     let executor = &mut replayed.executor;
-    let ended = |task: &Task| is_terminal(task.state());
+    let ended = |task: &Task| task.state().is_terminal();
     let tasks = &executor.tasks;
     executor.kills.retain(|(task, _)| {
         let row = tasks.iter().find(|t| *task == *t.info.task_id.value);
@@ -196,8 +196,8 @@ impl Replayed {
             RecordBody::Update(status) => {
                 let task = TaskId::from(&*status.task_id.value);
                 let row = self.executor.task_mut(&task);
-                let ended = row.is_some_and(|row| is_terminal(row.state()));
-                if ended && !is_terminal(status.state()) {
+                let ended = row.is_some_and(|row| row.state().is_terminal());
+                if ended && !status.state().is_terminal() {
                     // Written again later, since the first time it failed.
                     return;
                 }
@@ -212,7 +212,7 @@ impl Replayed {
                     return;
                 }
                 if let Some(row) = self.executor.task_mut(&task)
-                    && !is_terminal(row.state())
+                    && !row.state().is_terminal()
                 {
                     row.observe(&status);
                     let pid = status

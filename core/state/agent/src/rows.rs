@@ -208,7 +208,7 @@ impl Executor {
     /// limit, the sum of all limits, with what is set aside for what has none.
     pub fn limits(&self) -> BTreeMap<String, f64> {
         let queued = self.queued.iter();
-        let live = self.tasks.iter().filter(|task| !is_terminal(task.state()));
+        let live = self.tasks.iter().filter(|task| !task.state().is_terminal());
         let tasks: Vec<&v1::TaskInfo> = queued
             .map(|task| &task.0)
             .chain(live.map(|task| &task.info.0))
@@ -230,21 +230,21 @@ impl Executor {
     /// What is set aside for it: its own resources and those of its tasks that have not ended.
     pub fn resources(&self) -> impl Iterator<Item = &v1::Resource> {
         let queued = self.queued.iter().flat_map(|task| &task.resources);
-        let live = self.tasks.iter().filter(|task| !is_terminal(task.state()));
+        let live = self.tasks.iter().filter(|task| !task.state().is_terminal());
         let live = live.flat_map(|task| &task.task.resources);
         self.info.resources.iter().chain(queued).chain(live)
     }
 
     /// Every task has ended.
     pub(crate) fn is_done(&self) -> bool {
-        self.queued.is_empty() && self.tasks.iter().all(|task| is_terminal(task.state()))
+        self.queued.is_empty() && self.tasks.iter().all(|task| task.state().is_terminal())
     }
 
     /// Every task but these has ended.
     pub(crate) fn is_done_but(&self, tasks: &[TaskId]) -> bool {
         let among = |task: &Task| tasks.iter().any(|id| *id == *task.info.task_id.value);
         let mut others = self.tasks.iter().filter(|task| !among(task));
-        self.queued.is_empty() && others.all(|task| is_terminal(task.state()))
+        self.queued.is_empty() && others.all(|task| task.state().is_terminal())
     }
 
     pub(crate) fn has_task(&self, id: &TaskId) -> bool {
@@ -351,22 +351,6 @@ impl Stream {
             interval: RETRY_MIN,
         }
     }
-}
-
-/// A state that no task leaves.
-#[must_use]
-pub fn is_terminal(state: TaskState) -> bool {
-    matches!(
-        state,
-        TaskState::TaskFinished
-            | TaskState::TaskFailed
-            | TaskState::TaskKilled
-            | TaskState::TaskError
-            | TaskState::TaskLost
-            | TaskState::TaskDropped
-            | TaskState::TaskGone
-            | TaskState::TaskGoneByOperator
-    )
 }
 
 /// The entry of a task that was just told to its executor.

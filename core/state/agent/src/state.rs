@@ -14,7 +14,7 @@ use tepui_proto::link::{LinkFrame, Unregister};
 use tepui_proto::{Wire, convert, v1};
 
 use crate::operations::Owned;
-use crate::rows::{Executor, ExecutorState, Framework, is_terminal};
+use crate::rows::{Executor, ExecutorState, Framework};
 use crate::{Counts, Effect, Event, Record, RecordBody};
 
 /// What an agent is.
@@ -375,7 +375,7 @@ fn check_framework(framework: &Framework, connected: bool) -> Result<(), String>
         for task in &executor.tasks {
             let id = TaskId::from(&*task.info.task_id.value);
             let told = framework.terminating || framework.streams.contains_key(&id);
-            if is_terminal(task.state()) && !told {
+            if task.state().is_terminal() && !told {
                 return Err(format!("end of task {id} is not told"));
             }
         }

@@ -12,7 +12,7 @@ use tepui_proto::v1::task_status::{Reason, Source};
 use tepui_proto::v1::{self, TaskState, TaskStatus};
 
 use crate::calls::update_container;
-use crate::rows::{Executor, ExecutorState, Framework, RETRY_MAX, RETRY_MIN, Stream, is_terminal};
+use crate::rows::{Executor, ExecutorState, Framework, RETRY_MAX, RETRY_MIN, Stream};
 use crate::state::{AgentState, record};
 use crate::{Effect, ExecutorKind, Record, RecordBody};
 
@@ -82,7 +82,7 @@ impl AgentState {
         let Some(task) = executor.task_mut(&task_id) else {
             return;
         };
-        if is_terminal(task.state()) {
+        if task.state().is_terminal() {
             return;
         }
         let killed = matches!(
@@ -93,7 +93,7 @@ impl AgentState {
             status.reason = task.kill_reason;
         }
         task.observe(&status);
-        if is_terminal(status.state()) {
+        if status.state().is_terminal() {
             update_container(executor, effects);
         }
         let status = Wire(status);
@@ -249,7 +249,7 @@ impl AgentState {
             let finished = |task: &crate::Task| {
                 let id = &*task.info.task_id.value;
                 let acknowledged = told || !framework.streams.contains_key(id);
-                is_terminal(task.state()) && acknowledged
+                task.state().is_terminal() && acknowledged
             };
             if executor.tasks.iter().any(finished) {
                 let executor = Arc::make_mut(executor);

@@ -19,7 +19,7 @@ use tepui_proto::v1::executor::{Call, call, event};
 use tepui_proto::v1::{self, TaskState, TaskStatus, framework_info};
 use tepui_state_agent::{
     AgentSettings, AgentState, ContainerEnd, Effect, Event, Found, RecordBody, RecoveredAgent,
-    RecoveredExecutor, RecoveredFramework, is_terminal,
+    RecoveredExecutor, RecoveredFramework,
 };
 
 #[derive(Clone, Debug)]
@@ -315,7 +315,7 @@ impl World {
         }
         let update = self.inbox.remove(n % self.inbox.len()).expect("in range");
         let status = update.status.expect("a status");
-        if is_terminal(status.state()) {
+        if status.state().is_terminal() {
             let task = status.task_id.value.clone();
             let before = self.ends.insert(task, status.state);
             assert!(

@@ -12,7 +12,6 @@ use tepui_proto::v1::{OperationState, TaskState, TaskStatus, offer, scheduler};
 
 use crate::MasterState;
 use crate::framework::Framework;
-use crate::status::is_terminal;
 
 macro_rules! counts {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
@@ -279,7 +278,7 @@ impl MasterState {
 
     /// A task has ended, or was refused.
     pub(crate) fn count_end(&self, framework: &Framework, state: TaskState, status: &TaskStatus) {
-        if !is_terminal(state) {
+        if !state.is_terminal() {
             return;
         }
         framework.counts.ended.add(state as i32);

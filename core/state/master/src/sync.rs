@@ -20,7 +20,7 @@ use crate::allocation::Back;
 use crate::counts::Count;
 use crate::effect::bytes_of;
 use crate::event::SessionKey;
-use crate::status::{self, MasterStatus, is_terminal};
+use crate::status::{self, MasterStatus};
 use crate::tasks::spec_of;
 use crate::{Effect, MasterState};
 
@@ -275,7 +275,7 @@ impl MasterState {
             }
             None => {}
         }
-        let terminal = is_terminal(task.state());
+        let terminal = task.state().is_terminal();
         if terminal && owner.completed.contains(&id, &task.agent_id.value) {
             return;
         }
@@ -335,7 +335,7 @@ impl MasterState {
             return;
         }
         row.state = state;
-        if is_terminal(state) {
+        if state.is_terminal() {
             row.terminal = true;
             let (agent, resources) = (row.agent, row.resources.clone());
             let said = task.statuses.last().cloned().unwrap_or_default();
@@ -397,7 +397,7 @@ impl MasterState {
                 })
                 .collect(),
             update,
-            terminal: is_terminal(state),
+            terminal: state.is_terminal(),
         }
     }
 

@@ -19,7 +19,7 @@ use crate::allocation::Back;
 use crate::counts::Count;
 use crate::effect::bytes_of;
 use crate::event::SessionKey;
-use crate::status::{self, MasterStatus, is_terminal};
+use crate::status::{self, MasterStatus};
 use crate::{Effect, MasterState};
 
 /// Field numbers of `Task`: what rows keep apart from the message.
@@ -188,7 +188,7 @@ impl MasterState {
         }
         let class = row.class;
         let state = row.state;
-        if is_terminal(latest) && !row.terminal {
+        if latest.is_terminal() && !row.terminal {
             row.terminal = true;
             let (agent, resources) = (row.agent, row.resources.clone());
             self.count_end(&self.frameworks[&framework], latest, status);
@@ -339,7 +339,7 @@ impl MasterState {
             return;
         }
         self.set_task_status(framework, &id, latest, &status, now, effects);
-        if is_terminal(latest) {
+        if latest.is_terminal() {
             let run = self.agent_runs.get_mut(&agent).expect("known agent");
             run.kills.remove(&(framework, id));
         }
@@ -368,7 +368,7 @@ impl MasterState {
             .filter(|row| row.agent == agent)
             .and_then(|row| row.update);
         if let Some(head) = head
-            && is_terminal(head.state)
+            && head.state.is_terminal()
             && head.uuid.as_bytes().as_slice() == &call.uuid[..]
         {
             self.remove_task(framework, &id, now);
