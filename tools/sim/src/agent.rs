@@ -94,6 +94,12 @@ impl Agent {
         }
     }
 
+    /// The id it goes by, once it has one.
+    pub(crate) fn id(&self) -> Option<&str> {
+        let (id, ..) = self.disk.identity.as_ref()?;
+        Some(id)
+    }
+
     /// Whether nothing of it is left to do.
     pub(crate) fn is_idle(&self) -> bool {
         let running =

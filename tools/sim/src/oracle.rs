@@ -14,8 +14,8 @@ struct Launch {
     starts: u32,
     /// The scheduler was told that it never runs.
     dropped: bool,
-    /// Losses told by the master since its agent was last heard of.
-    master_ends: u32,
+    /// What the master told of its loss since its agent was last heard of.
+    lost: Option<TaskState>,
     /// Terminal states made by its executor or agent that a scheduler acknowledged.
     acknowledged: BTreeSet<i32>,
 }
@@ -51,11 +51,11 @@ impl Oracle {
         let launch = self.launches.entry(task.clone()).or_default();
         if status.source() != task_status::Source::Master {
             // It comes from its agent, so that is back, whatever the master said before.
-            launch.master_ends = 0;
+            launch.lost = None;
             return Ok(());
         }
         if status.reason() == task_status::Reason::AgentReregistered {
-            launch.master_ends = 0;
+            launch.lost = None;
         }
         if status.reason() == task_status::Reason::Reconciliation && !is_loss_of_sync(status) {
             return Ok(());
@@ -68,8 +68,11 @@ impl Oracle {
             | TaskState::TaskUnreachable => {}
             _ => return Ok(()),
         }
-        launch.master_ends += 1;
-        if launch.master_ends > 1 {
+        // What was unreachable may turn out to be gone.
+        let before = launch.lost.replace(status.state());
+        if before
+            .is_some_and(|state| state != TaskState::TaskUnreachable || state == status.state())
+        {
             return Err(format!(
                 "R2: task {task} was reported {} again: {}",
                 status.state().as_str_name(),
@@ -82,7 +85,7 @@ impl Oracle {
     /// A scheduler may have missed that its task is back: what comes next is not told again.
     pub(crate) fn missed(&mut self, task: &str) {
         if let Some(launch) = self.launches.get_mut(task) {
-            launch.master_ends = 0;
+            launch.lost = None;
         }
     }
 

@@ -86,10 +86,15 @@ impl Scheduler {
             .filter(|(_, known)| !known.state.is_terminal())
     }
 
-    /// Whether it knows the end of everything it launched.
-    pub(crate) fn is_settled(&self) -> bool {
-        // Where nobody knows the task any more, there is nothing else to wait for.
-        let open = |known: &Known| known.state != TaskState::TaskUnknown;
+    /// Whether it knows the end of everything it launched. `agents` are the ids by which agents go now.
+    pub(crate) fn is_settled(&self, agents: &[&str]) -> bool {
+        let open = |known: &Known| match known.state {
+            // Where nobody knows the task any more, there is nothing else to wait for.
+            TaskState::TaskUnknown => false,
+            // Nor for an agent that goes by another id now: that one stays away, until an operator gives it up.
+            TaskState::TaskUnreachable => agents.contains(&known.agent.as_str()),
+            _ => true,
+        };
         self.over || (self.stream.is_some() && !self.living().any(|(_, known)| open(known)))
     }
 

@@ -163,6 +163,7 @@ impl Simulation {
             return false;
         };
         let view = master.state.view();
+        let agents: Vec<&str> = self.agents.iter().filter_map(Agent::id).collect();
         let over: Vec<usize> = (0..self.schedulers.len())
             .filter(|index| self.schedulers[*index].over)
             .collect();
@@ -174,7 +175,7 @@ impl Simulation {
             && view.operations.is_empty()
             // Nothing is known of an agent before its first sync.
             && view.agents.iter().all(|row| !row.total.is_empty())
-            && self.schedulers.iter().all(Scheduler::is_settled)
+            && self.schedulers.iter().all(|scheduler| scheduler.is_settled(&agents))
             && self.agents.iter().all(Agent::is_idle)
     }
 
