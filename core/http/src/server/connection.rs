@@ -1,9 +1,10 @@
 //! One connection: its requests, one after the other, and their answers.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -16,6 +17,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::AsyncWrite;
 use tokio::sync::mpsc;
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +26,7 @@ use tracing::Instrument as _;
 use super::ServerSettings;
 use super::access::Entry;
 use super::body::{self, Budget};
+use super::gather::{Flusher, gather};
 use super::socket::Stream;
 use crate::answers::{Unfinished, Written};
 use crate::media::{RECORDIO, accepts_encoding};
@@ -64,15 +67,21 @@ impl Connection {
         http.timer(TokioTimer::new())
             .header_read_timeout(this.settings.head_timeout)
             .title_case_headers(true);
+        let (socket, flusher) = gather(socket);
         let serving = http
-            .serve_connection(TokioIo::new(Box::pin(socket)), service)
+            .serve_connection(TokioIo::new(socket), service)
             .with_upgrades();
         tokio::select! {
-            ended = serving => if let Err(error) = ended {
-                tracing::debug!(peer = %this.peer, %error, "connection ended");
+            ended = flushed(serving, &flusher) => match ended {
+                Ok(()) => {}
+                Err(error) => tracing::debug!(peer = %this.peer, %error, "connection ended"),
             },
-            () = this.closed.cancelled() => {}
+            () = this.closed.cancelled() => return,
         }
+        flusher.pass();
+        // Answers before an upgrade may still wait for the client to read.
+        let rest = poll_fn(|cx| flusher.flush(cx));
+        let _ = tokio::time::timeout(this.settings.write_timeout, rest).await;
     }
 
     async fn answer(&self, request: hyper::Request<Incoming>) -> hyper::Response<Logged> {
@@ -179,6 +188,22 @@ impl Connection {
         *answer.headers_mut() = headers;
         answer
     }
+}
+
+/// Serves a connection, and sends after each poll what it has written.
+async fn flushed<S: AsyncWrite>(
+    serving: impl Future<Output = hyper::Result<()>>,
+    flusher: &Flusher<S>,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let mut serving = pin!(serving);
+    poll_fn(|cx| {
+        let served = serving.as_mut().poll(cx);
+        match flusher.flush(cx) {
+            Poll::Ready(Err(error)) if served.is_pending() => Poll::Ready(Err(error.into())),
+            _ => served.map_err(Into::into),
+        }
+    })
+    .await
 }
 
 /// Compresses a body where that is allowed and pays. Large bodies are compressed off the runtime.

@@ -8,6 +8,7 @@
 mod access;
 mod body;
 mod connection;
+mod gather;
 mod refuse;
 mod socket;
 
