@@ -153,7 +153,15 @@ pub(crate) async fn run<S, E>(
                 end.close(session, CloseReason::Backlog, &mut queues);
             }
             outgoing = outgoings.frames.recv(), if output.len() < OUTPUT_LIMIT => match outgoing {
-                Some(outgoing) => take(outgoing, &frames, &mut end, &mut queues, &mut output),
+                Some(outgoing) => {
+                    take(outgoing, &frames, &mut end, &mut queues, &mut output);
+                    // All that waits goes out in one write.
+                    while output.len() < OUTPUT_LIMIT
+                        && let Ok(outgoing) = outgoings.frames.try_recv()
+                    {
+                        take(outgoing, &frames, &mut end, &mut queues, &mut output);
+                    }
+                }
                 None => break CloseReason::Local("no session is left".to_owned()),
             },
             () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {
