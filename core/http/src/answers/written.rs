@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::Part;
 
 /// Pieces that are sent before other connections have their turn.
-const IN_A_ROW: u32 = 4;
+const IN_A_ROW: u32 = 1;
 
 /// The writer of an answer failed. The connection ends without the end of the body, so that the client
 /// does not take it for a whole one.
