@@ -96,6 +96,16 @@ impl SchedulerClient {
         &self.id
     }
 
+    /// What names the subscription in calls that are sent in other ways.
+    pub fn stream_id(&self) -> &str {
+        &self.stream_id
+    }
+
+    /// `host:port` of the master.
+    pub fn authority(&self) -> &str {
+        self.client.authority()
+    }
+
     /// The next event. Cancelling it loses nothing.
     pub async fn next(&mut self) -> Result<scheduler::Event, SchedulerError> {
         match self.events.next().await.map_err(SchedulerError::Stream)? {

@@ -29,6 +29,10 @@ const SPARE_FILES: usize = 64;
 /// Wait before a connection is tried again, spread so that not all come at once.
 const RETRY: Duration = Duration::from_millis(200);
 
+/// What stands for thousands of machines should take as little as it can of this one.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 #[command(
     name = "tepui-fake-agent",

@@ -5,26 +5,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use futures::FutureExt as _;
+use anyhow::{Context, Result, bail, ensure};
 use futures::future::try_join_all;
 use prost::Message;
 use tepui_http::{Client, SchedulerClient};
 use tepui_proto::v1::{self, TaskState, master, scheduler};
 
 use crate::Size;
+use crate::calls::Calls;
 use crate::cluster::{Cluster, memory, processor_time};
 use crate::framework::{mib, quantiles, subscribe, tasks};
 use crate::http::{fetch, get, post_protobuf};
+use crate::reading::Reading;
 
 /// How often each question is asked.
 const RUNS: usize = 5;
 
-/// Most updates that are acknowledged at once.
-const BATCH: usize = 64;
-
-/// Most offers that are launched on before the next look at events.
-const LAUNCHES: usize = 4;
+/// Tasks that are launched and not yet running, before more are launched.
+const LAUNCHING: usize = 4096;
 
 /// How long tasks may stay away.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -151,8 +149,8 @@ async fn filled(size: Size) -> Result<(Cluster, SchedulerClient)> {
     );
     let empty = memory(cluster.master_pid())?.rss;
     let (begun, used) = (Instant::now(), processor_time(cluster.master_pid())?);
-    let mut framework = subscribe(&cluster.master, "load").await?;
-    fill(&mut framework, size).await?;
+    let framework = subscribe(&cluster.master, "load").await?;
+    let framework = fill(framework, size).await?;
     let seconds = begun.elapsed().as_secs_f64();
     let used = processor_time(cluster.master_pid())? - used;
     let all = completed + size.agents * size.running;
@@ -173,58 +171,36 @@ async fn filled(size: Size) -> Result<(Cluster, SchedulerClient)> {
 }
 
 /// Launches what each agent is to have, and waits until it has it.
-async fn fill(framework: &mut SchedulerClient, size: Size) -> Result<()> {
+async fn fill(framework: SchedulerClient, size: Size) -> Result<SchedulerClient> {
     let per_agent = size.running + size.finished;
     let (mut agents, mut running, mut finished) = (0, 0, 0);
     let all = size.agents * per_agent;
     let mut offers = VecDeque::new();
+    let mut calls = Calls::open(&framework).await?;
+    let mut reading = Reading::of(framework);
     while running < all || finished < size.agents * size.finished {
-        // Reads on while there are offers to launch on: who does not read is cut off.
-        let events = match offers.is_empty() {
-            true => ready(framework).await?,
-            false => at_hand(framework)?,
-        };
-        let mut updates = Vec::new();
-        for event in events {
+        for event in reading.next().await? {
             offers.extend(event.offers.into_iter().flat_map(|offers| offers.offers));
-            updates.extend(event.update.map(|update| update.status));
+            let Some(update) = event.update else { continue };
+            match update.status.state() {
+                TaskState::TaskRunning => running += 1,
+                TaskState::TaskFinished => finished += 1,
+                other => bail!("{}: {}", other.as_str_name(), update.status.message()),
+            }
+            calls.acknowledge(update.status);
         }
-        for offer in offers.drain(..offers.len().min(LAUNCHES)) {
+        while agents * per_agent < running + LAUNCHING
+            && let Some(offer) = offers.pop_front()
+        {
             let (f, r) = (format!("f{agents}-"), format!("r{agents}-"));
             let mut wanted = tasks(&offer, &f, "true", size.finished, size.labels);
             wanted.extend(tasks(&offer, &r, "run", size.running, size.labels));
-            // What is left of the agent is not wanted again.
-            framework.launch(offer.id, wanted, 1e6).await?;
+            calls.launch(offer.id, wanted);
             agents += 1;
         }
-        for status in &updates {
-            match status.state() {
-                TaskState::TaskRunning => running += 1,
-                TaskState::TaskFinished => finished += 1,
-                other => anyhow::bail!("{}: {}", other.as_str_name(), status.message()),
-            }
-        }
-        try_join_all(updates.iter().map(|status| framework.acknowledge(status))).await?;
+        calls.send().await?;
     }
-    Ok(())
-}
-
-/// The next event, and those that are there with it.
-async fn ready(framework: &mut SchedulerClient) -> Result<Vec<scheduler::Event>> {
-    let mut events = vec![framework.next().await?];
-    events.extend(at_hand(framework)?);
-    Ok(events)
-}
-
-/// Events that are there, if any.
-fn at_hand(framework: &mut SchedulerClient) -> Result<Vec<scheduler::Event>> {
-    let mut events = Vec::new();
-    while events.len() < BATCH
-        && let Some(event) = framework.next().now_or_never()
-    {
-        events.push(event?);
-    }
-    Ok(events)
+    reading.end().await
 }
 
 /// How long the master takes to answer RECONCILE of one task with its UPDATE: through HTTP, the

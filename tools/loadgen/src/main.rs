@@ -1,15 +1,21 @@
 //! Measures a real cluster over its real protocols. Each command prints what it did and the figures;
 //! docs/PERFORMANCE.md keeps them.
 
+mod calls;
 mod cluster;
 mod framework;
 mod http;
 mod large;
 mod rate;
+mod reading;
 mod single;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
+
+/// The measuring side must not be what is measured.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[derive(Parser)]
 #[command(

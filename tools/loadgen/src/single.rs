@@ -6,8 +6,9 @@ use anyhow::{Context, Result};
 use tepui_http::SchedulerClient;
 use tepui_proto::v1::{self, TaskState, scheduler};
 
+use crate::calls::Calls;
 use crate::cluster::{self, Cluster};
-use crate::framework::{decline, launch, mib, offers, quantiles, subscribe, wait_state};
+use crate::framework::{launch, mib, offers, quantiles, subscribe, wait_state};
 
 /// P6.
 pub(crate) async fn memory(tasks: usize) -> Result<()> {
@@ -71,12 +72,14 @@ pub(crate) async fn turnaround(cycles: usize, agents: Option<usize>) -> Result<(
     let mut one = subscribe(&cluster.master, "one").await?;
     let mut held = offers_of(&mut one, agents).await?;
     let mut two = subscribe(&cluster.master, "two").await?;
+    let (mut calls, mut others_calls) = (Calls::open(&one).await?, Calls::open(&two).await?);
     let mut others = Vec::new();
     let mut times = Vec::with_capacity(cycles);
     for _ in 0..cycles {
         let declined = held.len();
         let begun = Instant::now();
-        decline(&one, std::mem::take(&mut held)).await?;
+        calls.decline(std::mem::take(&mut held));
+        calls.send().await?;
         let mut again = 0;
         while again < declined {
             tokio::select! {
@@ -86,6 +89,7 @@ pub(crate) async fn turnaround(cycles: usize, agents: Option<usize>) -> Result<(
         }
         times.push(begun.elapsed());
         std::mem::swap(&mut one, &mut two);
+        std::mem::swap(&mut calls, &mut others_calls);
         std::mem::swap(&mut held, &mut others);
     }
     println!(
@@ -96,8 +100,9 @@ pub(crate) async fn turnaround(cycles: usize, agents: Option<usize>) -> Result<(
     held.extend(offers_of(&mut one, others.len()).await?);
     let begun = Instant::now();
     for _ in 0..cycles {
-        decline(&one, held).await?;
-        one.bare(scheduler::call::Type::Revive).await?;
+        calls.decline(held);
+        calls.add(scheduler::call::Type::Revive, scheduler::Call::default());
+        calls.send().await?;
         held = offers_of(&mut one, agents).await?;
     }
     let rate = cycles as f64 / begun.elapsed().as_secs_f64();
