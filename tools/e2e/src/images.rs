@@ -123,7 +123,21 @@ pub fn one_layer(dir: &Path, name: &str) -> PathBuf {
     layout
 }
 
-fn busybox(root: &Path) {
+/// Adds a layer to a layout's image: the file `/noise` of so many bytes that nothing makes smaller.
+pub fn add_noise(layout: &Path, bytes: u64) {
+    let file = layout.with_extension("noise");
+    let random = File::open("/dev/urandom").expect("a device");
+    let mut noise = File::create(&file).expect("a file");
+    std::io::copy(&mut std::io::Read::take(random, bytes), &mut noise).expect("room");
+    let (image, file) = (
+        format!("{}:latest", layout.display()),
+        file.display().to_string(),
+    );
+    run("umoci", &["insert", "--image", &image, &file, "/noise"]);
+}
+
+/// Puts a shell and some programs into `bin` of a root.
+pub fn busybox(root: &Path) {
     fs::copy("/bin/busybox", root.join("bin/busybox")).expect("busybox");
     for applet in ["cat", "echo", "id", "ls", "pwd", "sh", "sleep", "touch"] {
         std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).expect("a link");
@@ -198,6 +212,12 @@ impl Registry {
             "skopeo",
             &[&["copy", "--quiet"][..], args, &[&from, &to]].concat(),
         );
+    }
+
+    /// Ends it as a crash would. What was pushed to it stays.
+    pub fn kill(mut self) {
+        self.child.kill().expect("an own child");
+        self.child.wait().expect("an own child");
     }
 
     /// How often something with these words was answered.

@@ -8,11 +8,14 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use tepui_e2e::cluster::wait_clean;
-use tepui_e2e::images::{Registry, available, layout, of_image, one_layer, run, stdout};
+use tepui_e2e::images::{
+    Registry, add_noise, available, last_layer, layout, of_image, one_layer, run, stdout,
+};
 use tepui_e2e::scheduler::framework;
 use tepui_e2e::stall::StallingProxy;
 use tepui_e2e::tokens::{IDENTITY, PASSWORD, TokenServer, USER};
 use tepui_e2e::{Daemon, Scheduler, Scratch, wait_for};
+use tepui_proto::v1::task_status::Reason;
 use tepui_proto::v1::{Secret, TaskInfo, TaskState, secret};
 
 const ISOLATION: &str = "--isolation=filesystem/linux,docker/runtime,namespaces/pid";
@@ -135,6 +138,93 @@ fn tokens_mirrors_and_helpers_are_used_as_configured() {
     wait_clean(scratch.path());
 }
 
+/// Waits until the pull of an image is so far, and has brought so many MiB.
+fn wait_progress(agent: &Daemon, begins: &str, mebibytes: f64) {
+    wait_for(begins, || {
+        let debug = agent.get("/containerizer/debug");
+        let pending = debug["pending"].as_array().into_iter().flatten();
+        let mut pulls = pending.filter(|call| call["operation"] == "docker::pull");
+        let is_there = pulls.any(|call| {
+            let progress = call["args"]["progress"].as_str().unwrap_or_default();
+            let brought = progress.strip_prefix(begins);
+            let brought = brought.and_then(|rest| rest.split_once(' ')?.0.parse::<f64>().ok());
+            brought.is_some_and(|brought| brought >= mebibytes)
+        });
+        if is_there { Ok(()) } else { Err(debug) }
+    });
+}
+
+/// What the agent's store has in its folders `staging`, `layers` and `images`.
+fn in_store(scratch: &Scratch) -> (usize, usize, usize) {
+    let store = scratch.path().join("agent/modules/docker");
+    let count = |dir: &str| fs::read_dir(store.join(dir)).expect("a folder").count();
+    (count("staging"), count("layers"), count("images"))
+}
+
+#[test]
+fn a_registry_that_is_killed_in_the_middle_of_a_pull_leaves_nothing_partial() {
+    if !available() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let of_registry = scratch.path().join("registry");
+    let registry = Registry::start(&of_registry, "");
+    let layout = layout(scratch.path(), "box");
+    add_noise(&layout, 48 << 20);
+    registry.push(&layout, "some/box:1", &["--dest-tls-verify=false"]);
+    // Of the layers only the noise is longer. It does not fit what sockets hold, so the registry is not done with it.
+    let proxy = StallingProxy::start(&registry.address, 4 << 20);
+    let flags = [
+        ISOLATION,
+        "--image_providers=DOCKER",
+        &format!("--docker_registry=http://{}", proxy.address),
+    ];
+    let master = Daemon::master(scratch.path(), &[]);
+    let agent = Daemon::agent(scratch.path(), "agent", master.address, &flags);
+    let mut scheduler = Scheduler::subscribe(master.address, framework("e2e", true));
+    let look = "cat /etc/layer; ls -l /noise";
+    scheduler.launch(vec![of_image("first", "some/box:1", Some(look))]);
+    let half = "pulling 'some/box:1': 3 of 4 layers, ";
+    wait_progress(&agent, half, 4.0);
+    assert_eq!(in_store(&scratch), (1, 3, 0));
+    let noise = format!("GET /v2/some/box/blobs/{}", last_layer(&layout));
+    assert_eq!(registry.answered(&noise), 0);
+    registry.kill();
+    proxy.go_on();
+    let failed = scheduler.wait_state("first", TaskState::TaskFailed);
+    let said = failed.message();
+    for words in [
+        "Failed to pull the image 'some/box:1'",
+        " broke off after ",
+        &last_layer(&layout),
+    ] {
+        assert!(said.contains(words), "{said}");
+    }
+    assert_eq!(failed.reason(), Reason::ContainerLaunchFailed);
+    // Whole layers stay; of the other one nothing does.
+    assert_eq!(in_store(&scratch), (0, 3, 0));
+
+    // The registry is back with what it had, and the next pull breaks off just once: it goes on where it was.
+    let registry = Registry::start(&of_registry, "");
+    proxy.lead_to(&registry.address);
+    proxy.break_off();
+    scheduler.launch(vec![of_image("second", "some/box:1", Some(look))]);
+    scheduler.wait_state("second", TaskState::TaskFinished);
+    let said = stdout(&scratch, "agent", "second");
+    assert!(said.contains("top of box\n"), "{said}");
+    assert!(said.contains(&(48 << 20).to_string()), "{said}");
+    assert_eq!(in_store(&scratch), (0, 4, 1));
+    assert_eq!(registry.answered(&format!("{noise} HTTP/1.1\" 206")), 1);
+    // Of what was there already nothing was asked for again.
+    assert_eq!(
+        registry.answered("GET /v2/some/box/blobs/"),
+        registry.answered(&noise) + 1
+    );
+    agent.stop(Signal::SIGUSR1);
+    drop(registry);
+    wait_clean(scratch.path());
+}
+
 #[test]
 fn an_agent_that_is_killed_while_it_pulls_leaves_nothing_partial() {
     if !available() {
@@ -156,32 +246,12 @@ fn an_agent_that_is_killed_while_it_pulls_leaves_nothing_partial() {
     let port = agent.address.port();
     let mut scheduler = Scheduler::subscribe(master.address, framework("e2e", true));
     scheduler.launch(vec![of_image("first", "some/box:1", None)]);
-    let progress = wait_for("a pull that has begun", || {
-        let pending = agent.get("/containerizer/debug");
-        let pull = pending["pending"].as_array().into_iter().flatten();
-        let mut pull = pull.filter(|call| call["operation"] == "docker::pull");
-        let progress = pull.find_map(|call| call["args"]["progress"].as_str().map(str::to_owned));
-        progress
-            .filter(|text| text.contains("2 of 3 layers"))
-            .ok_or(pending)
-    });
-    assert!(
-        progress.starts_with("pulling 'some/box:1': 2 of 3 layers, "),
-        "{progress}"
-    );
-    let store = scratch.path().join("agent/modules/docker");
-    let count = |dir: &str| fs::read_dir(store.join(dir)).expect("a folder").count();
-    assert_eq!(
-        (count("staging"), count("layers"), count("images")),
-        (1, 2, 0)
-    );
+    wait_progress(&agent, "pulling 'some/box:1': 2 of 3 layers, ", 0.1);
+    assert_eq!(in_store(&scratch), (1, 2, 0));
     agent.kill();
     let agent = Daemon::agent_at(port, scratch.path(), "agent", master.address, &flags);
     // What was whole stays, what was not is gone.
-    assert_eq!(
-        (count("staging"), count("layers"), count("images")),
-        (0, 2, 0)
-    );
+    assert_eq!(in_store(&scratch), (0, 2, 0));
     scheduler.wait("the end of the first task", |scheduler| {
         let last = scheduler.updates.get("first")?.last()?.state();
         [TaskState::TaskFailed, TaskState::TaskLost]
@@ -192,10 +262,7 @@ fn an_agent_that_is_killed_while_it_pulls_leaves_nothing_partial() {
     scheduler.launch(vec![of_image("second", "some/box:1", None)]);
     scheduler.wait_state("second", TaskState::TaskFinished);
     assert!(stdout(&scratch, "agent", "second").contains("top of box\n"));
-    assert_eq!(
-        (count("staging"), count("layers"), count("images")),
-        (0, 3, 1)
-    );
+    assert_eq!(in_store(&scratch), (0, 3, 1));
     agent.stop(Signal::SIGUSR1);
     drop(registry);
     wait_clean(scratch.path());

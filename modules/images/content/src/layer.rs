@@ -4,11 +4,13 @@ use std::{
     io::{self, BufReader, Read},
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes};
+use reqwest::Response;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time};
 
 use crate::error::{Error, Result};
 use crate::manifest::{Digest, Part};
@@ -17,8 +19,12 @@ use crate::unpack::{Allowance, unpack};
 
 /// Pieces of a download that wait to be unpacked.
 const WAITING: usize = 16;
+/// How often a download that breaks off is tried to be taken up without a byte coming of it.
+const TRIES: u32 = 3;
+/// The wait before the first of them; each is twice as long as the one before.
+const PAUSE: Duration = Duration::from_millis(500);
 
-/// Downloads a layer into a directory.
+/// Downloads a layer into a directory. One that breaks off goes on where it was.
 pub(crate) async fn download(
     registry: &Registry,
     part: &Part,
@@ -27,7 +33,7 @@ pub(crate) async fn download(
     allowance: Arc<Allowance>,
     count: impl Fn(u64),
 ) -> Result<()> {
-    let mut response = registry.blob(&part.digest.to_string()).await?;
+    let (mut response, _) = registry.blob(&part.digest.to_string(), 0).await?;
     let (sender, receiver) = mpsc::channel(WAITING);
     let pieces = Pieces {
         receiver,
@@ -35,10 +41,18 @@ pub(crate) async fn download(
     };
     let unpacking = install(pieces, Some(part.clone()), diff_id.clone(), into, allowance);
     let downloading = async {
-        let mut length = 0;
+        // Bytes that are here, and those to come that are here already.
+        let (mut length, mut known, mut tries) = (0, 0, 0);
         loop {
             match response.chunk().await {
-                Ok(Some(piece)) => {
+                Ok(Some(mut piece)) => {
+                    let skipped = known.min(piece.len() as u64);
+                    known -= skipped;
+                    piece.advance(usize::try_from(skipped).expect("at most its length"));
+                    if piece.is_empty() {
+                        continue;
+                    }
+                    tries = 0;
                     length += piece.len() as u64;
                     count(piece.len() as u64);
                     if length > part.size {
@@ -54,8 +68,14 @@ pub(crate) async fn download(
                     return Ok(());
                 }
                 Err(error) => {
-                    let _ = sender.send(Err(io::ErrorKind::UnexpectedEof.into())).await;
-                    return Err(registry.broken(&error));
+                    let broken = registry.broken(&error);
+                    match go_on(registry, part, length, &mut tries, broken).await {
+                        Ok(found) => (response, known) = found,
+                        Err(error) => {
+                            let _ = sender.send(Err(io::ErrorKind::UnexpectedEof.into())).await;
+                            return Err(error);
+                        }
+                    }
                 }
             }
         }
@@ -63,6 +83,29 @@ pub(crate) async fn download(
     let (downloaded, unpacked) = tokio::join!(downloading, unpacking);
     downloaded?;
     unpacked
+}
+
+/// Asks for the rest of a layer after `length` bytes; answers as [`Registry::blob`] does.
+async fn go_on(
+    registry: &Registry,
+    part: &Part,
+    length: u64,
+    tries: &mut u32,
+    broken: Error,
+) -> Result<(Response, u64)> {
+    let mut last = broken;
+    while *tries < TRIES {
+        time::sleep(PAUSE * 2u32.pow(*tries)).await;
+        *tries += 1;
+        match registry.blob(&part.digest.to_string(), length).await {
+            Err(error @ Error::Unavailable(_)) => last = error,
+            found => return found,
+        }
+    }
+    Err(Error::Unavailable(format!(
+        "the layer {} broke off after {length} of {} bytes, and {TRIES} tries to go on failed: {last}",
+        part.digest, part.size
+    )))
 }
 
 /// Unpacks a layer that can be read, and checks that it is what it says.

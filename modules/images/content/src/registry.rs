@@ -117,19 +117,32 @@ impl Registry {
 
     /// A manifest by tag or digest, at most this long.
     pub(crate) async fn manifest(&self, which: &str, limit: u64) -> Result<Vec<u8>> {
-        let response = self.get(&format!("manifests/{which}")).await?;
+        let response = self.get(&format!("manifests/{which}"), 0).await?;
         self.body(response, limit).await
     }
 
     /// Some small content by digest.
     pub(crate) async fn content(&self, digest: &str, limit: u64) -> Result<Vec<u8>> {
-        let response = self.blob(digest).await?;
+        let response = self.get(&format!("blobs/{digest}"), 0).await?;
         self.body(response, limit).await
     }
 
-    /// Content by digest, to be read piece by piece.
-    pub(crate) async fn blob(&self, digest: &str) -> Result<Response> {
-        self.get(&format!("blobs/{digest}")).await
+    /// Content by digest, to be read piece by piece, from the byte `from` on where the registry can do so; else from
+    /// its beginning. Answers how many bytes come that were not asked for.
+    pub(crate) async fn blob(&self, digest: &str, from: u64) -> Result<(Response, u64)> {
+        let response = self.get(&format!("blobs/{digest}"), from).await?;
+        if response.status() != StatusCode::PARTIAL_CONTENT {
+            return Ok((response, from));
+        }
+        let range = response.headers().get(header::CONTENT_RANGE);
+        let range = range.and_then(|range| range.to_str().ok()).unwrap_or("");
+        match range.starts_with(&format!("bytes {from}-")) {
+            true => Ok((response, 0)),
+            false => Err(Error::Unavailable(format!(
+                "the registry '{}' was asked for {digest} from byte {from} on, and answers with '{range}'",
+                self.name()
+            ))),
+        }
     }
 
     /// What went wrong between us, for people.
@@ -160,28 +173,31 @@ impl Registry {
         Ok(body)
     }
 
-    async fn get(&self, path: &str) -> Result<Response> {
+    async fn get(&self, path: &str, from: u64) -> Result<Response> {
         let url = self
             .base
             .join(&format!("v2/{}/{path}", self.repository))
             .map_err(|error| Error::Refused(format!("'{path}': {error}")))?;
         let known = self.authorization.lock().await.clone();
-        let response = self.send(&url, known.as_deref()).await?;
+        let response = self.send(&url, known.as_deref(), from).await?;
         if response.status() != StatusCode::UNAUTHORIZED {
             return self.checked(response, path).await;
         }
         let authorization = self.authorize(&response, known).await?;
-        let response = self.send(&url, authorization.as_deref()).await?;
+        let response = self.send(&url, authorization.as_deref(), from).await?;
         self.checked(response, path).await
     }
 
-    async fn send(&self, url: &Url, authorization: Option<&str>) -> Result<Response> {
+    async fn send(&self, url: &Url, authorization: Option<&str>, from: u64) -> Result<Response> {
         let mut request = self
             .client
             .get(url.clone())
             .header(header::ACCEPT, ACCEPTED);
         if let Some(value) = authorization {
             request = request.header(header::AUTHORIZATION, value);
+        }
+        if from > 0 {
+            request = request.header(header::RANGE, format!("bytes={from}-"));
         }
         request.send().await.map_err(|error| self.broken(&error))
     }

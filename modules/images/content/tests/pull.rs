@@ -7,7 +7,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -23,8 +23,10 @@ use tepui_image_content::{
 struct Served {
     files: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
     asked: Arc<Mutex<Vec<String>>>,
-    /// Ends each connection in the middle of the next layer.
-    dies: Arc<AtomicBool>,
+    /// How many answers with a layer end in the middle.
+    deaths: Arc<AtomicUsize>,
+    /// Whether layers can be had from some byte on.
+    has_ranges: Arc<AtomicBool>,
 }
 
 impl Served {
@@ -65,9 +67,18 @@ impl Served {
             .lines()
             .map_while(Result::ok);
         let Some(first) = lines.next() else { return };
-        lines.find(String::is_empty);
+        let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
         let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
-        self.asked.lock().unwrap().push(path.clone());
+        let from = head.iter().find_map(|line| {
+            let line = line.to_ascii_lowercase();
+            line.strip_prefix("range: bytes=")?
+                .strip_suffix('-')?
+                .parse::<usize>()
+                .ok()
+        });
+        let from = from.filter(|_| self.has_ranges.load(Ordering::Relaxed));
+        let asked = from.map_or(path.clone(), |from| format!("{path} from {from}"));
+        self.asked.lock().unwrap().push(asked);
         let found = self.files.lock().unwrap().get(&path).cloned();
         let Some(content) = found else {
             let _ = stream.write_all(
@@ -75,16 +86,26 @@ impl Served {
             );
             return;
         };
+        let (all, content) = (content.len(), &content[from.unwrap_or(0)..]);
         let length = content.len();
-        let head =
-            format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
-        let _ = stream.write_all(head.as_bytes());
-        let is_large = length > 100_000;
-        let sent = if is_large && self.dies.load(Ordering::Relaxed) {
-            length / 2
-        } else {
-            length
+        let status = match from {
+            Some(from) => format!(
+                "206 Partial Content\r\nContent-Range: bytes {from}-{}/{all}",
+                all - 1
+            ),
+            None => "200 OK".to_owned(),
         };
+        let head =
+            format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+        let _ = stream.write_all(head.as_bytes());
+        let one_less = |deaths: usize| deaths.checked_sub(1);
+        let update = (Ordering::Relaxed, Ordering::Relaxed);
+        let dies = length > 100_000
+            && self
+                .deaths
+                .fetch_update(update.0, update.1, one_less)
+                .is_ok();
+        let sent = if dies { length / 2 } else { length };
         let _ = stream.write_all(&content[..sent]);
     }
 }
@@ -189,12 +210,14 @@ async fn a_registry_that_dies_in_the_middle_leaves_nothing_and_the_next_pull_suc
     served.put("manifests/1", manifest.to_string().into_bytes());
     let base = served.start();
     let opened = store(at.path());
-    served.dies.store(true, Ordering::Relaxed);
+    served.deaths.store(usize::MAX, Ordering::Relaxed);
     let failed = opened
         .pull("a/b:1", &source(&base, "1"), &Progress::default())
         .await
         .unwrap_err();
     assert!(matches!(failed, Error::Unavailable(_)), "{failed:?}");
+    let said = failed.to_string();
+    assert!(said.contains("tries to go on failed"), "{said}");
     // At most the small layer is there, and complete.
     assert!(count(at.path(), "layers") <= 1);
     assert_eq!(
@@ -202,7 +225,7 @@ async fn a_registry_that_dies_in_the_middle_leaves_nothing_and_the_next_pull_suc
         (0, 0)
     );
     assert_eq!(opened.find("a/b:1"), None);
-    served.dies.store(false, Ordering::Relaxed);
+    served.deaths.store(0, Ordering::Relaxed);
     let image = opened
         .pull("a/b:1", &source(&base, "1"), &Progress::default())
         .await
@@ -218,6 +241,48 @@ async fn a_registry_that_dies_in_the_middle_leaves_nothing_and_the_next_pull_suc
         (0, 2)
     );
     assert!(again.find("a/b:1").is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_that_breaks_off_goes_on_where_it_was() {
+    if !is_root() {
+        return;
+    }
+    for has_ranges in [true, false] {
+        let at = tempfile::tempdir().unwrap();
+        let served = Served::default();
+        let large = layer("large", &noise(1 << 20));
+        let digest = Digest::of(&large).to_string();
+        let manifest = image(&served, &[(&large, large.clone())]);
+        served.put("manifests/1", manifest.to_string().into_bytes());
+        served.has_ranges.store(has_ranges, Ordering::Relaxed);
+        // The first two answers end in the middle of what they have.
+        let deaths = if has_ranges { 2 } else { 1 };
+        served.deaths.store(deaths, Ordering::Relaxed);
+        let base = served.start();
+        let store = store(at.path());
+        let progress = Progress::default();
+        let pulled = store.pull("a/b:1", &source(&base, "1"), &progress).await;
+        let content = std::fs::read(store.layer(&pulled.unwrap().layers[0]).join("large"));
+        assert_eq!(content.unwrap(), noise(1 << 20));
+        assert_eq!(progress.to_string(), "1 of 1 layers, 1.0 of 1.0 MiB");
+        let asked = served.asked.lock().unwrap();
+        let asked: Vec<&str> = asked
+            .iter()
+            .filter_map(|path| path.split_once(&*digest))
+            .map(|(_, from)| from)
+            .collect();
+        let (half, rest) = (large.len() / 2, large.len().div_ceil(2) / 2);
+        let expected = match has_ranges {
+            true => vec![
+                String::new(),
+                format!(" from {half}"),
+                format!(" from {}", half + rest),
+            ],
+            false => vec![String::new(), String::new()],
+        };
+        assert_eq!(asked, expected);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
