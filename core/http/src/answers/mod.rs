@@ -36,7 +36,7 @@ pub use written::{Unfinished, Written};
 /// Writes a body in pieces until it is told to stop. Whenever it is called it writes the same.
 pub type Encode = Arc<dyn Fn(Sink<'_>) + Send + Sync>;
 
-/// Pieces that are written ahead of a reader.
+/// Batches of pieces that are written ahead of a reader.
 const AHEAD: usize = 4;
 
 /// Answers that are written at once, slow ones included. More wait for their end.
@@ -110,7 +110,7 @@ enum Begun {
 /// A part of a long answer.
 #[derive(Clone, Debug)]
 enum Part {
-    Piece(Bytes),
+    Pieces(Arc<[Bytes]>),
     /// It is complete.
     End,
 }

@@ -17,6 +17,9 @@ use super::{Asker, Begun, Encode, Encoding, Part, WRITERS};
 /// An answer of at least this many bytes is sent in chunks, a shorter one with its length.
 pub(super) const LONG: usize = 256 * 1024;
 
+/// Bytes that are handed to readers at once: handing on wakes another thread, which costs more than many pieces.
+const BATCH: usize = 256 * 1024;
+
 /// Compressed bytes are sent in pieces of at least this many.
 const COMPRESSED_PIECE: usize = 16 * 1024;
 
@@ -88,7 +91,10 @@ pub(super) struct Progress {
     readers: Vec<mpsc::Sender<Part>>,
     /// Held by all but slow answers.
     place: Option<OwnedSemaphorePermit>,
-    /// Bytes that are made, as they are sent.
+    /// Pieces that are made and not sent yet, and their length.
+    batch: Vec<Bytes>,
+    batched: usize,
+    /// Bytes that are made, as they are sent, those of the batch included.
     made: usize,
     /// Of these the readers had so many from another writer.
     had: usize,
@@ -110,6 +116,8 @@ impl Progress {
             gzip: compressed.then(|| GzEncoder::new(Vec::new(), Compression::new(6))),
             readers: Vec::new(),
             place,
+            batch: Vec::new(),
+            batched: 0,
             made: 0,
             had: 0,
             pace: Pace::default(),
@@ -118,7 +126,7 @@ impl Progress {
 
     fn write(&mut self, piece: &Bytes) -> ControlFlow<()> {
         let Some(gzip) = &mut self.gzip else {
-            return self.send(piece.clone());
+            return self.add(piece.clone());
         };
         gzip.write_all(piece)
             .expect("writing to memory cannot fail");
@@ -126,37 +134,53 @@ impl Progress {
             return ControlFlow::Continue(());
         }
         let compressed = std::mem::take(gzip.get_mut());
-        self.send(compressed.into())
+        self.add(compressed.into())
     }
 
     fn end(mut self) {
         if let Some(gzip) = self.gzip.take() {
             let last = gzip.finish().expect("writing to memory cannot fail");
-            let _ = self.send(last.into());
+            let _ = self.add(last.into());
         }
+        let _ = self.send();
         self.place = None;
         for reader in self.readers {
             let _ = reader.blocking_send(Part::End);
         }
     }
 
-    /// Hands a piece to all readers, and waits for those who have enough.
-    fn send(&mut self, mut piece: Bytes) -> ControlFlow<()> {
-        let begin = self.made;
+    /// Adds what of a piece the readers do not have from another writer to what is sent next.
+    fn add(&mut self, mut piece: Bytes) -> ControlFlow<()> {
+        let had = self.had.saturating_sub(self.made).min(piece.len());
         self.made += piece.len();
-        let had = self.had.saturating_sub(begin).min(piece.len());
         let piece = piece.split_off(had);
-        if piece.is_empty() {
+        if !piece.is_empty() {
+            self.batched += piece.len();
+            self.batch.push(piece);
+        }
+        // The first bytes are waited for.
+        let is_first = self.batched == self.made;
+        match is_first || self.batched >= BATCH {
+            true => self.send(),
+            false => ControlFlow::Continue(()),
+        }
+    }
+
+    /// Hands the batch to all readers, and waits for those who have enough.
+    fn send(&mut self) -> ControlFlow<()> {
+        if self.batch.is_empty() {
             return ControlFlow::Continue(());
         }
-        self.pace.sent += piece.len();
+        let batch: Arc<[Bytes]> = std::mem::take(&mut self.batch).into();
+        let position = self.made - self.batched;
+        self.pace.sent += std::mem::take(&mut self.batched);
         let mut index = 0;
         while index < self.readers.len() {
-            let part = Part::Piece(piece.clone());
+            let part = Part::Pieces(Arc::clone(&batch));
             let stays = match self.readers[index].try_send(part) {
                 Ok(()) => true,
                 Err(mpsc::error::TrySendError::Closed(_)) => false,
-                Err(mpsc::error::TrySendError::Full(part)) => self.wait(index, part, begin + had),
+                Err(mpsc::error::TrySendError::Full(part)) => self.wait(index, part, position),
             };
             if stays {
                 index += 1;

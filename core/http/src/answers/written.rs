@@ -1,5 +1,6 @@
 //! A long answer as its reader's connection sees it.
 
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use tokio::sync::mpsc;
 use super::Part;
 
 /// Pieces that are sent before other connections have their turn.
-const IN_A_ROW: u32 = 1;
+const IN_A_ROW: u32 = 4;
 
 /// The writer of an answer failed. The connection ends without the end of the body, so that the client
 /// does not take it for a whole one.
@@ -20,13 +21,21 @@ pub struct Unfinished;
 #[derive(Debug)]
 pub struct Written {
     parts: mpsc::Receiver<Part>,
+    /// Pieces that came together, and how many of them are sent.
+    batch: Arc<[Bytes]>,
+    taken: usize,
     /// Pieces sent since the last pause.
     in_a_row: u32,
 }
 
 impl Written {
     pub(super) fn new(parts: mpsc::Receiver<Part>) -> Self {
-        Self { parts, in_a_row: 0 }
+        Self {
+            parts,
+            batch: Arc::new([]),
+            taken: 0,
+            in_a_row: 0,
+        }
     }
 
     /// The next piece; none at the end.
@@ -40,10 +49,16 @@ impl Written {
             return Poll::Pending;
         }
         self.in_a_row += 1;
-        Poll::Ready(match ready!(self.parts.poll_recv(cx)) {
-            Some(Part::Piece(piece)) => Some(Ok(piece)),
-            Some(Part::End) => None,
-            None => Some(Err(Unfinished)),
-        })
+        loop {
+            if let Some(piece) = self.batch.get(self.taken) {
+                self.taken += 1;
+                return Poll::Ready(Some(Ok(piece.clone())));
+            }
+            match ready!(self.parts.poll_recv(cx)) {
+                Some(Part::Pieces(batch)) => (self.batch, self.taken) = (batch, 0),
+                Some(Part::End) => return Poll::Ready(None),
+                None => return Poll::Ready(Some(Err(Unfinished))),
+            }
+        }
     }
 }

@@ -8,7 +8,7 @@ use super::{base64, encode, number};
 use crate::descriptor::{Described, MessageDescriptor};
 
 /// Size of the pieces that a streaming writer hands on, and the buffer's growth.
-const PIECE: usize = 256 * 1024;
+const PIECE: usize = 64 * 1024;
 
 /// Receives the pieces of an answer in order, and breaks when nobody wants more of them.
 pub type Sink<'a> = &'a mut dyn FnMut(Bytes) -> ControlFlow<()>;
@@ -55,11 +55,11 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// A writer that hands pieces of about 256 KiB to `sink` as it goes. `out` is its buffer; what
+    /// A writer that hands pieces of about 64 KiB to `sink` as it goes. `out` is its buffer; what
     /// is left in it at the end is the last piece.
     pub fn streaming(out: &'a mut Vec<u8>, sink: Sink<'a>) -> Self {
         // Most answers are short.
-        out.reserve(PIECE / 16);
+        out.reserve(PIECE / 4);
         Self {
             out,
             sink: Some(sink),
@@ -292,7 +292,7 @@ mod tests {
             pieces.push(piece);
             ControlFlow::Continue(())
         }));
-        assert!(pieces.len() > 3, "{} pieces", pieces.len());
+        assert!(pieces.len() > 10, "{} pieces", pieces.len());
         assert!(pieces.iter().all(|piece| piece.len() < PIECE + PIECE / 4));
         let joined = [pieces.concat(), rest].concat();
         assert!(joined == whole);

@@ -276,7 +276,7 @@ struct Pieces<'a> {
 }
 
 impl Pieces<'_> {
-    const SIZE: usize = 256 * 1024;
+    const SIZE: usize = 64 * 1024;
 
     /// Where small fields may be put.
     fn buffer(&mut self) -> &mut Vec<u8> {

@@ -1,6 +1,6 @@
 //! What clients read, written straight from the rows.
 //!
-//! Each function writes one whole answer for one viewer into pieces of about 256 KiB, or less of it when
+//! Each function writes one whole answer for one viewer into pieces of about 64 KiB, or less of it when
 //! its sink wants no more. Nothing is
 //! cached and no message is decoded where its bytes will do: most of a task's answer is a copy or
 //! one walk over its bytes. Keys, their order and the forms of numbers are those of Mesos 1.11, as
