@@ -307,10 +307,10 @@ impl Outbox {
             return;
         };
         let record = match stream.media {
-            Media::Json => json::from_message(event),
-            Media::Protobuf => event.encode_to_vec(),
+            Media::Json => recordio::encode(&json::from_message(event)),
+            Media::Protobuf => recordio::encode_message(event),
         };
-        if stream.sender.send(recordio::encode(&record)) == Err(StreamError::Slow) {
+        if stream.sender.send(record) == Err(StreamError::Slow) {
             tracing::warn!(stream = %stream.stream_id, "scheduler does not read its events; it is cut off");
             self.cut_off.increment();
         }

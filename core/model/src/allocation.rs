@@ -29,6 +29,18 @@ pub struct FrameworkKey(pub u32);
 )]
 pub struct AgentKey(pub u32);
 
+impl From<u32> for AgentKey {
+    fn from(number: u32) -> Self {
+        Self(number)
+    }
+}
+
+impl From<AgentKey> for u32 {
+    fn from(key: AgentKey) -> Self {
+        key.0
+    }
+}
+
 /// One thing that happened to the ledger.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fact {

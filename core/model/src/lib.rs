@@ -15,6 +15,7 @@ pub mod labels;
 pub mod resources;
 pub mod rng;
 pub mod roles;
+pub mod slots;
 pub mod time;
 
 pub use attributes::{Attribute, Attributes};

@@ -3,6 +3,7 @@
 //! The scheduler, executor and operator event streams use it, and the agent's container streams.
 
 use bytes::{Bytes, BytesMut};
+use prost::Message;
 
 /// Digits in the longest length that fits 64 bits.
 const MAX_HEADER: usize = 20;
@@ -37,6 +38,18 @@ pub fn encode(record: &[u8]) -> Bytes {
     framed.extend_from_slice(length.as_bytes());
     framed.extend_from_slice(b"\n");
     framed.extend_from_slice(record);
+    framed.freeze()
+}
+
+/// Frames a message, which is encoded in its place.
+pub fn encode_message(message: &impl Message) -> Bytes {
+    let mut digits = itoa::Buffer::new();
+    let length = message.encoded_len();
+    let digits = digits.format(length);
+    let mut framed = BytesMut::with_capacity(digits.len() + 1 + length);
+    framed.extend_from_slice(digits.as_bytes());
+    framed.extend_from_slice(b"\n");
+    message.encode(&mut framed).expect("there is room for it");
     framed.freeze()
 }
 

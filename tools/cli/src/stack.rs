@@ -35,7 +35,7 @@ impl Reserved {
         let reserved = self.of(total);
         let named = reserved.iter().filter(|one| one.name() == wanted.name());
         let parts = named.filter_map(|one| {
-            let part = one.clone().with_value(wanted.value().clone());
+            let part = one.of_value(wanted.value().clone());
             one.contains(&part).then_some(part)
         });
         let parts: Vec<Resource> = parts.collect();

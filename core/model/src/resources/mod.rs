@@ -265,6 +265,64 @@ impl Resources {
         self.iter().map(|r| r.clone().unallocated()).collect()
     }
 
+    /// [`Self::allocate`] without copying it.
+    #[must_use]
+    pub fn into_allocated(mut self, role: &Role) -> Self {
+        if !self.is_of_one_role() {
+            return self.allocate(role);
+        }
+        for resource in &mut self.0 {
+            resource.set_allocation(Some(role.clone()));
+        }
+        self
+    }
+
+    /// [`Self::unallocate`] without copying it.
+    #[must_use]
+    pub fn into_unallocated(mut self) -> Self {
+        if !self.is_of_one_role() {
+            return self.unallocate();
+        }
+        for resource in &mut self.0 {
+            resource.set_allocation(None);
+        }
+        self
+    }
+
+    /// Whether all is allocated to the same role, or all to none: then no two become one when that changes.
+    fn is_of_one_role(&self) -> bool {
+        let pairs = self.0.windows(2);
+        pairs.fold(true, |all, pair| {
+            all && pair[0].allocation_role() == pair[1].allocation_role()
+        })
+    }
+
+    /// Adds all of `other` that cannot be shared, as allocated to nobody.
+    pub fn add_unallocated(&mut self, other: &Self) {
+        for resource in other.iter().filter(|one| !one.is_shared()) {
+            match self.0.iter_mut().find(|have| have.can_add_free(resource)) {
+                Some(have) => have.add(resource),
+                None => self.push(resource.clone().unallocated()),
+            }
+        }
+    }
+
+    /// Takes all of `other` that cannot be shared away, as allocated to nobody, as far as it is here.
+    pub fn sub_unallocated(&mut self, other: &Self) {
+        for resource in other.iter().filter(|one| !one.is_shared()) {
+            if let Some(at) = self.0.iter().position(|have| have.can_sub_free(resource))
+                && self.0[at].sub(resource)
+            {
+                self.0.swap_remove(at);
+            }
+        }
+    }
+
+    /// Puts them into another order.
+    pub fn sort_by_key<K: Ord>(&mut self, key: impl FnMut(&Resource) -> K) {
+        self.0.sort_by_key(key);
+    }
+
     /// The allocated ones by role.
     #[must_use]
     pub fn allocations(&self) -> BTreeMap<Role, Self> {

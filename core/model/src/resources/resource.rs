@@ -292,9 +292,15 @@ impl Resource {
 
     /// The same thing with another value of the same type.
     #[must_use]
-    pub fn with_value(mut self, value: Value) -> Self {
-        self.value = value;
-        self
+    pub fn of_value(&self, value: Value) -> Self {
+        Self {
+            value,
+            name: self.name.clone(),
+            allocated: self.allocated.clone(),
+            detail: self.detail.clone(),
+            copies: self.copies,
+            revocable: self.revocable,
+        }
     }
 
     /// The role it is allocated to.
@@ -395,11 +401,14 @@ impl Resource {
 
     /// Whether both are the same thing but for the amount.
     fn same_kind(&self, other: &Self) -> bool {
+        self.allocated == other.allocated && self.same_but_allocation(other)
+    }
+
+    fn same_but_allocation(&self, other: &Self) -> bool {
         self.name == other.name
             && std::mem::discriminant(&self.value) == std::mem::discriminant(&other.value)
             && self.revocable == other.revocable
             && self.is_shared() == other.is_shared()
-            && self.allocated == other.allocated
             && match (&self.detail, &other.detail) {
                 (None, None) => true,
                 (Some(left), Some(right)) => Arc::ptr_eq(left, right) || left == right,
@@ -437,6 +446,22 @@ impl Resource {
     pub(super) fn can_sub(&self, other: &Self) -> bool {
         self.same_kind(other)
             && (!(self.is_shared() || self.is_indivisible()) || self.value == other.value)
+    }
+
+    /// As [`Self::can_add`] for a free resource, whoever `other`, which is not shared, is allocated to.
+    pub(super) fn can_add_free(&self, other: &Self) -> bool {
+        self.allocated.is_none() && self.same_but_allocation(other) && !self.is_indivisible()
+    }
+
+    /// As [`Self::can_sub`] for a free resource, whoever `other`, which is not shared, is allocated to.
+    pub(super) fn can_sub_free(&self, other: &Self) -> bool {
+        self.allocated.is_none()
+            && self.same_but_allocation(other)
+            && (!self.is_indivisible() || self.value == other.value)
+    }
+
+    pub(super) fn set_allocation(&mut self, role: Option<Role>) {
+        self.allocated = role;
     }
 
     /// Whether `other` is a part of this one.

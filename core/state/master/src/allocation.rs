@@ -354,7 +354,7 @@ impl MasterState {
             self.is_in_service(*key) && !agent.free.is_empty()
         };
         let candidates: Vec<AgentKey> = if self.allocation.want_all {
-            self.agent_runs.keys().copied().filter(open).collect()
+            self.agent_runs.keys().filter(open).collect()
         } else {
             self.allocation
                 .wanted
@@ -451,7 +451,7 @@ impl MasterState {
 
     /// Hosts that may be offered from have changed. What was offered stays so, as in Mesos.
     pub(crate) fn set_whitelist(&mut self, hostnames: Option<BTreeSet<String>>) {
-        let agents: Vec<AgentKey> = self.agent_runs.keys().copied().collect();
+        let agents: Vec<AgentKey> = self.agent_runs.keys().collect();
         let before: Vec<bool> = agents.iter().map(|key| self.is_in_service(*key)).collect();
         self.whitelist = hostnames;
         for (key, before) in agents.into_iter().zip(before) {
@@ -475,15 +475,18 @@ impl MasterState {
         for (role, resources) in what.allocations() {
             let holding = Holding {
                 framework,
-                role,
+                role: role.clone(),
                 agent,
-                resources: resources.unallocate(),
+                resources: resources.into_unallocated(),
             };
-            self.allocation.tell(Fact::Returned(holding.clone()));
-            match back {
-                Back::Refused(refuse) => self.allocation.filter(holding, now.mono + refuse),
-                Back::Returned => self.hold_unless_tokens(holding, now),
-                Back::Withdrawn => {}
+            let refused = matches!(back, Back::Refused(_)).then(|| holding.clone());
+            self.allocation.tell(Fact::Returned(holding));
+            match (back, refused) {
+                (Back::Refused(refuse), Some(holding)) => {
+                    self.allocation.filter(holding, now.mono + refuse);
+                }
+                (Back::Returned, _) => self.hold_unless_tokens(framework, role, agent, now),
+                _ => {}
             }
             if back != Back::Withdrawn {
                 self.allocation.lift_holds(agent, framework);
@@ -492,33 +495,35 @@ impl MasterState {
         }
     }
 
-    fn hold_unless_tokens(&mut self, holding: Holding, now: Now) {
+    fn hold_unless_tokens(
+        &mut self,
+        framework: FrameworkKey,
+        role: Role,
+        agent: AgentKey,
+        now: Now,
+    ) {
         let per_second = self.settings.returns_per_second;
-        let who = (holding.framework, holding.role.clone());
+        let who = (framework, role.clone());
         let allocation = &mut self.allocation;
-        let held = allocation.held.get(&holding.agent);
+        let held = allocation.held.get(&agent);
         if held.is_some_and(|held| held.contains(&who))
-            || allocation.spend(holding.framework, now.mono, per_second)
+            || allocation.spend(framework, now.mono, per_second)
         {
             return;
         }
-        let Some(row) = self.agents.get(&holding.agent) else {
+        let Some(row) = self.agents.get(&agent) else {
             return;
         };
         let batch = *allocation
             .batch_at
             .get_or_insert_with(|| multiple_after(now.mono, self.settings.allocation_interval));
-        allocation
-            .held
-            .entry(holding.agent)
-            .or_default()
-            .insert(who);
-        allocation.tell(Fact::Filter(
-            Holding {
-                resources: row.total.clone(),
-                ..holding
-            },
-            batch,
-        ));
+        allocation.held.entry(agent).or_default().insert(who);
+        let holding = Holding {
+            framework,
+            role,
+            agent,
+            resources: row.total.clone(),
+        };
+        allocation.tell(Fact::Filter(holding, batch));
     }
 }

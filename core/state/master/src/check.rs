@@ -141,19 +141,19 @@ impl MasterState {
     ) -> Result<(), String> {
         let none = Resources::new();
         let mut reserved: BTreeMap<Role, Quantities> = BTreeMap::new();
-        for (key, run) in &self.agent_runs {
-            let row = self.agents.get(key);
+        for (key, run) in self.agent_runs.iter() {
+            let row = self.agents.get(&key);
             let row = row.ok_or_else(|| format!("agent {} has no row", run.id))?;
             ensure!(
                 self.agents_at
                     .get(&run.address)
-                    .is_some_and(|there| there.contains(key)),
+                    .is_some_and(|there| there.contains(&key)),
                 "agent {} is not found at {}",
                 run.id,
                 run.address
             );
-            let used = used.get(key).unwrap_or(&none);
-            let offered = offered.get(key).unwrap_or(&none);
+            let used = used.get(&key).unwrap_or(&none);
+            let offered = offered.get(&key).unwrap_or(&none);
             ensure!(
                 row.used == *used,
                 "agent {}: {} are used, the ledger says {}",
@@ -190,7 +190,7 @@ impl MasterState {
                     .get(framework)
                     .and_then(|owner| owner.tasks.get(id));
                 ensure!(
-                    there.is_some_and(|task| task.agent == *key),
+                    there.is_some_and(|task| task.agent == key),
                     "agent {} lists task {id} that is not there",
                     run.id
                 );

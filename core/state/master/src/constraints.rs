@@ -242,7 +242,7 @@ impl MasterState {
             Some(agent) => self.exclude(framework, agent, told),
             None => {
                 for agent in self.agent_runs.keys() {
-                    self.exclude(framework, *agent, told);
+                    self.exclude(framework, agent, told);
                 }
             }
         }

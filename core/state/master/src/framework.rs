@@ -3,7 +3,7 @@
 //! Mirrors `Master::subscribe`, `Master::failoverFramework`, `Master::exited` and
 //! `Master::removeFramework` of Mesos 1.11 (src/master/master.cpp).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,6 +78,8 @@ pub(crate) struct Framework {
     pub(crate) id: FrameworkId,
     pub(crate) info: FrameworkInfo,
     pub(crate) class: ClassKey,
+    /// Classes of what it ran lately, by user and role.
+    pub(crate) task_classes: VecDeque<(String, String, ClassKey)>,
     pub(crate) can: Can,
     pub(crate) standing: Standing,
     pub(crate) stream: Option<Stream>,
@@ -109,6 +111,7 @@ impl Framework {
             id,
             info: FrameworkInfo::default(),
             class: ClassKey(0),
+            task_classes: VecDeque::new(),
             can: Can::default(),
             standing: Standing::Recovered,
             stream: None,
@@ -260,6 +263,7 @@ impl MasterState {
             .map_or_else(Constraints::default, Constraints::of);
         framework.constraints = constraints;
         framework.class = class;
+        framework.task_classes.clear();
         framework.version += 1;
         if framework.constraints.is_some() {
             self.constrained.insert(key);
@@ -516,7 +520,7 @@ impl MasterState {
             .agent_runs
             .iter()
             .filter(|(_, agent)| agent.told.contains(&key) && agent.has_of(key))
-            .map(|(agent, _)| *agent)
+            .map(|(agent, _)| agent)
             .collect();
         for agent in agents {
             self.to_agent(

@@ -21,24 +21,27 @@ pub(crate) struct Tally {
 
 impl Tally {
     pub(crate) fn add(&mut self, agent: AgentKey, resources: &Resources) {
-        let scalars = resources.scalars();
-        if scalars.len() != resources.len() {
-            *self.others.entry(agent).or_default() += &(resources - &scalars);
+        for resource in resources {
+            if resource.amount().is_some() {
+                self.scalars.add_one(resource);
+            } else {
+                self.others.entry(agent).or_default().add_one(resource);
+            }
         }
-        self.scalars += scalars;
     }
 
     pub(crate) fn sub(&mut self, agent: AgentKey, resources: &Resources) {
-        let scalars = resources.scalars();
-        if scalars.len() != resources.len()
-            && let Some(others) = self.others.get_mut(&agent)
-        {
-            *others -= &(resources - &scalars);
-            if others.is_empty() {
-                self.others.remove(&agent);
+        let mut others = self.others.get_mut(&agent);
+        for resource in resources {
+            if resource.amount().is_some() {
+                self.scalars.sub_one(resource);
+            } else if let Some(others) = &mut others {
+                others.sub_one(resource);
             }
         }
-        self.scalars -= &scalars;
+        if others.is_some_and(|others| others.is_empty()) {
+            self.others.remove(&agent);
+        }
     }
 
     /// The sum, for readers.
@@ -61,7 +64,7 @@ impl MasterState {
         let row = self.agents.get_mut(&agent).expect("agent of an offer");
         row.offered += what;
         let run = self.agent_runs.get_mut(&agent).expect("agent of an offer");
-        run.free -= &what.unallocate().non_shared();
+        run.free.sub_unallocated(what);
         self.touch(framework).offered.add(agent, what);
     }
 
@@ -75,7 +78,7 @@ impl MasterState {
         let row = self.agents.get_mut(&agent).expect("agent of an offer");
         row.offered -= what;
         let run = self.agent_runs.get_mut(&agent).expect("agent of an offer");
-        run.free += what.unallocate().non_shared();
+        run.free.add_unallocated(what);
         self.touch(framework).offered.sub(agent, what);
     }
 
@@ -84,7 +87,7 @@ impl MasterState {
         let row = self.agents.get_mut(&agent).expect("agent of a task");
         row.used += what;
         let run = self.agent_runs.get_mut(&agent).expect("agent of a task");
-        run.free -= &what.unallocate().non_shared();
+        run.free.sub_unallocated(what);
         self.touch(framework).used.add(agent, what);
     }
 
@@ -94,7 +97,7 @@ impl MasterState {
         if let Some(row) = self.agents.get_mut(&agent) {
             row.used -= what;
             let run = self.agent_runs.get_mut(&agent).expect("runs go with rows");
-            run.free += what.unallocate().non_shared();
+            run.free.add_unallocated(what);
         }
     }
 
@@ -118,8 +121,8 @@ impl MasterState {
     pub(crate) fn recount_free(&mut self, agent: AgentKey) {
         let row = self.agents.get(&agent).expect("known agent");
         let mut free = row.total.clone();
-        free -= &row.used.unallocate().non_shared();
-        free -= &row.offered.unallocate().non_shared();
+        free.sub_unallocated(&row.used);
+        free.sub_unallocated(&row.offered);
         let run = self.agent_runs.get_mut(&agent).expect("runs go with rows");
         run.free = free;
     }

@@ -61,6 +61,7 @@ use tepui_model::hash::{Map, Seed, Set};
 use tepui_model::id::{AgentId, FrameworkId, Role, Uuid};
 use tepui_model::resources::Quantities;
 use tepui_model::rng::Rng;
+use tepui_model::slots::Slots;
 use tepui_model::time::{Mono, Now, Wall};
 use tepui_view::{AgentRow, FrameworkView, OfferRow, OperationRow, Table};
 
@@ -102,7 +103,7 @@ pub struct MasterState {
     next_framework_key: u32,
 
     agents: Table<AgentKey, AgentRow>,
-    agent_runs: BTreeMap<AgentKey, Agent>,
+    agent_runs: Slots<AgentKey, Agent>,
     agent_ids: Map<AgentId, AgentKey>,
     /// Agents by the address that they said last.
     agents_at: Map<String, BTreeSet<AgentKey>>,
@@ -190,7 +191,7 @@ impl MasterState {
             next_framework: 0,
             next_framework_key: 0,
             agents: Table::new(seed),
-            agent_runs: BTreeMap::new(),
+            agent_runs: Slots::default(),
             agent_ids: Map::with_hasher(seed),
             agents_at: Map::with_hasher(seed),
             sessions: BTreeMap::new(),

@@ -199,7 +199,7 @@ impl MasterState {
 
     pub(crate) fn set_machines(&mut self, machines: Machines, now: Now, effects: &mut Vec<Effect>) {
         let old = std::mem::replace(&mut self.machines, machines);
-        let agents: Vec<AgentKey> = self.agent_runs.keys().copied().collect();
+        let agents: Vec<AgentKey> = self.agent_runs.keys().collect();
         for key in agents {
             if self.take_down_if_down(key, effects) {
                 continue;

@@ -3,7 +3,7 @@
 use tepui_model::allocation::{AgentKey, FrameworkKey, Proposal};
 use tepui_model::filters;
 use tepui_model::id::{OfferId, Role};
-use tepui_model::resources::{Resource, Resources, Value};
+use tepui_model::resources::{Resources, Value};
 use tepui_model::time::Now;
 use tepui_proto::convert::{self, Format};
 use tepui_proto::v1::{self, scheduler};
@@ -20,11 +20,12 @@ const EVENT_OFFERS: usize = 1000;
 
 impl MasterState {
     /// Turns an acceptable proposal into an open offer, which is to be sent with its siblings.
-    pub(crate) fn make_offer(&mut self, proposal: Proposal, now: Now) -> v1::Offer {
+    pub(crate) fn make_offer(&mut self, mut proposal: Proposal, now: Now) -> v1::Offer {
         let number = self.next_offer;
         self.next_offer += 1;
         let total = &self.agents.get(&proposal.agent).expect("checked").total;
-        let resources = in_offer_order(&proposal.resources.allocate(&proposal.role), total);
+        let mut resources = std::mem::take(&mut proposal.resources).into_allocated(&proposal.role);
+        in_offer_order(&mut resources, total);
         let id = OfferId::from(format!("{}-O{number}", self.master_id));
         let message = self.offer_message(&id, &proposal, &resources);
         self.offer_out(proposal.framework, proposal.agent, &resources);
@@ -304,16 +305,14 @@ impl MasterState {
 
 /// Resources in the order in which an offer of Mesos lists them: what is not an amount, then what is
 /// reserved, then the rest, each as the agent's own list has them.
-fn in_offer_order(resources: &Resources, total: &Resources) -> Resources {
-    let mut ordered: Vec<Resource> = resources.iter().cloned().collect();
-    ordered.sort_by_key(|resource| {
+fn in_offer_order(resources: &mut Resources, total: &Resources) {
+    resources.sort_by_key(|resource| {
         let is_amount = matches!(resource.value(), Value::Scalar(_));
         let place = total
             .iter()
             .position(|other| other.name() == resource.name());
         (is_amount, !resource.is_reserved(), place)
     });
-    ordered.into_iter().collect()
 }
 
 /// Where the agent's endpoints are, as offers tell it.

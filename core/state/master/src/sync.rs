@@ -55,8 +55,12 @@ impl MasterState {
         let reported = self.reported_tasks(key, sync.tasks);
         self.drop_missing_tasks(key, &reported, now, effects);
         self.replace_executors(key, sync.executors, now);
+        let mut taken = BTreeMap::new();
         for ((framework, id), task) in reported {
-            self.adopt_task(key, framework, id, task, now, effects);
+            self.adopt_task(key, framework, id, task, &mut taken, now, effects);
+        }
+        for (framework, resources) in taken {
+            self.tell_taken(framework, key, &resources);
         }
         self.agent_runs
             .get_mut(&key)
@@ -250,17 +254,20 @@ impl MasterState {
                 framework,
                 role,
                 agent,
-                resources: part.unallocate(),
+                resources: part.into_unallocated(),
             }));
         }
     }
 
+    /// Takes a task over, unless it is known; what it uses is added to what its framework has taken.
+    #[expect(clippy::too_many_arguments, reason = "one task of one event")]
     fn adopt_task(
         &mut self,
         agent: AgentKey,
         framework: FrameworkKey,
         id: TaskId,
         task: Task,
+        taken: &mut BTreeMap<FrameworkKey, Resources>,
         now: Now,
         effects: &mut Vec<Effect>,
     ) {
@@ -285,7 +292,9 @@ impl MasterState {
         let was_unreachable = owner.unreachable.contains(&id);
         let row = self.row_of(agent, framework, id.clone(), task);
         if !row.terminal {
-            self.tell_taken(framework, agent, &row.resources);
+            // Each user of what is shared is told by itself.
+            self.tell_taken(framework, agent, &row.resources.shared());
+            *taken.entry(framework).or_default() += row.resources.non_shared();
         }
         self.add_task(row);
         if was_unreachable {

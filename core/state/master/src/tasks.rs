@@ -28,17 +28,21 @@ const STATUSES_FIELD: u32 = 8;
 const UPDATE_STATE_FIELD: u32 = 9;
 const UPDATE_UUID_FIELD: u32 = 10;
 
+/// Classes that a framework's tasks are looked for in first: most frameworks have one user and one role.
+const TASK_CLASSES: usize = 4;
+
 /// The bytes of a task without its state, which rows keep apart.
 pub(crate) fn spec_of(task: &Task) -> Bytes {
-    let bytes = task.encode_to_vec();
-    let mut rest = bytes.as_slice();
-    let mut spec = Vec::with_capacity(bytes.len());
+    let mut spec = task.encode_to_vec();
+    let mut rest = spec.as_slice();
     while !rest.is_empty() {
-        let before = rest;
+        let begin = spec.len() - rest.len();
         let (field, wire) = encoding::decode_key(&mut rest).expect("encoded here");
         encoding::skip_field(wire, field, &mut rest, Default::default()).expect("encoded here");
-        if field != STATE_FIELD {
-            spec.extend_from_slice(&before[..before.len() - rest.len()]);
+        if field == STATE_FIELD {
+            let end = spec.len() - rest.len();
+            spec.drain(begin..end);
+            break;
         }
     }
     spec.into()
@@ -102,14 +106,25 @@ impl MasterState {
         user: Option<&str>,
         role: &str,
     ) -> ClassKey {
-        let info = &self.frameworks[&framework].info;
+        let owner = &self.frameworks[&framework];
+        let info = &owner.info;
+        let user = user.unwrap_or(&info.user);
+        let mut known = owner.task_classes.iter();
+        if let Some((_, _, key)) = known.find(|(by, of, _)| by == user && of == role) {
+            return *key;
+        }
+        let (user, role) = (user.to_owned(), role.to_owned());
         let class = Class {
             principal: info.principal.clone(),
             user: info.user.clone(),
-            task_user: user.unwrap_or(&info.user).to_owned(),
-            roles: vec![role.to_owned()],
+            task_user: user.clone(),
+            roles: vec![role.clone()],
         };
-        self.class_key(class)
+        let key = self.class_key(class);
+        let owner = self.frameworks.get_mut(&framework).expect("just looked up");
+        owner.task_classes.truncate(TASK_CLASSES - 1);
+        owner.task_classes.push_front((user, role, key));
+        key
     }
 
     /// Adds a task's row; its resources are taken unless it has ended.
@@ -333,12 +348,17 @@ impl MasterState {
         };
         let id = TaskId::from(status.task_id.value.as_str());
         let owner = &self.frameworks[&framework];
-        owner.send(status::update_event(status.clone()), effects);
         let here = owner.tasks.get(&id).is_some_and(|row| row.agent == agent);
+        // What follows from the status comes after it.
+        let mut after = Vec::new();
+        if here {
+            self.set_task_status(framework, &id, latest, &status, now, &mut after);
+        }
+        self.frameworks[&framework].send(status::update_event(status), effects);
+        effects.append(&mut after);
         if !here {
             return;
         }
-        self.set_task_status(framework, &id, latest, &status, now, effects);
         if latest.is_terminal() {
             let run = self.agent_runs.get_mut(&agent).expect("known agent");
             run.kills.remove(&(framework, id));
@@ -502,13 +522,28 @@ fn keep_status(row: &mut TaskRow, status: &TaskStatus) {
     } else {
         bytes_of(status)
     };
-    let same = row.statuses.iter().position(|kept| {
-        TaskStatus::decode(kept.clone()).is_ok_and(|kept| kept.state == status.state)
-    });
+    let mut states = row.statuses.iter().map(|kept| state_of(kept));
+    let same = states.position(|state| state == Some(status.state));
     if let Some(at) = same {
         row.statuses.remove(at);
     }
     row.statuses.push(bytes);
+}
+
+/// The state in the bytes of a status, without decoding the rest.
+fn state_of(mut status: &[u8]) -> Option<i32> {
+    const STATE: u32 = 2;
+    let mut state = None;
+    while !status.is_empty() {
+        let (field, wire) = encoding::decode_key(&mut status).ok()?;
+        if field == STATE {
+            let value = state.insert(0);
+            encoding::int32::merge(wire, value, &mut status, Default::default()).ok()?;
+        } else {
+            encoding::skip_field(wire, field, &mut status, Default::default()).ok()?;
+        }
+    }
+    state
 }
 
 #[cfg(test)]

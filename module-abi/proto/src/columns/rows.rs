@@ -199,7 +199,7 @@ impl<'a> ResourceRows<'a> {
                 .get(kind as usize)
                 .ok_or(ColumnsError::Undefined("resource kind", kind))?;
             let amount = *next(&mut self.amounts, "amounts")?;
-            row.push(kind.clone().with_value(self.value(kind.value(), amount)?));
+            row.push(kind.of_value(self.value(kind.value(), amount)?));
         }
         Ok(row)
     }

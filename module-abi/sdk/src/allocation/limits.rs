@@ -45,7 +45,9 @@ impl Cluster {
     /// The amounts that count against a quota when these resources are taken: what is neither reserved, which
     /// counts where that is done, nor revocable.
     pub fn charged(resources: &Resources) -> Quantities {
-        resources.filter(is_charged).quantities()
+        let charged = resources.iter().filter(|one| is_charged(one));
+        let amounts = charged.filter_map(|one| Some((one.name().clone(), one.amount()?)));
+        amounts.collect()
     }
 
     /// The role at the top of the tree that this one is in, where quota is set; none before a fact named it.

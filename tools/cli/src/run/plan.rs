@@ -392,7 +392,7 @@ fn parts(room: &Resources, wanted: &Resource) -> Option<Vec<Resource>> {
     usable.sort_by_key(|have| !have.is_reserved());
     let Some(amount) = wanted.amount() else {
         let part = |have: &&Resource| {
-            let part = (*have).clone().with_value(wanted.value().clone());
+            let part = have.of_value(wanted.value().clone());
             have.contains(&part).then_some(part)
         };
         return Some(vec![usable.iter().find_map(part)?]);

@@ -71,7 +71,7 @@ impl MasterState {
         self.tell_minimum();
         self.tell_weights();
         self.tell_quotas();
-        let agents: Vec<AgentKey> = self.agent_runs.keys().copied().collect();
+        let agents: Vec<AgentKey> = self.agent_runs.keys().collect();
         for key in agents {
             if self.agent_runs[&key].announced {
                 let fact = self.agent_fact(key);
@@ -99,7 +99,7 @@ impl MasterState {
                 .map(|offer| (offer.agent, &offer.resources));
             for (agent, resources) in used.chain(offered) {
                 for (role, part) in resources.allocations() {
-                    *holdings.entry((*key, role, agent)).or_default() += part.unallocate();
+                    *holdings.entry((*key, role, agent)).or_default() += part.into_unallocated();
                 }
             }
         }

@@ -236,7 +236,7 @@ fn grow(volume: &Resource, addition: &Resource) -> Checked {
     if addition.is_empty() {
         return Err("The size of 'addition' must be greater than zero".into());
     }
-    let same = addition.clone().with_value(volume.value().clone());
+    let same = addition.of_value(volume.value().clone());
     match same == volume.clone().without_volume() {
         true => Ok(()),
         false => Err(format!(
