@@ -4,6 +4,10 @@
 //! does), are read together and mostly answered in one poll of the connection. A write for each answer would cost more
 //! than the answer. What is short is kept until [`Flusher::flush`] at the end of the poll; what is long goes out at
 //! once, behind what is kept.
+//!
+//! `pipeline_flush` of hyper is not for this server: with it an answer waits as long as any byte of the next request has
+//! been read (half a head, or a request behind a SUBSCRIBE whose stream never ends), bodies are copied, and
+//! `can_buffer` is always true, so that a large answer is taken into memory however slowly its client reads.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
