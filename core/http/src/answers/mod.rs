@@ -8,8 +8,10 @@
 //! Large answers must not keep the processors from everything else, however many are asked for at once:
 //! half of the processors have a place each, and the threads that write have a low priority. Memory
 //! stays bounded: an answer is written a few pieces ahead of its readers. A reader who is too slow for the
-//! others gets a writer of its own, and one who is alone and slow gives its place to the next question.
+//! others gets a writer of its own, and one who is alone and slow gives its place to the next question. Of many
+//! slow ones the slowest is cut off.
 
+mod slow;
 mod writing;
 mod written;
 
@@ -30,6 +32,7 @@ use crate::request::Request;
 use crate::response::{Body, JAVASCRIPT, Response};
 use crate::shared::Counter;
 
+use slow::Slow;
 use writing::{Progress, Writing};
 pub use written::{Unfinished, Written};
 
@@ -41,6 +44,9 @@ const AHEAD: usize = 4;
 
 /// Answers that are written at once, slow ones included. More wait for their end.
 const THREADS: usize = 128;
+
+/// Slow answers at once. The threads beyond that are for those that are quick.
+static SLOW: Slow = Slow::new(THREADS * 3 / 4);
 
 /// Where answers are written: a runtime for the sake of its threads only, which are made when they are
 /// needed, and which have the lowest claim on the processors that leaves them some.

@@ -1,6 +1,7 @@
 use std::future::poll_fn;
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use http::Method;
 use http::header::ACCEPT_ENCODING;
@@ -215,6 +216,29 @@ async fn nobody_writes_for_readers_who_have_gone() {
     next(&mut written).await.expect("a piece").expect("written");
     drop(written);
     ended.notified().await;
+}
+
+#[tokio::test]
+async fn readers_who_take_nothing_do_not_hold_all_threads() {
+    let (answers, _) = answers();
+    let endless: Encode = Arc::new(|sink| while sink(vec![b'x'; LONG].into()).is_continue() {});
+    let slow: Vec<_> = (0..2 * THREADS)
+        .map(|_| {
+            let (reader, pieces) = mpsc::channel(AHEAD);
+            let encode = Arc::clone(&endless);
+            let progress = Progress::new(Handle::current(), encode, Encoding::Identity, None);
+            progress.start_for(reader);
+            pieces
+        })
+        .collect();
+    let encode = write(numbers(1000), &Arc::default());
+    let request = request(None);
+    let answer = asked(&answers, &request, encode);
+    let answer = tokio::time::timeout(Duration::from_secs(60), answer).await;
+    let answer = answer.expect("the slow ones hold all threads");
+    assert_eq!(answer.body_bytes().expect("short").len(), 8000);
+    let open = slow.iter().filter(|pieces| !pieces.is_closed()).count();
+    assert!(open <= THREADS, "{open} slow answers go on");
 }
 
 #[tokio::test]

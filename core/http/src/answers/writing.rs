@@ -12,7 +12,8 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, timeout};
 
-use super::{Asker, Begun, Encode, Encoding, Part, WRITERS};
+use super::slow::Entered;
+use super::{Asker, Begun, Encode, Encoding, Part, SLOW, WRITERS};
 
 /// An answer of at least this many bytes is sent in chunks, a shorter one with its length.
 pub(super) const LONG: usize = 256 * 1024;
@@ -91,6 +92,8 @@ pub(super) struct Progress {
     readers: Vec<mpsc::Sender<Part>>,
     /// Held by all but slow answers.
     place: Option<OwnedSemaphorePermit>,
+    /// Held by slow ones whose reader has been waited for.
+    entered: Option<Entered>,
     /// Pieces that are made and not sent yet, and their length.
     batch: Vec<Bytes>,
     batched: usize,
@@ -116,6 +119,7 @@ impl Progress {
             gzip: compressed.then(|| GzEncoder::new(Vec::new(), Compression::new(6))),
             readers: Vec::new(),
             place,
+            entered: None,
             batch: Vec::new(),
             batched: 0,
             made: 0,
@@ -144,8 +148,10 @@ impl Progress {
         }
         let _ = self.send();
         self.place = None;
-        for reader in self.readers {
-            let _ = reader.blocking_send(Part::End);
+        for reader in std::mem::take(&mut self.readers) {
+            if let Err(mpsc::error::TrySendError::Full(part)) = reader.try_send(Part::End) {
+                self.wait_slowly(&reader, part);
+            }
         }
     }
 
@@ -217,24 +223,49 @@ impl Progress {
             }
             self.place = None;
         }
-        reader.blocking_send(part).is_ok()
+        self.wait_slowly(&reader, part)
+    }
+
+    /// Waits for a reader as long as it takes, or until another's answer needs the thread.
+    fn wait_slowly(&mut self, reader: &mpsc::Sender<Part>, part: Part) -> bool {
+        let entered = self.entered.get_or_insert_with(|| SLOW.enter());
+        let bytes = match &part {
+            Part::Pieces(pieces) => pieces.iter().map(Bytes::len).sum(),
+            Part::End => 0,
+        };
+        let sent = self.runtime.block_on(async {
+            tokio::select! {
+                sent = reader.send(part) => sent.is_ok(),
+                () = entered.ended() => false,
+            }
+        });
+        entered.taken(bytes);
+        sent
     }
 
     /// Starts to write for one reader, who has read until `position`.
     fn write_alone(&self, reader: mpsc::Sender<Part>, position: usize) {
         let encode = Arc::clone(&self.encode);
-        let mut alone = Progress::new(
-            self.runtime.clone(),
-            Arc::clone(&encode),
-            self.encoding,
-            None,
-        );
+        let mut alone = Progress::new(self.runtime.clone(), encode, self.encoding, None);
         alone.readers.push(reader);
         alone.had = position;
+        alone.start();
+    }
+
+    /// Writes on a thread, for a reader who may be slow.
+    fn start(mut self) {
         WRITERS.spawn_blocking(move || {
-            encode(&mut |piece| alone.write(&piece));
-            alone.end();
+            let encode = Arc::clone(&self.encode);
+            encode(&mut |piece| self.write(&piece));
+            self.end();
         });
+    }
+
+    /// The same from the beginning.
+    #[cfg(test)]
+    pub(super) fn start_for(mut self, reader: mpsc::Sender<Part>) {
+        self.readers.push(reader);
+        self.start();
     }
 }
 
