@@ -6,6 +6,7 @@
 use std::io::{self, BufReader, Read, Seek};
 use std::path::{Component, Path, PathBuf};
 
+use tepui_fetcher_base::Described;
 use tepui_module_sdk::{Failure, Result};
 
 use crate::bounds::{Allowance, Bounds};
@@ -91,10 +92,15 @@ fn gunzip<R: io::BufRead>(from: R) -> flate2::bufread::MultiGzDecoder<R> {
 
 fn tar(from: impl Read, sandbox: &Sandbox, allowance: &Allowance) -> Result<()> {
     use tar::EntryType;
+    let (from, budget) = Described::new(from);
     let mut archive = tar::Archive::new(from);
     sandbox.act(|here| {
-        for entry in archive.entries()? {
+        let mut entries = archive.entries()?;
+        loop {
+            budget.begin();
+            let Some(entry) = entries.next() else { break };
             let mut entry = entry?;
+            budget.end();
             allowance.file()?;
             let path = relative(&entry.path()?)?;
             let mode = entry.header().mode()? & 0o777;
@@ -113,6 +119,8 @@ fn tar(from: impl Read, sandbox: &Sandbox, allowance: &Allowance) -> Result<()> 
                 (EntryType::XGlobalHeader | EntryType::XHeader, _) => {}
                 (kind, _) => return Err(refused(&path, kind)),
             }
+            // What is left of it is not the next one's description.
+            io::copy(&mut entry, &mut io::sink())?;
         }
         Ok(())
     })

@@ -11,7 +11,6 @@ mod bounds;
 mod cache;
 mod extract;
 mod http;
-mod program;
 mod sandbox;
 mod source;
 
@@ -21,13 +20,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tepui_fetcher_base::Program;
 use tepui_module_sdk::prelude::*;
 use tepui_module_sdk::proto::fetcher::Uri;
 
 use bounds::Bounds;
 use cache::{Cache, Claim, Kept};
 use http::{Download, Http};
-use program::Programs;
 use sandbox::Sandbox;
 use source::Source;
 
@@ -87,7 +86,10 @@ fn minute() -> u64 {
 pub struct UriFetcher {
     cache: Arc<Cache>,
     http: Http,
-    programs: Programs,
+    /// By the scheme of what they fetch.
+    programs: BTreeMap<String, Program>,
+    /// For any other scheme.
+    hadoop: Program,
     frameworks_home: Option<PathBuf>,
     bounds: Bounds,
 }
@@ -107,7 +109,13 @@ impl Module for UriFetcher {
             unpacked_bytes: config.max_unpacked_bytes,
             unpacked_files: config.max_unpacked_files,
         };
-        let programs = Programs::new(config.programs, config.hadoop_home.as_deref(), bounds)?;
+        let usual = ["ftp", "ftps"].map(|scheme| (scheme.to_owned(), Program::curl()));
+        let mut programs = BTreeMap::from(usual);
+        for (scheme, words) in config.programs {
+            let setting = format!("programs.{scheme}");
+            let program = Program::new(words).map_err(|failure| failure.setting(setting))?;
+            programs.insert(scheme.to_ascii_lowercase(), program);
+        }
         let directory = match config.fetcher_cache_dir {
             Some(shared) => cache::own_directory(&shared, &context.work_dir()),
             None => context.state_dir().join("cache"),
@@ -119,6 +127,7 @@ impl Module for UriFetcher {
                 bounds,
             ),
             programs,
+            hadoop: Program::hadoop(config.hadoop_home.as_deref()),
             frameworks_home: config.frameworks_home,
             bounds,
         })
@@ -221,7 +230,7 @@ impl UriFetcher {
                 Err(failure) => Err(failure),
             },
             Source::Program { scheme, uri } => {
-                let fetched = self.programs.fetch(scheme, uri, filling.path()).await;
+                let fetched = self.by_program(scheme, uri, filling.path()).await;
                 match fetched {
                     Ok(length) if !filling.reserve(length) => {
                         filling.too_large();
@@ -238,6 +247,12 @@ impl UriFetcher {
                 Err(failure)
             }
         }
+    }
+
+    async fn by_program(&self, scheme: &str, uri: &str, to: &Path) -> Result<u64> {
+        let program = self.programs.get(scheme).unwrap_or(&self.hadoop);
+        let grows = |length| self.bounds.download(length);
+        program.fetch(uri, to, grows).await
     }
 
     /// Brings a file to the sandbox without the cache.
@@ -272,7 +287,7 @@ impl UriFetcher {
             Source::Program { scheme, uri: value } => {
                 // Programs know nothing of sandboxes: they write where nobody else may.
                 let aside = self.cache.aside()?;
-                self.programs.fetch(scheme, value, aside.path()).await?;
+                self.by_program(scheme, value, aside.path()).await?;
                 let executable = uri.executable;
                 interruptible(move |stop| {
                     let file = open(aside.path())?;

@@ -9,6 +9,7 @@ use std::{
 
 use serde::Deserialize;
 use tar::{Archive as Tar, EntryType};
+use tepui_fetcher_base::Described;
 
 use crate::error::{Error, Result, on_disk};
 use crate::manifest::{CONFIG_BYTES, MANIFEST_BYTES};
@@ -50,11 +51,16 @@ impl Archive {
         let broken = |error: std::io::Error| {
             Error::Refused(format!("'{}' is no archive: {error}", path.display()))
         };
-        let mut tar = Tar::new(File::open(path).map_err(on_disk("open", path))?);
+        let (file, budget) = Described::new(File::open(path).map_err(on_disk("open", path))?);
+        let mut tar = Tar::new(file);
         let mut files = BTreeMap::new();
-        for entry in tar.entries_with_seek().map_err(broken)? {
+        let mut entries = tar.entries_with_seek().map_err(broken)?;
+        loop {
+            // What lies between descriptions is not read here.
+            budget.begin();
+            let Some(entry) = entries.next() else { break };
             let entry = entry.map_err(broken)?;
-            let name = entry.path().map_err(broken)?.into_owned();
+            let name = joined(Path::new(""), &entry.path().map_err(broken)?);
             let place = match entry.header().entry_type() {
                 EntryType::Regular => Place::At(entry.raw_file_position(), entry.size()),
                 EntryType::Symlink | EntryType::Link => {

@@ -9,7 +9,6 @@
 //! anywhere else. Refused as well: paths with `..`, links to nowhere, more bytes or files than allowed.
 
 use std::{
-    cell::Cell,
     ffi::{OsStr, OsString},
     fs::File,
     io::{self, Read, Write},
@@ -18,7 +17,6 @@ use std::{
         unix::ffi::{OsStrExt, OsStringExt},
     },
     path::{Component, Path, PathBuf},
-    rc::Rc,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
@@ -28,6 +26,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 use tar::{Archive, Entry, EntryType};
+use tepui_fetcher_base::Described;
 
 use crate::error::{Error, Result};
 
@@ -68,9 +67,6 @@ fn take(left: &AtomicU64, amount: u64) -> Option<()> {
     taken.ok().map(drop)
 }
 
-/// Longest description of one file: its names and attributes.
-const HEADER: u64 = 1 << 20;
-
 /// Padding of a last file, and the two empty blocks that end an archive.
 const END: u64 = 3 * 512;
 
@@ -85,12 +81,9 @@ const OF_DRIVER: &[u8] = b".wh..wh.";
 ///
 /// When the layer is refused or broken, or the disk fails. What was unpacked by then is the caller's to remove.
 pub fn unpack(layer: impl Read, into: &Path, allowance: &Allowance) -> Result<()> {
-    let budget = Rc::new(Cell::new(HEADER));
-    let mut archive = Archive::new(Bounded {
-        // Some tools leave out the padding and the end of an archive. What is missing otherwise shows by the digest.
-        inner: layer.chain(io::repeat(0).take(END)),
-        budget: budget.clone(),
-    });
+    // Some tools leave out the padding and the end of an archive. What is missing otherwise shows by the digest.
+    let (layer, budget) = Described::new(layer.chain(io::repeat(0).take(END)));
+    let mut archive = Archive::new(layer);
     let root = sys::open(
         into,
         OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
@@ -101,35 +94,15 @@ pub fn unpack(layer: impl Read, into: &Path, allowance: &Allowance) -> Result<()
     let broken = |error: io::Error| Error::Refused(format!("the layer is no archive: {error}"));
     let mut entries = archive.entries().map_err(broken)?;
     loop {
-        budget.set(HEADER);
+        budget.begin();
         let Some(entry) = entries.next() else { break };
         let mut entry = entry.map_err(broken)?;
-        allowance.bytes(HEADER - budget.replace(u64::MAX))?;
+        allowance.bytes(budget.end())?;
         unpacker.entry(&mut entry)?;
         // What is left of it is not the next one's description.
         io::copy(&mut entry, &mut io::sink()).map_err(broken)?;
     }
     Ok(())
-}
-
-/// Reads no more than is allowed at the moment.
-struct Bounded<R> {
-    inner: R,
-    budget: Rc<Cell<u64>>,
-}
-
-impl<R: Read> Read for Bounded<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.inner.read(buffer)?;
-        let left = self.budget.get().checked_sub(length as u64);
-        self.budget.set(left.ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::InvalidData,
-                "the description of a file is too long",
-            )
-        })?);
-        Ok(length)
-    }
 }
 
 struct Unpacker<'a> {
@@ -140,6 +113,10 @@ struct Unpacker<'a> {
 impl Unpacker<'_> {
     fn entry<R: Read>(&self, entry: &mut Entry<'_, R>) -> Result<()> {
         self.allowance.file()?;
+        if entry.header().entry_type() == EntryType::XGlobalHeader {
+            // About the archive, not about a file: the commit, say.
+            return Ok(());
+        }
         let raw = entry.path_bytes().into_owned();
         let path = plain(&raw)?;
         let Some(name) = path.file_name().map(OsStr::to_owned) else {
@@ -313,6 +290,11 @@ impl Unpacker<'_> {
                 OFlags::PATH | OFlags::DIRECTORY,
             )
             .map_err(refused)?;
+        let found = sys::statat(&above, last, AtFlags::SYMLINK_NOFOLLOW).map_err(refused)?;
+        if FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice {
+            // A name that is taken away has no other.
+            return Err(refused(Errno::NOENT));
+        }
         // Without a flag the last part is not followed.
         sys::linkat(&above, last, parent, name, AtFlags::empty()).map_err(refused)
     }

@@ -3,13 +3,13 @@
 
 use std::{
     fs,
-    io::Write,
+    io::{self, Read, Write},
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::Path,
 };
 
 use tar::{Builder, EntryType, Header};
-use tepui_image_content::{Allowance, Error, is_whiteout, unpack};
+use tepui_image_content::{Allowance, Archive, Error, is_whiteout, unpack};
 
 /// Writes a name or a link into a header as it is, `..` and all.
 fn header(name: &str, kind: EntryType, link: &str, size: u64) -> Header {
@@ -52,7 +52,7 @@ struct Tried {
 }
 
 impl Tried {
-    fn new(layer: &[u8]) -> Self {
+    fn new(layer: impl Read) -> Self {
         let at = tempfile::tempdir().unwrap();
         fs::create_dir(at.path().join("layer")).unwrap();
         fs::create_dir(at.path().join("outside")).unwrap();
@@ -115,6 +115,10 @@ fn what_leads_out_of_a_layer_is_refused_or_stays_inside() {
             &[("l", LINK, "../outside"), ("a", HARD, "l/secret")],
             "is no file of its layer",
         ),
+        (
+            &[(".wh.gone", FILE, ""), ("a", HARD, "gone")],
+            "is no file of its layer",
+        ),
         (&[("sda", EntryType::Block, "")], "is a device"),
         (&[("a/null", EntryType::Char, "")], "is a device"),
         (&[("a", LINK, "")], "is a link to nowhere"),
@@ -126,7 +130,7 @@ fn what_leads_out_of_a_layer_is_refused_or_stays_inside() {
             "cannot be unpacked",
         ),
     ] {
-        Tried::new(&archive(entries)).check_refused(words);
+        Tried::new(&*archive(entries)).check_refused(words);
     }
     // Links lead as they do in a container whose root is the layer.
     let outside = |at: &Path| at.join("outside").to_string_lossy().into_owned();
@@ -137,14 +141,14 @@ fn what_leads_out_of_a_layer_is_refused_or_stays_inside() {
         &outside(at.path()),
         "/etc",
     ] {
-        let tried = Tried::new(&archive(&[
+        let tried = Tried::new(&*archive(&[
             ("l", LINK, to),
             ("l/x", FILE, "x"),
             ("l/.wh.secret", FILE, ""),
         ]));
         tried.check_outside(to);
     }
-    let tried = Tried::new(&archive(&[
+    let tried = Tried::new(&*archive(&[
         ("usr", DIR, ""),
         ("lib", LINK, "/usr"),
         ("lib/x", FILE, "x"),
@@ -154,7 +158,7 @@ fn what_leads_out_of_a_layer_is_refused_or_stays_inside() {
     assert_eq!(fs::read_to_string(tried.path("usr/x")).unwrap(), "x");
     assert_eq!(fs::read_to_string(tried.path("abs")).unwrap(), "y");
     // A file does not go through a link of its own name.
-    let tried = Tried::new(&archive(&[
+    let tried = Tried::new(&*archive(&[
         ("l", LINK, "../outside/secret"),
         ("l", FILE, "x"),
     ]));
@@ -172,10 +176,10 @@ fn bombs_and_broken_archives_are_refused() {
     let zeros = vec![0; 2 << 20];
     long.append(&header("big", FILE, "", zeros.len() as u64), &*zeros)
         .unwrap();
-    Tried::new(&long.into_inner().unwrap()).check_refused("max_image_bytes");
+    Tried::new(&*long.into_inner().unwrap()).check_refused("max_image_bytes");
     let many: Vec<String> = (0..1001).map(|number| format!("f{number}")).collect();
     let entries: Vec<Entry<'_>> = many.iter().map(|name| (name.as_str(), FILE, "")).collect();
-    Tried::new(&archive(&entries)).check_refused("too many files");
+    Tried::new(&*archive(&entries)).check_refused("too many files");
     // A name that is longer than anything else of the file.
     let mut name = Builder::new(Vec::new());
     name.append(
@@ -183,7 +187,22 @@ fn bombs_and_broken_archives_are_refused() {
         &*zeros,
     )
     .unwrap();
-    Tried::new(&name.into_inner().unwrap()).check_refused("the description of a file is too long");
+    Tried::new(&*name.into_inner().unwrap()).check_refused("the description of a file is too long");
+    // The same by a header that says a thousand times more, of which nothing is kept in memory.
+    let endless = header("n", EntryType::GNULongName, "", 1 << 30);
+    let content = endless.as_bytes().chain(io::repeat(b'n').take(1 << 30));
+    let tried = Tried::new(content);
+    tried.check_refused("the description of a file is too long");
+    // An archive of docker save is read by the same bound.
+    let saved = tried.at.path().join("outside/saved.tar");
+    let mut file = fs::File::create(&saved).unwrap();
+    file.write_all(endless.as_bytes()).unwrap();
+    file.set_len(4 << 20).unwrap();
+    let said = Archive::open(&saved).unwrap_err().to_string();
+    assert!(
+        said.contains("the description of a file is too long"),
+        "{said}"
+    );
     // A file that says it is sparse and huge.
     let mut sparse = header("sparse", EntryType::GNUSparse, "", 0);
     sparse
@@ -194,7 +213,7 @@ fn bombs_and_broken_archives_are_refused() {
     sparse.set_cksum();
     let mut builder = Builder::new(Vec::new());
     builder.append(&sparse, &[][..]).unwrap();
-    let tried = Tried::new(&builder.into_inner().unwrap());
+    let tried = Tried::new(&*builder.into_inner().unwrap());
     assert!(
         matches!(tried.result, Err(Error::Refused(_))),
         "{:?}",
@@ -204,10 +223,10 @@ fn bombs_and_broken_archives_are_refused() {
     Tried::new(&whole[..4096]).check_refused("");
     let mut changed = whole;
     changed[0] = b'b';
-    Tried::new(&changed).check_refused("is no archive");
+    Tried::new(&*changed).check_refused("is no archive");
     let mut garbage = Vec::new();
     write!(garbage, "{}", "no archive ".repeat(100)).unwrap();
-    Tried::new(&garbage).check_refused("is no archive");
+    Tried::new(&*garbage).check_refused("is no archive");
 }
 
 #[test]
@@ -225,6 +244,13 @@ fn permissions_and_what_is_taken_away_are_kept() {
     builder
         .append(&header("dev/sda", EntryType::Block, "", 0), &[][..])
         .unwrap();
+    let commit = "52 comment=0123456789012345678901234567890123456789\n";
+    builder
+        .append(
+            &header("pax_global_header", EntryType::XGlobalHeader, "", 52),
+            commit.as_bytes(),
+        )
+        .unwrap();
     for name in [
         "bin/.wh.gone",
         "etc/.wh..wh..opq",
@@ -233,7 +259,7 @@ fn permissions_and_what_is_taken_away_are_kept() {
     ] {
         builder.append(&header(name, FILE, "", 0), &[][..]).unwrap();
     }
-    let tried = Tried::new(&builder.into_inner().unwrap());
+    let tried = Tried::new(&*builder.into_inner().unwrap());
     tried.result.as_ref().unwrap();
     let su = fs::metadata(tried.path("bin/su")).unwrap();
     // As in Mesos. The root is mounted without devices, but with set-user-id programs.
@@ -242,6 +268,7 @@ fn permissions_and_what_is_taken_away_are_kept() {
         (0o4755, 7, 8)
     );
     assert!(!tried.path("dev/sda").exists());
+    assert!(!tried.path("pax_global_header").exists());
     assert!(is_whiteout(&tried.path("bin/gone")).unwrap());
     assert!(!is_whiteout(&tried.path("etc/kept")).unwrap());
     assert_eq!(fs::read_dir(tried.path("etc")).unwrap().count(), 1);

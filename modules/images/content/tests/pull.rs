@@ -386,6 +386,11 @@ async fn images_that_are_not_what_they_say_are_refused() {
     // Content that was exchanged under its digest.
     let lying = format!("sha256:{}", "1".repeat(64));
     served.put(&format!("blobs/{lying}"), plain.clone());
+    let chart = json!({ "name": "chart", "rootfs": {} })
+        .to_string()
+        .into_bytes();
+    let descriptor = json!({ "mediaType": "application/vnd.cncf.helm.config.v1+json", "size": chart.len(),
+        "digest": served.blob(chart) });
     let (bomb, large) = (layer("bomb", &vec![0; 8 << 20]), "9".repeat(5 << 20));
     let layers = vec![good["layers"][0].clone(); 300];
     let cases = [
@@ -439,6 +444,20 @@ async fn images_that_are_not_what_they_say_are_refused() {
             "old",
             change("/schemaVersion", json!(1)),
             "schema version 1",
+        ),
+        (
+            "foreign",
+            change(
+                "/layers/0/mediaType",
+                json!("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"),
+            ),
+            "is not distributed with the image",
+        ),
+        (
+            // Registries have other things than images, such as charts.
+            "artifact",
+            change("/config", descriptor),
+            "names 1 layers and its configuration 0",
         ),
         (
             "bomb",

@@ -1,62 +1,52 @@
-//! Fetching by other programs.
+//! Fetching one file by another program.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use tepui_module_sdk::tokio::{process::Command, select, time};
 use tepui_module_sdk::{Failure, Result};
 
-use crate::bounds::Bounds;
-
 /// Bytes of a program's complaints that an error repeats: the last ones.
 const WORDS: usize = 512;
-
-/// Programs by the scheme of what they fetch.
-pub(crate) struct Programs {
-    by_scheme: BTreeMap<String, Vec<String>>,
-    /// For any other scheme.
-    hadoop: Vec<String>,
-    bounds: Bounds,
-}
 
 /// How often the length of what a program writes is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
-impl Programs {
-    /// The usual ones, and what the site has.
-    pub(crate) fn new(
-        own: BTreeMap<String, Vec<String>>,
-        hadoop_home: Option<&Path>,
-        bounds: Bounds,
-    ) -> Result<Self> {
-        let curl = [
-            "curl",
-            "--fail",
-            "--silent",
-            "--show-error",
-            "--output",
-            "{path}",
-            "--",
-            "{uri}",
-        ];
-        let curl = curl.map(str::to_owned).to_vec();
-        let mut by_scheme = BTreeMap::from([("ftp", curl.clone()), ("ftps", curl)])
-            .into_iter()
-            .map(|(scheme, program)| (scheme.to_owned(), program))
-            .collect::<BTreeMap<_, _>>();
-        for (scheme, program) in own {
-            let names = |word| program.iter().any(|argument| argument.contains(word));
-            if !names("{uri}") || !names("{path}") {
-                let message = format!(
-                    "programs.{scheme}: expected a program with {{uri}} and {{path}} in its arguments"
-                );
-                return Err(Failure::invalid(message).setting(format!("programs.{scheme}")));
-            }
-            by_scheme.insert(scheme.to_ascii_lowercase(), program);
+/// A program and its arguments; `{uri}` and `{path}` in them stand for what to fetch and the file to write.
+#[derive(Debug, Clone)]
+pub struct Program(Vec<String>);
+
+impl Program {
+    /// One of the site's own.
+    ///
+    /// # Errors
+    ///
+    /// When it would not be told what to fetch, or whereto.
+    pub fn new(words: Vec<String>) -> Result<Self> {
+        let names = |place| {
+            words
+                .iter()
+                .skip(1)
+                .any(|argument| argument.contains(place))
+        };
+        match names("{uri}") && names("{path}") {
+            true => Ok(Self(words)),
+            false => Err(Failure::invalid(
+                "expected a program with {uri} and {path} in its arguments",
+            )),
         }
-        let home = hadoop_home
+    }
+
+    /// `curl`, of the PATH.
+    pub fn curl() -> Self {
+        let words = "curl --fail --silent --show-error --output {path} -- {uri}";
+        Self(words.split(' ').map(str::to_owned).collect())
+    }
+
+    /// The `hadoop` of this directory, else of the one that HADOOP_HOME names, else of the PATH.
+    pub fn hadoop(home: Option<&Path>) -> Self {
+        let home = home
             .map(Path::to_owned)
             .or_else(|| std::env::var_os("HADOOP_HOME").map(Into::into));
         let client = home.map_or_else(
@@ -64,21 +54,25 @@ impl Programs {
             |home| home.join("bin/hadoop").display().to_string(),
         );
         let arguments = ["fs", "-copyToLocal", "{uri}", "{path}"].map(str::to_owned);
-        let hadoop = std::iter::once(client).chain(arguments).collect();
-        Ok(Self {
-            by_scheme,
-            hadoop,
-            bounds,
-        })
+        Self(std::iter::once(client).chain(arguments).collect())
     }
 
-    /// Fetches to a file that is not there yet; answers its bytes. A caller that goes away ends the program.
-    pub(crate) async fn fetch(&self, scheme: &str, uri: &str, to: &Path) -> Result<u64> {
-        let program = self.by_scheme.get(scheme).unwrap_or(&self.hadoop);
+    /// Fetches to a file that is not there yet; answers its bytes. `grows` is told its length now and then, and at the
+    /// end, and may end it. A caller that goes away ends the program.
+    ///
+    /// # Errors
+    ///
+    /// When the program cannot be run, ends badly (with its last words) or leaves no file; and those of `grows`.
+    pub async fn fetch(
+        &self,
+        uri: &str,
+        to: &Path,
+        grows: impl Fn(u64) -> Result<()>,
+    ) -> Result<u64> {
         let to_text = to.to_string_lossy();
         let filled = |argument: &String| argument.replace("{path}", &to_text).replace("{uri}", uri);
-        let arguments: Vec<String> = program.iter().skip(1).map(filled).collect();
-        let name = &program[0];
+        let arguments: Vec<String> = self.0.iter().skip(1).map(filled).collect();
+        let name = &self.0[0];
         let child = Command::new(name)
             .args(arguments)
             .stdin(Stdio::null())
@@ -88,16 +82,19 @@ impl Programs {
             .kill_on_drop(true)
             .spawn();
         let child = child.map_err(|error| {
+            let scheme = uri.split_once(':').map_or("such", |(scheme, _)| scheme);
             Failure::not_found(format!(
                 "'{name}', which fetches {scheme} URIs, cannot be run: {error}"
             ))
         })?;
         let group = Group(child.id());
+        let copying = Copying::of(to);
         let growing = async {
             loop {
                 time::sleep(LOOK).await;
-                let length = std::fs::metadata(to).map_or(0, |file| file.len());
-                if let Err(failure) = self.bounds.download(length) {
+                let length = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+                let length = length(to).max(length(&copying.0));
+                if let Err(failure) = grows(length) {
                     break failure;
                 }
             }
@@ -121,8 +118,26 @@ impl Programs {
         let length = std::fs::metadata(to).map_err(|error| {
             Failure::unavailable(format!("'{name}' succeeded but left no file: {error}"))
         })?;
-        self.bounds.download(length.len())?;
+        grows(length.len())?;
         Ok(length.len())
+    }
+}
+
+/// The file that `hadoop` writes before it has the name that was asked for. What is left of it goes with this.
+struct Copying(PathBuf);
+
+impl Copying {
+    fn of(path: &Path) -> Self {
+        let mut name = path.as_os_str().to_owned();
+        name.push("._COPYING_");
+        Self(name.into())
+    }
+}
+
+impl Drop for Copying {
+    fn drop(&mut self) {
+        // Not there after a good end, nor where another program was at work.
+        let _ = std::fs::remove_file(&self.0);
     }
 }
 
