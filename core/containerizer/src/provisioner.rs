@@ -219,7 +219,7 @@ impl Provisioner {
         number: usize,
         pulled: &PullReply,
     ) -> Result<backend::Made, String> {
-        let layers: Vec<PathBuf> = pulled.layers.iter().map(PathBuf::from).collect();
+        let layers = distinct(&pulled.layers);
         let backend = self.0.backend;
         let dir = self
             .0
@@ -380,6 +380,14 @@ impl Isolator for Provisioner {
     fn limited(&self, _: u64) -> Called<'_, LimitedReply> {
         std::future::pending().boxed()
     }
+}
+
+/// Each layer once, where it is on top: overlayfs takes none twice, and a layer that comes again undoes all that those
+/// between did to its names. Images have such layers: old tools wrote an empty one for each step that changed no file.
+fn distinct(layers: &[String]) -> Vec<PathBuf> {
+    let is_last = |(index, layer): &(usize, &String)| !layers[index + 1..].contains(layer);
+    let kept = layers.iter().enumerate().filter(is_last);
+    kept.map(|(_, layer)| PathBuf::from(layer)).collect()
 }
 
 #[cfg(test)]

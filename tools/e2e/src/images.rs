@@ -136,6 +136,31 @@ pub fn add_noise(layout: &Path, bytes: u64) {
     run("umoci", &["insert", "--image", &image, &file, "/noise"]);
 }
 
+/// Writes an archive of `docker save` with one image once more, as `to`, with all its layers twice.
+pub fn repeat_layers(archive: &Path, to: &Path) {
+    let dir = to.with_extension("unpacked");
+    fs::create_dir(&dir).expect("a folder");
+    let (from, at) = (archive.display().to_string(), dir.display().to_string());
+    run("tar", &["-xf", &from, "-C", &at]);
+    let edit = |name: &str, pointer: &str| {
+        let file = dir.join(name);
+        let text = fs::read(&file).expect("a file");
+        let mut json: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+        let list = json
+            .pointer_mut(pointer)
+            .and_then(|list| list.as_array_mut());
+        let list = list.expect("a list");
+        list.extend(list.clone());
+        fs::write(&file, json.to_string()).expect("own file");
+        json
+    };
+    let manifest = edit("manifest.json", "/0/Layers");
+    let config = manifest[0]["Config"].as_str().expect("a name");
+    edit(config, "/rootfs/diff_ids");
+    let to = to.display().to_string();
+    run("tar", &["-cf", &to, "-C", &at, "."]);
+}
+
 /// Puts a shell and some programs into `bin` of a root.
 pub fn busybox(root: &Path) {
     fs::copy("/bin/busybox", root.join("bin/busybox")).expect("busybox");

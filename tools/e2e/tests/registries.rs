@@ -9,7 +9,8 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 use tepui_e2e::cluster::wait_clean;
 use tepui_e2e::images::{
-    Registry, add_noise, available, last_layer, layout, of_image, one_layer, run, stdout,
+    Registry, add_noise, available, last_layer, layout, of_image, one_layer, repeat_layers, run,
+    stdout,
 };
 use tepui_e2e::scheduler::framework;
 use tepui_e2e::stall::StallingProxy;
@@ -285,6 +286,7 @@ fn a_bound_root_cannot_be_written_and_what_images_say_may_be_ignored() {
         let to = format!("docker-archive:{}:{name}:latest", archive.display());
         run("skopeo", &["copy", "--quiet", &from, &to]);
     }
+    repeat_layers(&saved.join("one.tar"), &saved.join("twice.tar"));
     let flags = [
         ISOLATION,
         "--image_providers=DOCKER",
@@ -298,12 +300,16 @@ fn a_bound_root_cannot_be_written_and_what_images_say_may_be_ignored() {
     let look = "touch /new || echo cannot; touch made && echo can; echo from:$FROM; pwd";
     scheduler.launch(vec![
         of_image("one", "one", Some(look)),
+        of_image("twice", "twice", Some(look)),
         of_image("three", "three", Some(look)),
     ]);
-    scheduler.wait_state("one", TaskState::TaskFinished);
-    let said = stdout(&scratch, "agent", "one");
-    let expected = "cannot\ncan\nfrom:\n/mnt/mesos/sandbox\n";
-    assert!(said.ends_with(expected), "{said}");
+    // A layer that is there twice is one.
+    for id in ["one", "twice"] {
+        scheduler.wait_state(id, TaskState::TaskFinished);
+        let said = stdout(&scratch, "agent", id);
+        let expected = "cannot\ncan\nfrom:\n/mnt/mesos/sandbox\n";
+        assert!(said.ends_with(expected), "{said}");
+    }
     let three = scheduler.wait_state("three", TaskState::TaskFailed);
     assert!(
         three
@@ -311,6 +317,84 @@ fn a_bound_root_cannot_be_written_and_what_images_say_may_be_ignored() {
             .contains("'bind' takes images of one layer, and this one has 3"),
         "{}",
         three.message()
+    );
+    agent.stop(Signal::SIGUSR1);
+    wait_clean(scratch.path());
+}
+
+/// A `hadoop` below `home` that has the files of `dir` as `hdfs://cluster/images`, and notes what it was asked. As the
+/// real one it writes to another name first. What is called `half.tar` it never brings to an end.
+fn hadoop(home: &Path, dir: &Path) {
+    fs::create_dir_all(home.join("bin")).expect("a folder");
+    let text = format!(
+        "#!/bin/sh\necho \"$3\" >> {}\n\
+         [ \"$1 $2 $#\" = 'fs -copyToLocal 4' ] || exit 255\n\
+         from={}/${{3#hdfs://cluster/images/}}\n\
+         [ -f \"$from\" ] || {{ echo \"copyToLocal: $3: No such file or directory\" >&2; exit 1; }}\n\
+         case $3 in *half.tar) head -c 5000 \"$from\" > \"$4._COPYING_\"; kill -9 $$; esac\n\
+         cp \"$from\" \"$4._COPYING_\" && mv \"$4._COPYING_\" \"$4\"\n",
+        home.join("asked").display(),
+        dir.display()
+    );
+    let program = home.join("bin/hadoop");
+    fs::write(&program, text).expect("a file");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("own file");
+}
+
+#[test]
+fn archives_of_hdfs_are_brought_by_hadoop() {
+    if !available() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let (home, saved) = (scratch.path().join("hadoop"), scratch.path().join("saved"));
+    hadoop(&home, &saved);
+    let layout = layout(scratch.path(), "box");
+    for (file, name) in [("box", "box:latest"), ("some/box:1", "some/box:1")] {
+        let archive = saved.join(format!("{file}.tar"));
+        fs::create_dir_all(archive.parent().expect("a folder")).expect("a folder");
+        let written = scratch.path().join("written.tar");
+        let to = format!("docker-archive:{}:{name}", written.display());
+        let from = format!("oci:{}:latest", layout.display());
+        run("skopeo", &["copy", "--quiet", &from, &to]);
+        fs::rename(written, archive).expect("a file");
+    }
+    fs::copy(saved.join("box.tar"), saved.join("half.tar")).expect("a file");
+    let flags = [
+        ISOLATION,
+        "--image_providers=DOCKER",
+        "--docker_registry=hdfs://cluster/images/",
+        &format!("--hadoop_home={}", home.display()),
+    ];
+    let master = Daemon::master(scratch.path(), &[]);
+    let agent = Daemon::agent(scratch.path(), "agent", master.address, &flags);
+    let mut scheduler = Scheduler::subscribe(master.address, framework("e2e", true));
+    scheduler.launch(vec![
+        of_image("plain", "box", None),
+        of_image("again", "box:latest", None),
+        of_image("tagged", "some/box:1", None),
+        of_image("none", "none", None),
+        of_image("half", "half", None),
+    ]);
+    for id in ["plain", "again", "tagged"] {
+        scheduler.wait_state(id, TaskState::TaskFinished);
+        assert!(stdout(&scratch, "agent", id).contains("top of box\n"));
+    }
+    let none = scheduler.wait_state("none", TaskState::TaskFailed);
+    for file in ["none.tar", "none:latest.tar"] {
+        let words = format!("hdfs://cluster/images/{file}: No such file or directory");
+        assert!(none.message().contains(&words), "{}", none.message());
+    }
+    let half = scheduler.wait_state("half", TaskState::TaskFailed);
+    assert!(half.message().contains("SIGKILL"), "{}", half.message());
+    // Layers are shared; of the archives nothing stays.
+    assert_eq!(in_store(&scratch), (0, 3, 2));
+    let asked = fs::read_to_string(home.join("asked")).expect("its notes");
+    let count = |end: &str| asked.lines().filter(|line| line.ends_with(end)).count();
+    assert_eq!(
+        (count("/images/box.tar"), count("some/box:1.tar")),
+        (1, 1),
+        "{asked}"
     );
     agent.stop(Signal::SIGUSR1);
     wait_clean(scratch.path());

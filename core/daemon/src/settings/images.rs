@@ -30,7 +30,12 @@ pub struct Collection {
 }
 
 /// Flags of Mesos that are settings of the module `docker`, under the same name; `oci` has the credentials, too.
-const OF_DOCKER: [&str; 3] = ["docker_config", "docker_registry", "docker_store_dir"];
+const OF_DOCKER: [&str; 4] = [
+    "docker_config",
+    "docker_registry",
+    "docker_store_dir",
+    "hadoop_home",
+];
 
 pub(super) fn images(values: &mut Values) -> Result<Images, FlagError> {
     let stores: Vec<String> = values.list("image_providers");

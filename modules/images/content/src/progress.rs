@@ -13,8 +13,14 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// So much is here of an archive that has the layers.
+    pub(crate) fn fetched(&self, bytes: u64) {
+        self.bytes_done.store(bytes, Relaxed);
+    }
+
     /// So many layers are wanted, with so many bytes as they are sent; 0 where that is not known.
     pub(crate) fn expect(&self, layers: usize, bytes: u64) {
+        self.bytes_done.store(0, Relaxed);
         self.layers.store(layers as u64, Relaxed);
         self.bytes.store(bytes, Relaxed);
     }
@@ -32,12 +38,15 @@ impl Progress {
 impl fmt::Display for Progress {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let layers = self.layers.load(Relaxed);
+        let mebibytes = |bytes: &AtomicU64| bytes.load(Relaxed) as f64 / f64::from(1 << 20);
         if layers == 0 {
-            return formatter.write_str("looking for the image");
+            return match mebibytes(&self.bytes_done) {
+                0.0 => formatter.write_str("looking for the image"),
+                done => write!(formatter, "{done:.1} MiB of the archive"),
+            };
         }
         let done = self.layers_done.load(Relaxed);
         write!(formatter, "{done} of {layers} layers")?;
-        let mebibytes = |bytes: &AtomicU64| bytes.load(Relaxed) as f64 / f64::from(1 << 20);
         let (done, all) = (mebibytes(&self.bytes_done), mebibytes(&self.bytes));
         match all > 0.0 {
             true => write!(formatter, ", {done:.1} of {all:.1} MiB"),
@@ -54,6 +63,8 @@ mod tests {
     fn it_is_told_in_few_words() {
         let progress = Progress::default();
         assert_eq!(progress.to_string(), "looking for the image");
+        progress.fetched(3 << 19);
+        assert_eq!(progress.to_string(), "1.5 MiB of the archive");
         progress.expect(3, 5 << 20);
         progress.layer_done();
         progress.bytes_done(1 << 19);

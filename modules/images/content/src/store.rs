@@ -25,6 +25,7 @@ use tokio::sync::{Mutex as AsyncMutex, RwLock};
 
 use crate::archive::Archive;
 use crate::error::{Error, Result, on_disk};
+use crate::fetched::Fetched;
 use crate::layer;
 use crate::layout::Layout;
 use crate::manifest::{self, CONFIG_BYTES, Digest, MANIFEST_BYTES, Manifest, Part};
@@ -53,6 +54,8 @@ pub enum Source {
     Registry(Box<Registry>, String),
     /// What `docker save` wrote, and the image's name in it.
     Archive(PathBuf, String),
+    /// An archive that has to be brought here first.
+    Fetched(Fetched),
     /// A layout directory, and the tag or digest of the image in it.
     Layout(Layout, Option<String>),
 }
@@ -162,6 +165,18 @@ impl Store {
     /// When it cannot be had. Nothing is left of layers that were not complete.
     pub async fn pull(&self, name: &str, source: &Source, progress: &Progress) -> Result<Image> {
         let _shared = self.removing.read().await;
+        let Source::Fetched(fetched) = source else {
+            return self.pull_from(name, source, progress).await;
+        };
+        let staged = Staged::new(&self.settings.dir)?;
+        let file = staged.0.join("archive.tar");
+        let most = self.settings.max_image_bytes;
+        fetched.bring(&file, most, progress).await?;
+        let source = Source::Archive(file, fetched.name.clone());
+        self.pull_from(name, &source, progress).await
+    }
+
+    async fn pull_from(&self, name: &str, source: &Source, progress: &Progress) -> Result<Image> {
         let parts = parts(source).await?;
         let diff_ids = manifest::diff_ids(&parts.config)?;
         if diff_ids.len() != parts.layers.len() {
@@ -395,6 +410,7 @@ async fn parts(source: &Source) -> Result<Parts> {
                 layers: layers.into_iter().map(LayerAt::InArchive).collect(),
             })
         }
+        Source::Fetched(_) => unreachable!("it is an archive when it is here"),
         Source::Layout(layout, which) => of_layout(layout, which.as_deref()),
     }
 }

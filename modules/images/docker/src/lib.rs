@@ -6,8 +6,8 @@
 use std::sync::{Arc, OnceLock, atomic::Ordering};
 
 use tepui_image_content::{
-    self as content, Access, DockerConfig, Error, Image, Progress, Pulls, Reference, Registries,
-    Settings, Source, Store, failure,
+    self as content, Access, DockerConfig, Error, Fetched, Image, Program, Progress, Pulls,
+    Reference, Registries, Settings, Source, Store, failure,
 };
 use tepui_module_sdk::mesos::image;
 use tepui_module_sdk::prelude::*;
@@ -16,9 +16,13 @@ use tepui_module_sdk::prelude::*;
 #[config]
 pub struct Config {
     /// Where images without a registry in their name come from: the URL of a registry, or a directory with archives
-    /// `NAME:TAG.tar` as `docker save` writes them.
+    /// `NAME:TAG.tar` as `docker save` writes them, of this machine or of HDFS (`hdfs://HOST:PORT/DIR`).
     #[serde(default = "docker_hub")]
     docker_registry: String,
+    /// Hadoop's directory, whose `bin/hadoop` copies archives from HDFS. By default the one that HADOOP_HOME names, else
+    /// the `hadoop` of the PATH.
+    #[serde(default)]
+    hadoop_home: Option<PathBuf>,
     /// Where pulled images are kept. Without it in the module's own directory below the work directory.
     #[serde(default)]
     docker_store_dir: Option<PathBuf>,
@@ -69,8 +73,8 @@ impl Module for DockerImages {
     const DESCRIPTION: &'static str = "Docker images: of registries and of docker save";
 
     fn create(config: Config, context: Context) -> Result<Self> {
-        if !config.docker_registry.starts_with('/') {
-            let or = " (or an absolute path of a directory with archives of docker save)";
+        if !config.docker_registry.starts_with('/') && !is_hdfs(&config.docker_registry) {
+            let or = "; or a directory with archives of docker save: an absolute path or hdfs://";
             content::is_url(&config.docker_registry, or)
                 .map_err(|failure| failure.setting("docker_registry"))?;
         }
@@ -173,11 +177,15 @@ impl Inner {
         let name = reference.to_string();
         let store = self.store.get().expect("opened before a pull begins");
         let default = &self.config.docker_registry;
+        info!(image = name, "pulling");
         if reference.registry.is_none() && default.starts_with('/') {
             let source = self.archive(reference)?;
             return store.pull(&name, &source, progress).await;
         }
-        info!(image = name, "pulling");
+        if reference.registry.is_none() && is_hdfs(default) {
+            let source = self.archive_of_hdfs(reference);
+            return store.pull(&name, &source, progress).await;
+        }
         let origin = reference.registry.as_ref().unwrap_or(default);
         let into = (store, name.as_str(), progress);
         self.registries.pull(into, origin, reference, own).await
@@ -186,8 +194,7 @@ impl Inner {
     /// `docker save` archives are named by image and tag, or by the name as it was given.
     fn archive(&self, reference: &Reference) -> Result<Source, Error> {
         let dir = PathBuf::from(&self.config.docker_registry);
-        let tag = reference.tag.as_deref().unwrap_or("latest");
-        let name = format!("{}:{tag}", reference.repository);
+        let name = name_in_archive(reference);
         let names = [
             format!("{name}.tar"),
             format!("{}.tar", reference.repository),
@@ -206,4 +213,29 @@ impl Inner {
         })?;
         Ok(Source::Archive(path, name))
     }
+
+    /// As in Mesos the archive has the name that the image is asked by: without a tag (there are no colons in names of
+    /// HDFS), unless it is asked for by one.
+    fn archive_of_hdfs(&self, reference: &Reference) -> Source {
+        let dir = self.config.docker_registry.trim_end_matches('/');
+        let name = name_in_archive(reference);
+        let tagged = format!("{dir}/{name}.tar");
+        let uris = match reference.tag.as_deref() {
+            None | Some("latest") => vec![format!("{dir}/{}.tar", reference.repository), tagged],
+            Some(_) => vec![tagged],
+        };
+        let hadoop = Program::hadoop(self.config.hadoop_home.as_deref());
+        Source::Fetched(Fetched::new(hadoop, uris, name))
+    }
+}
+
+/// What `docker save` calls an image.
+fn name_in_archive(reference: &Reference) -> String {
+    let tag = reference.tag.as_deref().unwrap_or("latest");
+    format!("{}:{tag}", reference.repository)
+}
+
+fn is_hdfs(registry: &str) -> bool {
+    let path = registry.strip_prefix("hdfs://");
+    path.is_some_and(|path| path.contains('/'))
 }
