@@ -4,6 +4,7 @@
 pub mod bench;
 pub mod cluster;
 pub mod images;
+pub mod own_modules;
 pub mod replay;
 pub mod scheduler;
 pub mod server;

@@ -3,57 +3,24 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tepui_e2e::scheduler::{framework, task};
-use tepui_e2e::{Daemon, Scheduler, Scratch, bin, wait_for};
+use tepui_e2e::{Daemon, Scheduler, Scratch, own_modules, wait_for};
 use tepui_proto::v1::{TaskState, task_status};
 
 /// Makes and builds the module; its library.
 fn build(scratch: &Scratch) -> PathBuf {
-    let project = scratch.path().join("acme-users");
-    let made = Command::new(bin("tepui"))
-        .args(["module", "new", "authorizer", "acme-users", "--path"])
-        .arg(&project)
-        .output()
-        .expect("it starts");
-    assert!(
-        made.status.success(),
-        "{}",
-        String::from_utf8_lossy(&made.stderr)
-    );
-    let source = fs::read_to_string(project.join("src/lib.rs")).expect("written");
+    let libraries = own_modules::build(scratch.path(), &[("authorizer", "acme-users")]);
+    let source = scratch.path().join("acme-users/src/lib.rs");
+    let source = fs::read_to_string(source).expect("written");
     assert!(
         source.lines().count() <= 40,
         "{} lines",
         source.lines().count()
     );
-    // The workspace's own target folder, where its dependencies are built already.
-    let debug = bin("tepui")
-        .parent()
-        .expect("target/debug/tepui")
-        .to_owned();
-    let target = debug.parent().expect("target/debug");
-    let built = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--offline", "--quiet"])
-        .current_dir(&project)
-        .env("CARGO_TARGET_DIR", target)
-        .output()
-        .expect("cargo starts");
-    assert!(
-        built.status.success(),
-        "{}",
-        String::from_utf8_lossy(&built.stderr)
-    );
-    let library = scratch.path().join("lib").join("libacme_users.so");
-    fs::create_dir(library.parent().expect("a folder")).expect("the scratch folder");
-    // Not to be left among the modules of the workspace.
-    let output = debug.join("libacme_users.so");
-    fs::copy(&output, &library).expect("the library was built");
-    fs::remove_file(output).expect("just built");
-    library
+    libraries.join(own_modules::library("acme-users"))
 }
 
 fn config(scratch: &Scratch, library: &Path, run_in: &str) -> String {
