@@ -9,7 +9,7 @@ mod files;
 mod recorded;
 mod resources;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -29,6 +29,9 @@ pub(crate) use recorded::Recorded;
 /// Version of everything below `meta/` that this release writes, and the highest it reads. Since version 2 records
 /// that are replaced as a whole are sealed.
 const VERSION: u32 = 2;
+
+/// Logs whose files are open at once: those of executors that something happens to.
+const OPEN_LOGS: usize = 64;
 
 /// Retired executors whose records are kept, for the history in `/state`.
 const RETIRED_KEPT: usize = 1000;
@@ -97,6 +100,8 @@ impl StoreError {
 pub(crate) struct Store {
     paths: Paths,
     logs: BTreeMap<ContainerId, Log>,
+    /// Whose files are open, in the order that they were opened in; some may be retired.
+    open: VecDeque<ContainerId>,
     sequence: u64,
     _lock: Flock<File>,
 }
@@ -115,6 +120,7 @@ impl Store {
         Ok(Self {
             paths,
             logs: BTreeMap::new(),
+            open: VecDeque::new(),
             sequence: 0,
             _lock: lock,
         })
@@ -273,7 +279,8 @@ impl Store {
             retired: false,
         };
         let path = path.join("events.log");
-        let (log, events) = open_log(&path)?;
+        let (mut log, events) = open_log(&path)?;
+        log.rest();
         for event in events {
             let event = ExecutorEvent::decode(&*event)
                 .map_err(|source| StoreError::damaged(&path, source))?;
@@ -345,6 +352,7 @@ impl Store {
         let path = dir.join("events.log");
         let (log, _) = open_log(&path)?;
         self.logs.insert(container.clone(), log);
+        self.opened(container);
         Ok(())
     }
 
@@ -359,8 +367,24 @@ impl Store {
             return Err(StoreError::io("append to", &path)(gone));
         };
         let event = ExecutorEvent { event: Some(event) };
+        let rested = !log.is_open();
         log.append(&event.encode_to_vec())
-            .map_err(StoreError::io("append to", &path))
+            .map_err(StoreError::io("append to", &path))?;
+        if rested {
+            self.opened(container);
+        }
+        Ok(())
+    }
+
+    /// One more log has its file open; the one that has had it longest lets go of it when there are too many.
+    fn opened(&mut self, container: &ContainerId) {
+        self.open.push_back(container.clone());
+        if self.open.len() > OPEN_LOGS
+            && let Some(oldest) = self.open.pop_front()
+            && let Some(log) = self.logs.get_mut(&oldest)
+        {
+            log.rest();
+        }
     }
 }
 

@@ -7,7 +7,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use flate2::Crc;
 
@@ -75,7 +75,9 @@ pub enum LogError {
 /// containers that they are about.
 #[derive(Debug)]
 pub struct Log {
-    file: File,
+    path: PathBuf,
+    /// None while it rests.
+    file: Option<File>,
     /// Length of what is intact: an append that failed is cut off by the next.
     end: u64,
 }
@@ -110,7 +112,19 @@ impl Log {
             tracing::warn!(path = %path.display(), intact = end, lost = rest.len(), "cutting a torn end");
             file.set_len(end)?;
         }
-        Ok((Self { file, end }, records))
+        let (path, file) = (path.to_owned(), Some(file));
+        Ok((Self { path, file, end }, records))
+    }
+
+    /// Lets go of the file until the next record comes: an agent has many logs that nothing is written to, and the system
+    /// lets it have only so many files open.
+    pub fn rest(&mut self) {
+        self.file = None;
+    }
+
+    /// Whether its file is open.
+    pub fn is_open(&self) -> bool {
+        self.file.is_some()
     }
 
     /// Appends a record.
@@ -124,9 +138,13 @@ impl Log {
         bytes.write_all(&length.to_le_bytes())?;
         bytes.write_all(&checksum(record).to_le_bytes())?;
         bytes.write_all(record)?;
-        if let Err(error) = self.file.write_all_at(&bytes, self.end) {
+        let file = match &mut self.file {
+            Some(file) => file,
+            resting => resting.insert(OpenOptions::new().write(true).open(&self.path)?),
+        };
+        if let Err(error) = file.write_all_at(&bytes, self.end) {
             // A part of it must not be taken for damage; the next append begins here, too.
-            let _ = self.file.set_len(self.end);
+            let _ = file.set_len(self.end);
             return Err(error);
         }
         self.end += bytes.len() as u64;
@@ -241,6 +259,7 @@ mod tests {
                 records.len(),
                 ends.iter().filter(|end| **end <= cut).count()
             );
+            log.rest();
             log.append(b"after").expect("space");
             drop(log);
             let (_, again) = Log::open(&path).expect("a log");

@@ -22,7 +22,7 @@ use crate::{
     Provisioner, Recovered, Sandbox, Settings, Termination,
     driver::{Command, Context, Driver, Parts, View},
     isolation, nested,
-    os::{self, Image},
+    os::{self, Launcher},
     records::{LaunchRecord, Records},
     requests,
     services::Fetches,
@@ -91,13 +91,13 @@ impl Containerizer {
             return Err(Error::Settings(words));
         }
         isolation::sort(&mut isolators);
-        let image = Image::load(&settings.init)?;
+        let launcher = Launcher::load(&settings.init)?;
         let boot_id = os::boot_id()
             .map_err(|error| Error::Settings(format!("the boot id cannot be read: {error}")))?;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let context = Arc::new(Context {
             settings,
-            image,
+            launcher,
             boot_id,
             effects: AtomicU64::new(0),
             fetches: Fetches::default(),

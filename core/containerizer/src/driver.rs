@@ -30,7 +30,7 @@ use crate::{
     ContainerConfig, Sandbox, Settings,
     containerizer::{Container, Inner},
     isolation::{self, Isolator},
-    os::{self, Image, Supervisor},
+    os::{self, Launcher, Supervisor},
     records::{Entry, LaunchRecord, Records},
     services::Fetches,
 };
@@ -66,12 +66,12 @@ pub(crate) struct View {
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) settings: Settings,
-    pub(crate) image: Image,
+    pub(crate) launcher: Launcher,
     pub(crate) boot_id: String,
     pub(crate) effects: AtomicU64,
     pub(crate) fetches: Fetches,
-    /// Held by who makes a sandbox or starts a supervisor, which keeps a processor busy: with more of them
-    /// at once than processors nothing is done sooner, and each takes a thread's memory.
+    /// Held by who makes a sandbox, which keeps a processor busy: with more of them at once than processors nothing is
+    /// done sooner, and each takes a thread's memory.
     pub(crate) starting: Semaphore,
 }
 
@@ -233,6 +233,7 @@ impl Driver {
                 supervisor,
             })
             .await;
+        driver.records.rest();
         let running = driver.state.pid().filter(|_| driver.state.is_running());
         driver.view.send_modify(|view| view.launched = running);
         driver.run().await;
@@ -487,10 +488,13 @@ impl Driver {
             }
             Effect::Cleanup { isolator } => self.step = Some(self.cleanup(isolator)),
             Effect::CleanupLogs => self.step = Some(self.cleanup_logs()),
-            Effect::Launched { pid } => self.view.send_modify(|view| {
-                view.pid = Some(pid);
-                view.launched = Some(pid);
-            }),
+            Effect::Launched { pid } => {
+                self.records.rest();
+                self.view.send_modify(|view| {
+                    view.pid = Some(pid);
+                    view.launched = Some(pid);
+                });
+            }
             Effect::Terminated(termination) => self.terminated(termination),
         }
         None
@@ -501,7 +505,7 @@ impl Driver {
         if let Some(supervisor) = &mut self.supervisor
             && supervisor.send(request).await.is_err()
         {
-            supervisor.kill();
+            supervisor.kill().await;
         }
     }
 

@@ -128,7 +128,14 @@ impl Records {
         written.map_err(|source| self.error("append to", "events.log", source))
     }
 
-    /// The open log. Whatever is in it was read before.
+    /// Nothing is appended for some time, as far as can be seen.
+    pub(crate) fn rest(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.rest();
+        }
+    }
+
+    /// The log. Whatever is in it was read before.
     fn log(&mut self) -> io::Result<&mut Log> {
         match &mut self.log {
             Some(log) => Ok(log),

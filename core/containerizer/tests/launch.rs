@@ -144,6 +144,36 @@ async fn a_program_that_is_not_of_this_release_is_refused_by_its_name() {
 }
 
 #[tokio::test]
+async fn a_launcher_that_is_gone_is_replaced() {
+    let at = tempfile::tempdir().unwrap();
+    let containerizer = containerizer(at.path(), Vec::new());
+    containerizer.recover(Default::default()).await.unwrap();
+    let configs = ["before", "after"].map(|name| shell(at.path(), name, "sleep 1000"));
+    let before = containerizer.launch(configs[0].clone()).await.unwrap();
+    let own = std::process::id();
+    let launchers = common::children(own);
+    assert_eq!(launchers.len(), 1, "{launchers:?}");
+    let pid = nix::unistd::Pid::from_raw(launchers[0].cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    containerizer.launch(configs[1].clone()).await.unwrap();
+    let running = containerizer.status(&configs[0].id).await.unwrap();
+    assert_eq!(running.executor_pid, Some(before.pid));
+    for config in &configs {
+        let termination = containerizer.destroy(&config.id).await.unwrap();
+        assert_eq!(termination.exit, Exit::Status(libc::SIGKILL));
+    }
+    assert_eq!(
+        common::children(own).len(),
+        1,
+        "the killed one is forgotten"
+    );
+    assert_eq!(
+        tepui_containerizer::leaks::find(at.path(), None, &[]),
+        Vec::<String>::new()
+    );
+}
+
+#[tokio::test]
 async fn signals_and_destruction() {
     let at = tempfile::tempdir().unwrap();
     let accounting = common::kernel::load(&["posix/cpu", "posix/mem"], serde_json::json!({}));

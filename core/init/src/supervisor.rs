@@ -15,7 +15,6 @@ use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
-        prctl,
         signalfd::{SfdFlags, SignalFd},
         socket::{getsockopt, sockopt::PeerCredentials},
     },
@@ -31,20 +30,10 @@ use crate::{
     sys,
 };
 
-/// The whole life of the supervisor.
-pub(crate) fn run() -> ExitCode {
-    let agent = match sys::take_stdin() {
-        Ok(socket) => UnixStream::from(socket),
-        Err(_) => return ExitCode::FAILURE,
-    };
-    let mut agent = Agent {
-        socket: agent,
-        decoder: Decoder::default(),
-        launches: true,
-    };
+/// The whole life of the supervisor, in the conversation with the agent that launches.
+pub(crate) fn run(socket: UnixStream) -> ExitCode {
+    let mut agent = Agent::launching(socket);
     let _ = setsid();
-    // It runs from a descriptor, whose number would be its name in lists of processes.
-    let _ = prctl::set_name(c"tepui-init");
     let Some(Request::Launch(spec)) = agent.next_blocking() else {
         // Nobody hears it when the agent is gone.
         agent.tell(&Answer::Failed(format!(
@@ -64,6 +53,11 @@ pub(crate) fn run() -> ExitCode {
     }
 }
 
+/// Tells an agent that there is no supervisor for it.
+pub(crate) fn refuse(socket: UnixStream, message: String) {
+    Agent::launching(socket).tell(&Answer::Failed(message));
+}
+
 /// The connection to an agent.
 struct Agent {
     socket: UnixStream,
@@ -73,6 +67,14 @@ struct Agent {
 }
 
 impl Agent {
+    fn launching(socket: UnixStream) -> Self {
+        Self {
+            socket,
+            decoder: Decoder::default(),
+            launches: true,
+        }
+    }
+
     /// An agent that does not read loses its connection, not more.
     fn tell(&mut self, answer: &Answer) {
         let _ = self.socket.write_all(&answer.encode());

@@ -3,7 +3,10 @@
 use std::{
     fs,
     io::{Read, Write},
-    os::{fd::OwnedFd, unix::net::UnixStream},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
     path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -12,8 +15,48 @@ use std::{
 use nix::fcntl::{Flock, FlockArg};
 use tepui_init::{
     ASK_PROTOCOL, Answer, CloneFlags, Decoder, Exit, Input, LOCK_FILE, LaunchSpec, Mount, PROTOCOL,
-    Request, SOCKET_FILE,
+    Request, SOCKET_FILE, ask_for_supervisor,
 };
+
+/// Ends with its socket, at the latest when it is dropped.
+struct Launcher {
+    process: Child,
+    socket: Option<UnixStream>,
+}
+
+impl Launcher {
+    fn start() -> Self {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let process = Command::new(env!("CARGO_BIN_EXE_tepui-init"))
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .spawn()
+            .unwrap();
+        Self {
+            process,
+            socket: Some(ours),
+        }
+    }
+
+    /// The conversation with a supervisor that waits for its orders.
+    fn supervisor(&self) -> Connection {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let socket = self.socket.as_ref().expect("it is not closed yet");
+        ask_for_supervisor(socket.as_fd(), theirs.as_fd()).unwrap();
+        Connection::new(ours)
+    }
+
+    fn close(&mut self) {
+        self.socket = None;
+        assert!(self.process.wait().unwrap().success());
+    }
+}
+
+impl Drop for Launcher {
+    fn drop(&mut self) {
+        self.socket = None;
+        let _ = self.process.wait();
+    }
+}
 
 struct Connection {
     socket: UnixStream,
@@ -72,7 +115,7 @@ impl Connection {
 
 struct Running {
     directory: tempfile::TempDir,
-    supervisor: Child,
+    launcher: Launcher,
     agent: Connection,
 }
 
@@ -92,16 +135,12 @@ impl Running {
             ..LaunchSpec::default()
         };
         change(&mut spec);
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let supervisor = Command::new(env!("CARGO_BIN_EXE_tepui-init"))
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .spawn()
-            .unwrap();
-        let mut agent = Connection::new(ours);
+        let launcher = Launcher::start();
+        let mut agent = launcher.supervisor();
         agent.send(&Request::Launch(Box::new(spec)));
         Self {
             directory,
-            supervisor,
+            launcher,
             agent,
         }
     }
@@ -117,8 +156,9 @@ impl Running {
 
     /// The end, after which the lock is free.
     fn exit(&mut self) -> Option<Exit> {
-        self.supervisor.wait().unwrap();
-        assert!(lock_is_free(self.directory.path()));
+        wait_for("the end of the supervisor", || {
+            lock_is_free(self.directory.path())
+        });
         Exit::read(self.directory.path()).unwrap()
     }
 }
@@ -187,21 +227,35 @@ fn it_says_its_protocol_and_refuses_orders_of_another_one() {
     assert!(asked.status.success());
     assert_eq!(asked.stdout, format!("{PROTOCOL}\n").as_bytes());
 
-    let (ours, theirs) = UnixStream::pair().unwrap();
-    let mut child = Command::new(program)
-        .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .spawn()
-        .unwrap();
+    let launcher = Launcher::start();
+    let mut agent = launcher.supervisor();
     let mut orders = Request::Launch(Box::default()).encode();
     // Where the version stands, behind the length and the kind of the frame.
     orders[5] += 1;
-    let mut agent = Connection::new(ours);
     agent.socket.write_all(&orders).unwrap();
     match agent.next() {
         Some(Answer::Failed(message)) => assert!(message.contains("another build"), "{message}"),
         other => panic!("{other:?}"),
     }
-    assert!(!child.wait().unwrap().success());
+    assert_eq!(agent.next(), None);
+}
+
+#[test]
+fn supervisors_of_one_launcher_outlive_it() {
+    let mut one = Running::start("sleep 1000", |_| {});
+    let (first, _) = one.agent.hello();
+    one.agent.open();
+    // Its end is not held open by a sister that began later.
+    let mut other = one.launcher.supervisor();
+    other.socket.shutdown(std::net::Shutdown::Write).unwrap();
+    assert!(matches!(other.next(), Some(Answer::Failed(_))));
+    assert_eq!(other.next(), None);
+    one.launcher.close();
+    one.reconnect();
+    assert_eq!(one.agent.hello(), (first, true));
+    one.agent.send(&Request::Kill);
+    assert_eq!(one.agent.next(), Some(Answer::Exited));
+    assert_eq!(one.exit(), Some(Exit::Status(libc::SIGKILL)));
 }
 
 #[test]
@@ -311,7 +365,11 @@ fn a_killed_supervisor_takes_its_container_along() {
     let (pid, _) = run.agent.hello();
     run.agent.open();
     wait_for("the child's pid", || run.read("stdout").ends_with('\n'));
-    run.supervisor.kill().unwrap();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let supervisor = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+    let supervisor = supervisor.unwrap().trim().parse().unwrap();
+    let supervisor = nix::unistd::Pid::from_raw(supervisor);
+    nix::sys::signal::kill(supervisor, nix::sys::signal::Signal::SIGKILL).unwrap();
     assert_eq!(run.exit(), None);
     wait_for("the end of the command", || {
         !is_alive(&run.read("stdout")) && !is_alive(&pid.to_string())

@@ -1,6 +1,9 @@
 //! Subsystem `memory`. Mirrors `subsystems/memory.cpp`.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicU64, Ordering},
+};
 
 use tepui_isolators_linux::{Cgroup, EventFd, Pressure, show_bytes};
 use tepui_module_sdk::mesos::{self, ResourceStatistics};
@@ -85,7 +88,9 @@ pub(crate) enum Watched {
 pub(crate) struct Memory {
     cgroup: Cgroup,
     oom: EventFd,
-    pressure: Vec<(Pressure, EventFd, AtomicU64)>,
+    /// Counted from the first look at the container's usage on: each costs a descriptor and time at both ends of its life,
+    /// and nobody may ever ask.
+    pressure: OnceLock<Vec<(Pressure, EventFd, AtomicU64)>>,
 }
 
 impl Watched {
@@ -146,19 +151,23 @@ impl Watched {
 impl Memory {
     fn new(cgroup: Cgroup) -> Result<Self> {
         let oom = EventFd::on_oom(&cgroup).map_err(failure)?;
-        let mut pressure = Vec::new();
+        Ok(Self {
+            cgroup,
+            oom,
+            pressure: OnceLock::new(),
+        })
+    }
+
+    fn count_pressure(&self) -> Vec<(Pressure, EventFd, AtomicU64)> {
+        let mut counters = Vec::new();
         for level in [Pressure::Low, Pressure::Medium, Pressure::Critical] {
-            match EventFd::on_pressure(&cgroup, level) {
-                Ok(counter) => pressure.push((level, counter, AtomicU64::new(0))),
+            match EventFd::on_pressure(&self.cgroup, level) {
+                Ok(counter) => counters.push((level, counter, AtomicU64::new(0))),
                 // Only a statistic.
                 Err(error) => debug!(%error, "memory pressure is not counted"),
             }
         }
-        Ok(Self {
-            cgroup,
-            oom,
-            pressure,
-        })
+        counters
     }
 
     fn was_out(&self) -> bool {
@@ -201,7 +210,7 @@ impl Memory {
         statistics.mem_mapped_file_bytes = number("total_mapped_file");
         statistics.mem_swap_bytes = number("total_swap");
         statistics.mem_unevictable_bytes = number("total_unevictable");
-        for (level, counter, total) in &self.pressure {
+        for (level, counter, total) in self.pressure.get_or_init(|| self.count_pressure()) {
             let now = counter.take().unwrap_or(0);
             let total = Some(total.fetch_add(now, Ordering::Relaxed) + now);
             match level {

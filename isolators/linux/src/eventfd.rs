@@ -3,6 +3,7 @@
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+    sync::OnceLock,
 };
 
 use tokio::io::{Interest, unix::AsyncFd};
@@ -14,6 +15,8 @@ use crate::{Cgroup, CgroupError};
 /// A descriptor on which the kernel counts notifications. The kernel signals it once more when the cgroup is removed.
 #[derive(Debug)]
 pub struct EventFd {
+    /// Made by the first wait; its descriptor is that of `raw`, so it goes first.
+    waited: OnceLock<AsyncFd<RawFd>>,
     raw: Raw,
 }
 
@@ -64,19 +67,28 @@ impl EventFd {
             control.as_raw_fd()
         );
         cgroup.write("cgroup.event_control", &line)?;
-        Ok(Self { raw })
+        Ok(Self {
+            waited: OnceLock::new(),
+            raw,
+        })
     }
 
-    /// Waits for a notification and takes all that have come. Needs a tokio runtime; of two waits one may miss out.
+    /// Waits for a notification and takes all that have come. Needs a tokio runtime, which has to be the same for all
+    /// waits; of two at once one may miss out.
     ///
     /// # Errors
     ///
     /// When the descriptor cannot be waited on.
     pub async fn wait(&self) -> io::Result<u64> {
-        // A registration of its own, so that a wait can be dropped and begun again.
-        let own = self.as_fd().try_clone_to_owned()?;
-        // SAFETY: an `OwnedFd` is open for as long as it lives and is always the same descriptor.
-        let registered = unsafe { AsyncFd::register_with_interest(own, Interest::READABLE) }?;
+        let registered = match self.waited.get() {
+            Some(registered) => registered,
+            None => {
+                let (raw, interest) = (self.as_raw_fd(), Interest::READABLE);
+                // SAFETY: `raw` is open for as long as this lives, and the registration ends before.
+                let registered = unsafe { AsyncFd::register_with_interest(raw, interest) }?;
+                self.waited.get_or_init(|| registered)
+            }
+        };
         loop {
             let mut ready = registered.readable().await?;
             let count = self.take()?;

@@ -156,21 +156,13 @@ pub(super) async fn start(
     directory: PathBuf,
 ) -> Result<(Box<Supervisor>, u32), String> {
     let patience = context.settings.start_timeout;
-    let (at, owner) = (directory.clone(), context.clone());
-    let starting = context.starting.acquire().await;
-    let started = tokio::task::spawn_blocking(move || {
-        std::fs::create_dir_all(&at)
-            .map_err(|error| format!("failed to create '{}': {error}", at.display()))?;
-        let rlimits = &owner.settings.rlimits;
-        let spec = launch_spec(&config, &plan, ground, &at, rlimits, &sandbox_inside)?;
-        let started = owner.image.start(spec);
-        started.map_err(|error| format!("failed to start a supervisor: {error}"))
-    })
-    .await
-    .map_err(|error| error.to_string())??;
-    drop(starting);
-    let mut supervisor = Supervisor::from_started(started, &directory)
-        .map_err(|error| format!("failed to talk to a supervisor: {error}"))?;
+    std::fs::create_dir_all(&directory)
+        .map_err(|error| format!("failed to create '{}': {error}", directory.display()))?;
+    let rlimits = &context.settings.rlimits;
+    let spec = launch_spec(&config, &plan, ground, &directory, rlimits, &sandbox_inside)?;
+    let started = Supervisor::start(&context.launcher, spec, &directory).await;
+    let mut supervisor =
+        started.map_err(|error| format!("failed to start a supervisor: {error}"))?;
     let failure = match tokio::time::timeout(patience, supervisor.next()).await {
         Ok(Ok(Some(Answer::Hello { pid, .. }))) => return Ok((Box::new(supervisor), pid)),
         Ok(Ok(Some(Answer::Failed(message)))) => message,
@@ -178,7 +170,7 @@ pub(super) async fn start(
         Ok(Err(error)) => format!("the conversation with the supervisor failed: {error}"),
         Err(_) => "the supervisor did not start in time".to_owned(),
     };
-    supervisor.kill();
+    supervisor.kill().await;
     let _ = supervisor.ended().await;
     Err(failure)
 }

@@ -116,6 +116,7 @@ impl Driver {
             let _ = answer.send(Err(error.to_string()));
             return;
         }
+        self.records.rest();
         let before = self.update.take();
         let isolators = self.isolators.clone();
         self.update = Some(

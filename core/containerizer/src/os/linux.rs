@@ -1,41 +1,35 @@
-//! Supervisors on Linux.
+//! Supervisors on Linux: the conversation with one, and what there is of one after the agent was restarted.
 //!
-//! A supervisor runs from a sealed memfd with a copy of the program, so that no container can overwrite what later
-//! containers execute. It is started by vfork and exec (`std` does so as long as nothing has to run in between):
-//! forking a large agent costs ten times as much.
+//! Of each the agent keeps one descriptor, the conversation. Its end is the supervisor's: the kernel closes it when the
+//! process ends, after the memory and just before the lock.
 
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{self, BufRead, Read, Write},
+    io::{self, Read},
     os::{
         fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
-        unix::{net::UnixStream as StdUnixStream, process::CommandExt},
+        unix::net::UnixStream as StdUnixStream,
     },
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
     time::Duration,
 };
 
 use nix::{
-    fcntl::{FcntlArg, SealFlag, fcntl},
     sys::{
-        memfd::{MFdFlags, memfd_create},
         signal::Signal,
         socket::{getsockopt, sockopt::PeerCredentials},
     },
     time::{ClockId, clock_gettime},
 };
-use tepui_init::{
-    ASK_PROTOCOL, Answer, Decoder, Exit, LOCK_FILE, LaunchSpec, PROTOCOL, Request, SOCKET_FILE,
-};
+use tepui_init::{Answer, Decoder, Exit, LOCK_FILE, LaunchSpec, Request, SOCKET_FILE};
 use tepui_model::time::Mono;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, unix::AsyncFd},
+    io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
 };
 
-use crate::Error;
+use super::launcher::Launcher;
 
 /// The machine's clock: goes on when the agent restarts and while the machine sleeps.
 pub(crate) fn boot_time() -> Mono {
@@ -76,143 +70,37 @@ pub(crate) fn is_own_namespace(path: &str) -> bool {
     matches!((theirs, ours), (Ok(theirs), Ok(ours)) if theirs == ours)
 }
 
-/// The program, sealed.
-#[derive(Debug)]
-pub(crate) struct Image {
-    memfd: OwnedFd,
-}
-
-impl Image {
-    pub(crate) fn load(program: &Path) -> Result<Self, Error> {
-        let error = |source| Error::Io {
-            what: "load the program",
-            path: program.to_owned(),
-            source,
-        };
-        let mut source = File::open(program).map_err(error)?;
-        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-        let memfd = memfd_create(c"tepui-init", flags).map_err(|errno| error(errno.into()))?;
-        let mut copy = File::from(memfd);
-        io::copy(&mut source, &mut copy).map_err(error)?;
-        let seals = SealFlag::F_SEAL_SEAL
-            | SealFlag::F_SEAL_SHRINK
-            | SealFlag::F_SEAL_GROW
-            | SealFlag::F_SEAL_WRITE;
-        fcntl(&copy, FcntlArg::F_ADD_SEALS(seals)).map_err(|errno| error(errno.into()))?;
-        // A descriptor that is open for writing cannot be executed.
-        let sealed = File::open(format!("/proc/self/fd/{}", copy.as_raw_fd())).map_err(error)?;
-        let image = Self {
-            memfd: sealed.into(),
-        };
-        image.check(program)?;
-        Ok(image)
-    }
-
-    /// A program of another release would not understand what it is told to start.
-    fn check(&self, program: &Path) -> Result<(), Error> {
-        let of = |message| Error::Settings(format!("'{}' {message}", program.display()));
-        let mut said = String::new();
-        let mut child = self
-            .command()
-            .arg(ASK_PROTOCOL)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|error| of(format!("cannot be run: {error}")))?;
-        let read = child.stdout.take().expect("piped").take(16);
-        let _ = io::BufReader::new(read).read_line(&mut said);
-        let _ = child.kill();
-        let _ = child.wait();
-        match said.trim().parse::<u32>() {
-            Ok(PROTOCOL) => Ok(()),
-            Ok(other) => Err(of(format!(
-                "speaks version {other} of the protocol of supervisors, and this agent version {PROTOCOL}: use the \
-                 tepui-init of the agent's release"
-            ))),
-            Err(_) => Err(of(
-                "does not say which protocol of supervisors it speaks: it is not the tepui-init of the agent's release"
-                    .to_owned(),
-            )),
-        }
-    }
-
-    fn command(&self) -> Command {
-        let mut command = Command::new(format!("/proc/self/fd/{}", self.memfd.as_raw_fd()));
-        command.arg0("tepui-init").env_clear().stderr(Stdio::null());
-        command
-    }
-
-    /// Starts a supervisor and hands it its orders. Blocks for about a millisecond.
-    pub(crate) fn start(&self, spec: LaunchSpec) -> io::Result<Started> {
-        let (ours, theirs) = StdUnixStream::pair()?;
-        let child = self
-            .command()
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::null())
-            .spawn()?;
-        let started = Started {
-            child: Some(child),
-            socket: ours,
-        };
-        (&started.socket).write_all(&Request::Launch(Box::new(spec)).encode())?;
-        Ok(started)
-    }
-}
-
-/// A supervisor that has its orders. Dropped, it ends: its gate is shut.
-#[derive(Debug)]
-pub(crate) struct Started {
-    child: Option<Child>,
-    socket: StdUnixStream,
-}
-
-impl Drop for Started {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // Told by the closed socket; this only spares a zombie when something failed halfway.
-            let _ = self.socket.shutdown(std::net::Shutdown::Both);
-            let _ = child.wait();
-        }
-    }
-}
-
 /// The conversation with a supervisor.
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     stream: UnixStream,
     decoder: Decoder,
-    /// Readable once the process has ended. No decision rests on a bare pid.
-    process: AsyncFd<OwnedFd>,
-    /// Set when it is this process's child, which has to be waited for.
-    child: Option<Child>,
     directory: PathBuf,
 }
 
 impl Supervisor {
-    /// Takes over a supervisor that was just started. Needs the runtime.
-    pub(crate) fn from_started(mut started: Started, directory: &Path) -> io::Result<Self> {
-        let child = started.child.as_ref().expect("taken only here");
-        let process = open_process(child.id())?;
-        let socket = started.socket.try_clone()?;
-        let supervisor = Self::new(socket, process, directory)?;
-        Ok(Self {
-            child: started.child.take(),
-            ..supervisor
-        })
+    /// Starts a supervisor and hands it its orders. Dropped before its gate is opened, it ends.
+    pub(crate) async fn start(
+        launcher: &Launcher,
+        spec: LaunchSpec,
+        directory: &Path,
+    ) -> io::Result<Self> {
+        let (ours, theirs) = UnixStream::pair()?;
+        // The supervisor waits for its orders by reading.
+        let theirs = theirs.into_std()?;
+        theirs.set_nonblocking(false)?;
+        launcher.start(theirs.into()).await?;
+        let mut supervisor = Self::new(ours, directory);
+        supervisor.send(&Request::Launch(Box::new(spec))).await?;
+        Ok(supervisor)
     }
 
-    fn new(socket: StdUnixStream, process: OwnedFd, directory: &Path) -> io::Result<Self> {
-        socket.set_nonblocking(true)?;
-        // SAFETY: an `OwnedFd` is open for as long as it lives and is always the same descriptor.
-        let process =
-            unsafe { AsyncFd::register_with_interest(process, tokio::io::Interest::READABLE) };
-        Ok(Self {
-            stream: UnixStream::from_std(socket)?,
+    fn new(stream: UnixStream, directory: &Path) -> Self {
+        Self {
+            stream,
             decoder: Decoder::default(),
-            process: process?,
-            child: None,
             directory: directory.to_owned(),
-        })
+        }
     }
 
     /// The next answer; none when the supervisor has closed the connection.
@@ -239,18 +127,31 @@ impl Supervisor {
         self.stream.write_all(&request.encode()).await
     }
 
-    /// Kills the supervisor itself. Its first process notices and ends the container.
-    pub(crate) fn kill(&self) {
-        let _ = kill_process(self.process.get_ref());
+    /// Kills the supervisor itself, and ends the conversation. Its first process notices and ends the container; so does
+    /// a supervisor that was not ready to be found yet.
+    pub(crate) async fn kill(&mut self) {
+        if let Err(error) = self.kill_found() {
+            tracing::debug!(directory = %self.directory.display(), %error, "no supervisor to kill");
+        }
+        // Nobody hears it if it is gone.
+        let _ = self.stream.shutdown().await;
+    }
+
+    fn kill_found(&self) -> io::Result<()> {
+        let (found, pid) = connect(&self.directory)?;
+        let process = open_process(pid)?;
+        // Its end of the connection would be closed, had it ended before it was opened: so it cannot be another process.
+        found.set_nonblocking(true)?;
+        match (&found).read(&mut [0]) {
+            Ok(0) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(()),
+            Ok(_) | Err(_) => kill_process(&process),
+        }
     }
 
     /// Waits until the process is gone and reads what it left; none when it left nothing.
     pub(crate) async fn ended(&mut self) -> io::Result<Option<Exit>> {
-        let _ = self.process.readable().await?;
-        if let Some(mut child) = self.child.take() {
-            // Has ended: does not block.
-            child.wait()?;
-        }
+        while self.next().await?.is_some() {}
         Exit::read(&self.directory)
     }
 }
@@ -291,7 +192,9 @@ pub(crate) async fn find(directory: &Path, patience: Duration) -> io::Result<Fou
             Locked::Held => {}
         }
         // It holds the lock: it starts (then it listens at once), runs, or is about to end.
-        if let Ok(mut supervisor) = connect(directory) {
+        if let Ok((socket, _)) = connect(directory) {
+            socket.set_nonblocking(true)?;
+            let mut supervisor = Supervisor::new(UnixStream::from_std(socket)?, directory);
             let hello = tokio::time::timeout_at(until, supervisor.next()).await;
             match hello {
                 // Of whatever version: what an agent needs of a running container is never changed.
@@ -312,8 +215,7 @@ pub(crate) async fn find(directory: &Path, patience: Duration) -> io::Result<Fou
                 Ok(Ok(None)) => {}
                 Ok(_) | Err(_) => {
                     tracing::warn!(directory = %directory.display(), "killing a supervisor that does not answer");
-                    supervisor.kill();
-                    supervisor.ended().await?;
+                    supervisor.kill().await;
                 }
             }
         } else if tokio::time::Instant::now() >= until {
@@ -327,7 +229,8 @@ pub(crate) async fn find(directory: &Path, patience: Duration) -> io::Result<Fou
     }
 }
 
-fn connect(directory: &Path) -> io::Result<Supervisor> {
+/// A connection to the supervisor of a directory, and its pid.
+fn connect(directory: &Path) -> io::Result<(StdUnixStream, u32)> {
     // The path of a socket is at most 107 bytes; this one always fits.
     let opened = File::open(directory)?;
     let path = format!("/proc/self/fd/{}/{SOCKET_FILE}", opened.as_raw_fd());
@@ -336,9 +239,7 @@ fn connect(directory: &Path) -> io::Result<Supervisor> {
     if peer.uid() != nix::unistd::geteuid().as_raw() {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
-    // The supervisor cannot be another process by now: its end of this connection would be closed, and the
-    // greeting that follows would not come.
-    Supervisor::new(socket, open_process(peer.pid().unsigned_abs())?, directory)
+    Ok((socket, peer.pid().unsigned_abs()))
 }
 
 enum Locked {

@@ -95,6 +95,16 @@ pub fn read(config: &ContainerConfig, name: &str) -> String {
     std::fs::read_to_string(config.sandbox.join(name)).unwrap_or_default()
 }
 
+/// The processes that a process has started and that have not been waited for.
+pub fn children(pid: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let of = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("children"));
+    let texts = tasks.filter_map(|task| of(task.ok()?).ok());
+    let found: Vec<String> = texts.collect();
+    let words = found.iter().flat_map(|text| text.split_whitespace());
+    words.map(|pid| pid.parse().unwrap()).collect()
+}
+
 pub async fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let started = Instant::now();
     while !condition() {
