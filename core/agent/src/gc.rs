@@ -61,6 +61,9 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Waiting {
     paths: BTreeMap<PathBuf, Due>,
+    /// None of them is due earlier; none when nothing waits. There may be very many, so they are not looked through for it
+    /// each time that one comes.
+    next: Option<Instant>,
     /// Directories in the trash so far.
     trashed: u64,
     /// How old they may get now.
@@ -109,8 +112,12 @@ impl Gc {
     fn schedule_aged(&self, directory: Sandbox, age: Duration) {
         let at = Instant::now() + self.0.policy.delay.saturating_sub(age);
         let path = directory.path();
-        self.waiting().paths.insert(path, Due { at, directory });
-        self.0.news.notify_one();
+        let mut waiting = self.waiting();
+        waiting.paths.insert(path, Due { at, directory });
+        if waiting.next.is_none_or(|next| at < next) {
+            waiting.next = Some(at);
+            self.0.news.notify_one();
+        }
     }
 
     /// The directory is needed again, or for the first time.
@@ -172,7 +179,7 @@ impl Gc {
         let mut watch = tokio::time::interval(self.0.policy.interval.max(Duration::from_millis(1)));
         watch.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let next = self.waiting().paths.values().map(|due| due.at).min();
+            let next = self.waiting().next;
             // Without anything due the interval wakes it.
             let due = next.unwrap_or_else(|| {
                 Instant::now() + self.0.policy.delay.max(self.0.policy.interval)
@@ -202,8 +209,13 @@ impl Gc {
         // What is due within this time is older than that.
         let latest = Instant::now() + self.0.policy.delay.saturating_sub(age);
         let now = Instant::now();
+        let mut moved = false;
         for due in waiting.paths.values_mut().filter(|due| due.at <= latest) {
             due.at = due.at.min(now);
+            moved = true;
+        }
+        if moved {
+            waiting.next = Some(now);
         }
     }
 
@@ -218,6 +230,9 @@ impl Gc {
     fn trash_due(&self, files: &Files) -> Vec<(PathBuf, PathBuf)> {
         let now = Instant::now();
         let mut waiting = self.waiting();
+        if waiting.next.is_none_or(|next| next > now) {
+            return Vec::new();
+        }
         let due: Vec<PathBuf> = waiting
             .paths
             .iter()
@@ -244,6 +259,7 @@ impl Gc {
                 }
             }
         }
+        waiting.next = waiting.paths.values().map(|due| due.at).min();
         trashed
     }
 

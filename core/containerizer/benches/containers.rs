@@ -2,16 +2,17 @@
 //!
 //! `TEPUI_BENCH_CONTAINERS` (200) containers at once, `TEPUI_BENCH_AT_ONCE` (16) launches under way. As root on
 //! cgroups v1 with cgroups/cpu, cgroups/mem and namespaces/pid, else without isolators; where there is /bin/busybox also
-//! with filesystem/linux and an image on overlayfs, below `TEPUI_BENCH_DIR` (the temporary directory). `TEPUI_INIT` names
-//! the program to measure, which should be the static one.
+//! with filesystem/linux and an image on overlayfs, below `TEPUI_BENCH_DIR` (the temporary directory), and before that the
+//! same by a bare loop. `TEPUI_INIT` names the program to measure, which should be the static one.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
+mod floor;
 
 use std::{
     collections::BTreeSet,
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -64,18 +65,27 @@ impl ImageStore for OneImage {
     }
 }
 
-/// The provisioner of an image with nothing but busybox; none where there is no busybox.
-fn provisioner(at: &std::path::Path) -> Option<Provisioner> {
-    let program = std::path::Path::new("/bin/busybox");
+/// A layer with nothing but busybox, and the places that images have for what is mounted; none where there is no busybox.
+fn layer(at: &Path) -> Option<PathBuf> {
+    let program = Path::new("/bin/busybox");
     if !program.exists() {
         return None;
     }
     let layer = at.join("layer");
-    for part in ["bin", "etc"] {
+    for part in ["bin", "dev", "etc", "mnt", "proc", "sys", "tmp"] {
         fs::create_dir_all(layer.join(part)).expect("a directory");
+    }
+    for file in ["hostname", "hosts", "resolv.conf"] {
+        fs::write(layer.join("etc").join(file), "").expect("space");
     }
     fs::copy(program, layer.join("bin/busybox")).expect("space");
     std::os::unix::fs::symlink("busybox", layer.join("bin/sleep")).expect("space");
+    Some(layer)
+}
+
+/// The provisioner of an image with that layer.
+fn provisioner(at: &Path) -> Option<Provisioner> {
+    let layer = layer(at)?;
     let mut config = ModuleConfig::default();
     let table = serde_json::json!({ "layer": layer });
     let table = table.as_object().cloned().expect("a table");
@@ -118,6 +128,7 @@ fn main() {
         number("TEPUI_BENCH_CONTAINERS", 200),
         number("TEPUI_BENCH_AT_ONCE", 16),
     );
+    bare(containers);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -128,11 +139,28 @@ fn main() {
     }
 }
 
-fn isolators(
-    root: &kernel::Root,
-    at: &std::path::Path,
-    with_image: bool,
-) -> Vec<Arc<dyn Isolator>> {
+/// Where a run lies.
+fn directory() -> tempfile::TempDir {
+    let at = match std::env::var_os("TEPUI_BENCH_DIR") {
+        Some(dir) => tempfile::tempdir_in(dir),
+        None => tempfile::tempdir(),
+    };
+    at.expect("a directory")
+}
+
+/// The floor. Before this process has a second thread.
+fn bare(containers: usize) {
+    let at = directory();
+    let Some(layer) = kernel::available().then(|| layer(at.path())).flatten() else {
+        return;
+    };
+    let (launched, destroyed) = floor::run(containers, at.path(), &layer).expect("a bare loop");
+    println!(
+        "a bare loop with an image on overlayfs: {containers} launched in {launched:.2?}, destroyed in {destroyed:.2?}"
+    );
+}
+
+fn isolators(root: &kernel::Root, at: &Path, with_image: bool) -> Vec<Arc<dyn Isolator>> {
     if !with_image {
         return kernel::isolators(&root.0, serde_json::json!({}));
     }
@@ -147,11 +175,7 @@ fn isolators(
 }
 
 async fn run(containers: usize, at_once: usize, with_image: bool) {
-    let at = match std::env::var_os("TEPUI_BENCH_DIR") {
-        Some(dir) => tempfile::tempdir_in(dir),
-        None => tempfile::tempdir(),
-    };
-    let at = at.expect("a directory");
+    let at = directory();
     let mut settings = common::settings(at.path());
     let root = kernel::available().then(|| kernel::Root::new("bench"));
     if with_image {
@@ -191,6 +215,7 @@ async fn run(containers: usize, at_once: usize, with_image: bool) {
         .collect();
     let ids: Vec<ContainerId> = configs.iter().map(|config| config.id.clone()).collect();
 
+    let open = descriptors();
     let (started, used) = (Instant::now(), processor_time());
     let launch = |config: ContainerConfig| {
         let containerizer = containerizer.clone();
@@ -215,8 +240,9 @@ async fn run(containers: usize, at_once: usize, with_image: bool) {
 
     let pss: u64 = launched.iter().map(|(_, pid)| pss_of_init(*pid)).sum();
     println!(
-        "memory: {} KiB PSS a container (supervisor and first process)",
-        pss / containers as u64
+        "memory: {} KiB PSS a container (supervisor and first process); {:.1} descriptors of this process",
+        pss / containers as u64,
+        descriptors().saturating_sub(open) as f64 / containers as f64
     );
 
     let (started, used) = (Instant::now(), processor_time());
@@ -240,7 +266,8 @@ async fn run(containers: usize, at_once: usize, with_image: bool) {
     assert!(left.is_empty(), "{left:?}");
 }
 
-/// Of this process, and of all that it has started and that have ended: of supervisors that run, nothing.
+/// Of this process, and of those that it has started, and that these have, and that have ended: of supervisors that run,
+/// nothing.
 fn processor_time() -> Duration {
     use nix::sys::resource::{UsageWho, getrusage};
     let of = |who| {
@@ -250,7 +277,32 @@ fn processor_time() -> Duration {
             u64::try_from(nix::sys::time::TimeValLike::num_microseconds(&time)).unwrap_or(0),
         )
     };
-    of(UsageWho::RUSAGE_SELF) + of(UsageWho::RUSAGE_CHILDREN)
+    let launchers = common::children(std::process::id()).into_iter();
+    let launchers: Duration = launchers.map(processor_time_of).sum();
+    of(UsageWho::RUSAGE_SELF) + of(UsageWho::RUSAGE_CHILDREN) + launchers
+}
+
+/// Of a process and its children that have ended.
+fn processor_time_of(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace();
+    let ticks: u64 = fields
+        .skip(11)
+        .take(4)
+        .filter_map(|field| field.parse::<u64>().ok())
+        .sum();
+    let each = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK);
+    let each = each.ok().flatten().expect("the system has ticks");
+    Duration::from_secs_f64(ticks as f64 / each as f64)
+}
+
+/// What this process has open.
+fn descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
 }
 
 fn report(what: &str, total: Duration, used: Duration, mut each: Vec<Duration>) {

@@ -203,9 +203,18 @@ pub(crate) fn processor_time(pid: u32) -> Result<Duration> {
     times(pid, 2)
 }
 
-/// The same with that of all that it has started and that have ended.
+/// The same with that of all that it has started and that have ended, and of all that these have: supervisors are not
+/// children of an agent but of its launcher, which lives as long as the agent.
 pub(crate) fn processor_time_of_all(pid: u32) -> Result<Duration> {
-    times(pid, 4)
+    let own = times(pid, 4)?;
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task"))?;
+    let lists =
+        tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok());
+    let children: String = lists.collect();
+    // Those that end meanwhile are in the next answer.
+    let of = |pid: &str| times(pid.parse().ok()?, 4).ok();
+    let below: Duration = children.split_whitespace().filter_map(of).sum();
+    Ok(own + below)
 }
 
 /// User and system time, then those of children.

@@ -42,12 +42,22 @@ pub(crate) async fn launch(
     cpus: f64,
     mem: f64,
 ) -> Result<()> {
-    let task = |id: &String| v1::TaskInfo {
+    let tasks = ids.iter().map(|id| command_task(id, command, cpus, mem));
+    launch_tasks(framework, offer, tasks).await
+}
+
+/// Launches tasks on an offer's agent.
+pub(crate) async fn launch_tasks(
+    framework: &SchedulerClient,
+    offer: &v1::Offer,
+    tasks: impl Iterator<Item = v1::TaskInfo>,
+) -> Result<()> {
+    let there = |task| v1::TaskInfo {
         agent_id: offer.agent_id.clone(),
-        ..command_task(id, command, cpus, mem)
+        ..task
     };
     Ok(framework
-        .launch(offer.id.clone(), ids.iter().map(task).collect(), 0.0)
+        .launch(offer.id.clone(), tasks.map(there).collect(), 0.0)
         .await?)
 }
 

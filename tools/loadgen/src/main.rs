@@ -50,6 +50,9 @@ enum Measurement {
         /// How many tasks
         #[arg(long, default_value_t = 2000)]
         tasks: usize,
+        /// Has a shell start it, as most frameworks do, which is a program more
+        #[arg(long)]
+        shell: bool,
     },
     /// P8: from the start of `tepui local` until the first offer and the first running task
     Start {
@@ -106,7 +109,7 @@ async fn main() -> Result<()> {
     match Cli::parse().command {
         Measurement::Memory { tasks } => single::memory(tasks).await,
         Measurement::Turnaround { cycles, agents } => single::turnaround(cycles, agents).await,
-        Measurement::Rate { tasks } => rate::rate(tasks).await,
+        Measurement::Rate { tasks, shell } => rate::rate(tasks, shell).await,
         Measurement::Start { runs } => single::start(runs).await,
         Measurement::State { size, pollers } => large::state(size, pollers).await,
         Measurement::Failover { size } => large::failover(size).await,

@@ -1,14 +1,15 @@
 //! P5b: how many real tasks one real agent runs in a second.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use tepui_http::scheduler_client::command_task;
 use tepui_proto::v1::{self, TaskState, scheduler};
 
 use crate::cluster::{Cluster, processor_time_of_all};
-use crate::framework::{decline, launch, quantiles, subscribe};
+use crate::framework::{decline, launch_tasks, quantiles, subscribe};
 
 /// Tasks of one ACCEPT.
 const BATCH: usize = 100;
@@ -17,7 +18,7 @@ const CPUS: f64 = 0.01;
 const MEM: f64 = 4.0;
 
 /// Runs `/bin/true` so often, through master and agent, each update acknowledged; then what of it the kernel does.
-pub(crate) async fn rate(tasks: usize) -> Result<()> {
+pub(crate) async fn rate(tasks: usize, shell: bool) -> Result<()> {
     let cluster = Cluster::start(&[])?;
     let daemons = ["tepui-master", "tepui-agent"].map(|name| (name, cluster.processes(name)));
     let used = || -> Result<Vec<Duration>> {
@@ -44,7 +45,8 @@ pub(crate) async fn rate(tasks: usize) -> Result<()> {
             let first = tasks - left;
             let ids: Vec<String> = (first..first + count).map(|n| n.to_string()).collect();
             begun[first..first + count].fill(Some(Instant::now()));
-            launch(&framework, &offer, &ids, "/bin/true", CPUS, MEM).await?;
+            let tasks = ids.iter().map(|id| task(id, shell));
+            launch_tasks(&framework, &offer, tasks).await?;
             left -= count;
         }
         let Some(update) = event.update else { continue };
@@ -68,7 +70,12 @@ pub(crate) async fn rate(tasks: usize) -> Result<()> {
     let took = start.elapsed();
     let per_second = |took: Duration| tasks as f64 / took.as_secs_f64();
     println!(
-        "{tasks} tasks of /bin/true in {took:.2?}: {:.0} tasks/s",
+        "{tasks} tasks of {} in {took:.2?}: {:.0} tasks/s",
+        if shell {
+            "`sh -c /bin/true`"
+        } else {
+            "/bin/true"
+        },
         per_second(took)
     );
     println!("ACCEPT until TASK_FINISHED: {}", quantiles(&mut times));
@@ -79,10 +86,19 @@ pub(crate) async fn rate(tasks: usize) -> Result<()> {
     framework.bare(scheduler::call::Type::Teardown).await?;
     let took = tokio::task::spawn_blocking(move || floor(tasks)).await??;
     println!(
-        "a bare loop that starts tepui-init and /bin/true in two cgroups of its own: {:.0} a second",
+        "a bare loop that starts /bin/true in two cgroups of its own: {:.0} a second",
         per_second(took)
     );
     Ok(())
+}
+
+fn task(id: &str, shell: bool) -> v1::TaskInfo {
+    let mut task = command_task(id, "/bin/true", CPUS, MEM);
+    if let Some(command) = &mut task.command {
+        command.shell = Some(shell);
+        command.arguments = vec!["true".to_owned()];
+    }
+    task
 }
 
 /// How often an offer has this amount of a resource.
@@ -97,7 +113,6 @@ fn room(offer: &v1::Offer, name: &str, each: f64) -> usize {
 
 /// The steps that no agent can do without, one task after the other.
 fn floor(tasks: usize) -> Result<Duration> {
-    let init = std::env::current_exe()?.with_file_name("tepui-init");
     let own = format!("tepui-loadgen-{}", std::process::id());
     let hierarchies = ["cpu", "memory"].map(|name| Path::new("/sys/fs/cgroup").join(name));
     let hierarchies = hierarchies
@@ -113,10 +128,6 @@ fn floor(tasks: usize) -> Result<Duration> {
         for group in roots.iter().map(each) {
             std::fs::create_dir(group)?;
         }
-        let helper = Command::new(&init)
-            .arg("--protocol")
-            .stdout(Stdio::null())
-            .status()?;
         let mut task = Command::new("/bin/true").spawn()?;
         for group in roots.iter().map(each) {
             std::fs::write(group.join("tasks"), task.id().to_string())
@@ -129,7 +140,7 @@ fn floor(tasks: usize) -> Result<Duration> {
                     }
                 })?;
         }
-        if !(helper.success() && task.wait()?.success()) {
+        if !task.wait()?.success() {
             bail!("a bare task failed");
         }
         for group in roots.iter().map(each) {
