@@ -155,6 +155,11 @@ async fn a_launcher_that_is_gone_is_replaced() {
     assert_eq!(launchers.len(), 1, "{launchers:?}");
     let pid = nix::unistd::Pid::from_raw(launchers[0].cast_signed());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    let stat = format!("/proc/{pid}/stat");
+    wait_for("the end of the launcher", || {
+        std::fs::read_to_string(&stat).unwrap().contains(") Z ")
+    })
+    .await;
     containerizer.launch(configs[1].clone()).await.unwrap();
     let running = containerizer.status(&configs[0].id).await.unwrap();
     assert_eq!(running.executor_pid, Some(before.pid));

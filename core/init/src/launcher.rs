@@ -17,7 +17,7 @@ use nix::{
 
 use crate::{supervisor, sys};
 
-/// The whole life of the launcher, which is that of its agent. Comes back in a supervisor, too, when that one is over.
+/// The whole life of the launcher, which is that of its agent.
 pub(crate) fn run() -> ExitCode {
     let Ok(agent) = sys::take_stdin().map(UnixStream::from) else {
         return ExitCode::FAILURE;
@@ -59,7 +59,7 @@ pub(crate) fn run() -> ExitCode {
             Ok(Some(_)) => {}
             Ok(None) => {
                 drop((agent, signals));
-                return supervisor::run(conversation);
+                supervisor::run(conversation);
             }
             Err(error) => {
                 let message = format!("the launcher cannot fork a supervisor: {error}");

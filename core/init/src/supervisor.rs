@@ -8,7 +8,6 @@ use std::{
         unix::net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
-    process::ExitCode,
 };
 
 use nix::{
@@ -30,8 +29,9 @@ use crate::{
     sys,
 };
 
-/// The whole life of the supervisor, in the conversation with the agent that launches.
-pub(crate) fn run(socket: UnixStream) -> ExitCode {
+/// The whole life of the supervisor, in the conversation with the agent that launches. The end of the process closes the
+/// conversation, and nothing before it: so whoever hears of it finds no supervisor any more.
+pub(crate) fn run(socket: UnixStream) -> ! {
     let mut agent = Agent::launching(socket);
     let _ = setsid();
     let Some(Request::Launch(spec)) = agent.next_blocking() else {
@@ -39,16 +39,13 @@ pub(crate) fn run(socket: UnixStream) -> ExitCode {
         agent.tell(&Answer::Failed(format!(
             "tepui-init (protocol {PROTOCOL}) does not understand its orders: it is of another build than the agent"
         )));
-        return ExitCode::FAILURE;
+        sys::exit_now(1);
     };
     match Supervisor::start(agent, *spec) {
-        Ok(supervisor) => {
-            supervisor.serve();
-            ExitCode::SUCCESS
-        }
+        Ok(supervisor) => supervisor.serve(),
         Err((mut agent, message)) => {
             agent.tell(&Answer::Failed(message));
-            ExitCode::FAILURE
+            sys::exit_now(1)
         }
     }
 }
@@ -227,7 +224,7 @@ impl Supervisor {
     }
 
     /// Serves until the container is over, and leaves its end behind.
-    fn serve(mut self) {
+    fn serve(mut self) -> ! {
         while self.ended.is_none() {
             self.turn();
         }
@@ -242,6 +239,7 @@ impl Supervisor {
         let _ = exit.write(Path::new("."));
         let _ = std::fs::remove_file(self.directory.join(SOCKET_FILE));
         self.tell(&Answer::Exited);
+        sys::exit_now(0)
     }
 
     /// Waits for the next thing to happen and does it.

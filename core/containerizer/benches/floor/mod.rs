@@ -32,7 +32,7 @@ struct Bare {
 
 /// Launches and destroys containers below a directory, of a layer that has `/bin/sleep`; how long both took. The process
 /// must have one thread.
-pub fn run(containers: usize, at: &Path, layer: &Path) -> io::Result<(Duration, Duration)> {
+pub(crate) fn run(containers: usize, at: &Path, layer: &Path) -> io::Result<(Duration, Duration)> {
     let roots = HIERARCHIES.map(|name| {
         let own = format!("tepui-bench-floor-{}", std::process::id());
         Path::new("/sys/fs/cgroup").join(name).join(own)
