@@ -235,13 +235,16 @@ impl Cluster {
         if part.is_empty() {
             return Err(NotOffered::NothingFree);
         }
-        let amounts = part.quantities();
         let of_role = framework.minimums.iter().filter(|(of, _)| of == role);
         let mut own = of_role.map(|(_, minimum)| minimum).peekable();
+        let has = |minimum: &Quantities| {
+            let mut amounts = minimum.iter();
+            amounts.all(|(name, amount)| part.scalar(name) >= amount)
+        };
         let enough = if own.peek().is_some() {
-            own.any(|minimum| amounts.contains(minimum))
+            own.any(has)
         } else {
-            self.minimum.is_empty() || self.minimum.iter().any(|minimum| amounts.contains(minimum))
+            self.minimum.is_empty() || self.minimum.iter().any(has)
         };
         if !enough {
             return Err(NotOffered::BelowMinimum);

@@ -82,6 +82,8 @@ pub(crate) struct Order<'a> {
     nodes: Vec<Node<'a>>,
     /// Where the frameworks of a role are offered to.
     leaves: BTreeMap<RoleKey, usize>,
+    /// The top-level role of each, where quota is kept.
+    tops: BTreeMap<RoleKey, Option<RoleKey>>,
     /// The clients of each role, by place.
     clients: BTreeMap<RoleKey, BTreeMap<Place<'a>, Client>>,
     of_clients: BTreeMap<Client, Standing<'a>>,
@@ -103,6 +105,7 @@ impl<'a> Order<'a> {
             config: &state.config,
             nodes: vec![root],
             leaves: BTreeMap::new(),
+            tops: BTreeMap::new(),
             clients: BTreeMap::new(),
             of_clients: BTreeMap::new(),
             headroom: Headroom::new(cluster),
@@ -162,6 +165,7 @@ impl<'a> Order<'a> {
             }
             self.nodes[leaf].role = Some(*role);
             self.leaves.insert(*role, leaf);
+            self.tops.insert(*role, cluster.top(*role));
         }
         for node in ROOT + 1..self.nodes.len() {
             self.nodes[node].standing.settle(cluster, self.config);
@@ -173,9 +177,15 @@ impl<'a> Order<'a> {
     /// Offers what roles lack of their guarantees, with what else may go with it.
     pub(crate) fn guarantee(&mut self, agent: AgentKey, rng: &mut Rng, out: &mut Proposals<'_>) {
         let mut given = Vec::new();
-        for role in roles(&self.nodes, self.config.role_sorter, rng) {
-            let top = self.cluster.top(role);
+        'all: for role in roles(&self.nodes, self.config.role_sorter, rng) {
+            let top = self.tops[&role];
+            if top.is_none_or(|top| self.headroom.unmet(top).is_none()) {
+                continue;
+            }
             for client in clients(&self.clients[&role], self.config.framework_sorter, rng) {
+                if out.free(agent).is_empty() {
+                    break 'all;
+                }
                 let Some(unmet) = top.and_then(|top| self.headroom.unmet(top)) else {
                     break;
                 };
@@ -208,7 +218,7 @@ impl<'a> Order<'a> {
                 let bounds = self.headroom.bounds(None);
                 if let Ok(resources) = out.free_within(&client, agent, &bounds) {
                     if self.headroom.is_needed() {
-                        self.headroom.book(self.cluster.top(role), resources);
+                        self.headroom.book(self.tops[&role], resources);
                     }
                     given.push((client, resources.quantities()));
                 }
