@@ -4,9 +4,8 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use support::{Master, Pretend, TIMEOUT, framework, start, task, wait_until};
+use support::{TIMEOUT, framework, start, surroundings, task, wait_until, welcomed};
 use tepui_containerizer::Exit;
 use tepui_core_agent::Ended;
 use tepui_link::MasterEvent;
@@ -16,9 +15,7 @@ use tepui_proto::v1::{self, TaskState};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_task_from_launch_to_history() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let mut master = Master::start().await;
-    let containers = Arc::new(Pretend::default());
+    let (dir, mut master, containers) = surroundings().await;
     let running = start(dir.path(), &master, &containers).await;
     assert_eq!(master.welcome().await, (None, Vec::new()));
     master.run(task("t"), true);
@@ -103,15 +100,8 @@ async fn a_task_from_launch_to_history() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_recorded_survives_the_agent() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let mut master = Master::start().await;
-    let containers = Arc::new(Pretend::default());
-    let first = start(dir.path(), &master, &containers).await;
-    master.welcome().await;
-    master.run(task("t"), true);
-    master
-        .states(&[TaskState::TaskStarting, TaskState::TaskRunning])
-        .await;
+    let (dir, mut master, containers, first) = welcomed().await;
+    master.runs(task("t"), true).await;
     first.stop().await;
 
     // It runs on while there is no agent; the next one goes on with it under the same id.
@@ -124,10 +114,7 @@ async fn what_was_recorded_survives_the_agent() {
     assert_eq!(last.message(), "Command terminated with signal Terminated");
 
     // One that ends while there is no agent is told of by the next one.
-    master.run(task("u"), true);
-    master
-        .states(&[TaskState::TaskStarting, TaskState::TaskRunning])
-        .await;
+    master.runs(task("u"), true).await;
     wait_until("only one container is left", async || {
         containers.count() == 1
     })
@@ -141,10 +128,7 @@ async fn what_was_recorded_survives_the_agent() {
     assert_eq!(last.message(), "Command exited with status 7");
 
     // Without checkpoint nothing survives.
-    master.run(task("v"), false);
-    master
-        .states(&[TaskState::TaskStarting, TaskState::TaskRunning])
-        .await;
+    master.runs(task("v"), false).await;
     third.stop().await;
     let fourth = start(dir.path(), &master, &containers).await;
     let (_, tasks) = master.welcome().await;
@@ -155,11 +139,7 @@ async fn what_was_recorded_survives_the_agent() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn refusals_shutdown_and_leaving() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let mut master = Master::start().await;
-    let containers = Arc::new(Pretend::default());
-    let mut running = start(dir.path(), &master, &containers).await;
-    master.welcome().await;
+    let (dir, mut master, containers, mut running) = welcomed().await;
     let asks_for_more = v1::TaskInfo {
         container: Some(v1::ContainerInfo {
             r#type: v1::container_info::Type::Mesos.into(),
@@ -177,10 +157,7 @@ async fn refusals_shutdown_and_leaving() {
     );
     assert_eq!(status.reason(), v1::task_status::Reason::TaskInvalid);
 
-    master.run(task("t"), true);
-    master
-        .states(&[TaskState::TaskStarting, TaskState::TaskRunning])
-        .await;
+    master.runs(task("t"), true).await;
     master.send(Body::ShutdownFramework(ShutdownFramework {
         framework_id: framework(true).id,
     }));
@@ -209,9 +186,7 @@ async fn refusals_shutdown_and_leaving() {
 /// start, another ends what it cannot know of and goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn damaged_records_are_fatal_or_lost() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let mut master = Master::start().await;
-    let containers = Arc::new(Pretend::default());
+    let (dir, mut master, containers) = surroundings().await;
     type Damage = fn(&Path);
     let damages: [(&str, Damage); 4] = [
         ("executor.pb", |path| {
@@ -233,9 +208,7 @@ async fn damaged_records_are_fatal_or_lost() {
         let running = start(dir.path(), &master, &containers).await;
         master.welcome().await;
         for name in [format!("bad{n}"), format!("good{n}")] {
-            master.run(task(&name), true);
-            let states = [TaskState::TaskStarting, TaskState::TaskRunning];
-            master.states(&states).await;
+            master.runs(task(&name), true).await;
         }
         let bad = containers.of(&format!("bad{n}"));
         running.stop().await;
@@ -286,14 +259,8 @@ async fn damaged_records_are_fatal_or_lost() {
 /// one command task, whose executor has resources of its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn metrics_are_those_of_mesos() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let mut master = Master::start().await;
-    let containers = Arc::new(Pretend::default());
-    let running = start(dir.path(), &master, &containers).await;
-    master.welcome().await;
-    master.run(task("t"), true);
-    let states = [TaskState::TaskStarting, TaskState::TaskRunning];
-    master.states(&states).await;
+    let (_dir, mut master, containers, running) = welcomed().await;
+    master.runs(task("t"), true).await;
 
     let told: BTreeMap<String, f64> =
         serde_json::from_value(running.get("/metrics/snapshot").await).expect("numbers");

@@ -2,16 +2,14 @@
 
 mod support;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use support::{Master, Pretend, start, start_with, task, wait_until};
+use support::{start_with, surroundings, task, wait_until, welcomed};
 use tepui_containerizer::{Class, Exit};
 use tepui_core_agent::Containers as _;
 use tepui_http::Media;
 use tepui_model::id::ContainerId;
-use tepui_proto::v1::TaskState;
 
 fn call(kind: &str, id: Value, more: Value) -> String {
     let part = kind.to_lowercase();
@@ -28,15 +26,8 @@ fn shell(text: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn containers_are_launched_waited_for_killed_and_removed() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let mut master = Master::start().await;
-    let containers = Arc::new(Pretend::default());
-    let running = start(dir.path(), &master, &containers).await;
-    master.welcome().await;
-    master.run(task("t"), true);
-    master
-        .states(&[TaskState::TaskStarting, TaskState::TaskRunning])
-        .await;
+    let (dir, mut master, containers, running) = welcomed().await;
+    master.runs(task("t"), true).await;
     let root = containers.only();
     let around = json!({ "value": root.value });
     let inner = json!({ "value": "inner", "parent": around });
@@ -160,9 +151,7 @@ async fn containers_are_launched_waited_for_killed_and_removed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sandboxes_go_in_time_where_that_is_asked_for_and_readers_get_signs_of_life() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let mut master = Master::start().await;
-    let containers = Arc::new(Pretend::default());
+    let (dir, mut master, containers) = surroundings().await;
     let running = start_with(dir.path(), &master, &containers, |settings| {
         settings.gc_non_executor_container_sandboxes = true;
         settings.gc_delay = Duration::from_millis(1);
@@ -170,10 +159,7 @@ async fn sandboxes_go_in_time_where_that_is_asked_for_and_readers_get_signs_of_l
     })
     .await;
     master.welcome().await;
-    master.run(task("t"), true);
-    master
-        .states(&[TaskState::TaskStarting, TaskState::TaskRunning])
-        .await;
+    master.runs(task("t"), true).await;
     let root = containers.only();
     let attach = call(
         "ATTACH_CONTAINER_OUTPUT",

@@ -2,11 +2,12 @@
 
 mod support;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use support::{Master, Pretend, Running, TIMEOUT, framework, start, task, wait_until};
+use support::{
+    Master, Running, TIMEOUT, framework, start, surroundings, task, wait_until, welcomed,
+};
 use tepui_containerizer::Exit;
 use tepui_http::{Client, Media, Method, Records};
 use tepui_link::MasterEvent;
@@ -172,11 +173,7 @@ fn launch(master: &Master, tasks: &[v1::TaskInfo], group: bool, checkpoint: bool
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_tasks_in_one_process() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let mut master = Master::start().await;
-    let containers = Arc::new(Pretend::default());
-    let running = start(dir.path(), &master, &containers).await;
-    master.welcome().await;
+    let (_dir, mut master, containers, running) = welcomed().await;
     launch(&master, &[of("e", "a"), of("e", "b")], false, true);
     let pair = [of("e", "g1"), of("e", "g2")];
     launch(&master, &pair, true, true);
@@ -279,11 +276,7 @@ async fn many_tasks_in_one_process() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_executor_comes_back_to_a_new_agent() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let mut master = Master::start().await;
-    let containers = Arc::new(Pretend::default());
-    let first = start(dir.path(), &master, &containers).await;
-    master.welcome().await;
+    let (dir, mut master, containers, first) = welcomed().await;
     launch(&master, &[of("e", "a"), of("e", "b")], false, true);
     wait_until("its container runs", async || containers.launches() == 1).await;
     let none = call::Subscribe::default();
@@ -343,9 +336,7 @@ async fn an_executor_comes_back_to_a_new_agent() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn executors_that_do_not_do_what_they_should() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let mut master = Master::start().await;
-    let containers = Arc::new(Pretend::default());
+    let (dir, mut master, containers) = surroundings().await;
     let running = support::start_with(dir.path(), &master, &containers, |settings| {
         settings.executor_registration_timeout = Duration::from_millis(200);
     })

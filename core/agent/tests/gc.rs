@@ -2,10 +2,9 @@
 
 mod support;
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use support::{Master, Pretend, Running, start_with, task, wait_until};
+use support::{Running, start_with, surroundings, task, wait_until};
 use tepui_containerizer::Exit;
 use tepui_proto::v1::TaskState;
 
@@ -18,9 +17,7 @@ async fn metric(running: &Running, name: &str) -> f64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_ends_sandboxes_that_are_over() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let mut master = Master::start().await;
-    let containers = Arc::new(Pretend::default());
+    let (dir, mut master, containers) = surroundings().await;
     // All of the disk is to stay free: what is over is too old at once.
     let running = start_with(dir.path(), &master, &containers, |settings| {
         settings.gc_delay = WEEK;
@@ -30,10 +27,7 @@ async fn a_full_disk_ends_sandboxes_that_are_over() {
     .await;
     master.welcome().await;
     for id in ["ends", "runs"] {
-        master.run(task(id), true);
-        master
-            .states(&[TaskState::TaskStarting, TaskState::TaskRunning])
-            .await;
+        master.runs(task(id), true).await;
     }
     let frameworks = dir.path().join("slaves/S0/frameworks");
     let sandbox = |id: &str| {
@@ -83,9 +77,7 @@ async fn a_full_disk_ends_sandboxes_that_are_over() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_earlier_processes_left_goes_when_it_is_old_enough() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let mut master = Master::start().await;
-    let containers = Arc::new(Pretend::default());
+    let (dir, mut master, containers) = surroundings().await;
     let old = dir
         .path()
         .join("slaves/old/frameworks/F/executors/t/runs/c");
@@ -98,10 +90,7 @@ async fn what_earlier_processes_left_goes_when_it_is_old_enough() {
     })
     .await;
     master.welcome().await;
-    master.run(task("runs"), true);
-    master
-        .states(&[TaskState::TaskStarting, TaskState::TaskRunning])
-        .await;
+    master.runs(task("runs"), true).await;
     wait_until("the trash is empty", async || !trash.exists()).await;
     assert!(old.is_dir(), "it is young, and the disk is not full");
     assert_eq!(metric(&running, "gc/path_removals_pending").await, 1.0);

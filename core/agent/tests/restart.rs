@@ -3,12 +3,10 @@
 mod support;
 
 use std::path::Path;
-use std::sync::Arc;
 
-use support::{Master, Pretend, start, start_with, task, try_start};
+use support::{start, start_with, task, try_start, welcomed};
 use tepui_core_agent::{ReconfigurationPolicy, Settings};
 use tepui_model::{Attributes, Resources};
-use tepui_proto::v1::TaskState;
 
 fn grown(settings: &mut Settings) {
     let resources = "cpus:8;mem:4096;disk:10240;ports:[31000-32000]";
@@ -30,14 +28,8 @@ fn reboot(work_dir: &Path) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_an_agent_has_registered_with_changes_only_as_its_policy_allows() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let mut master = Master::start().await;
-    let containers = Arc::new(Pretend::default());
-    let first = start(dir.path(), &master, &containers).await;
-    master.welcome().await;
-    master.run(task("t"), true);
-    let running = [TaskState::TaskStarting, TaskState::TaskRunning];
-    master.states(&running).await;
+    let (dir, mut master, containers, first) = welcomed().await;
+    master.runs(task("t"), true).await;
     first.stop().await;
 
     let refused = try_start(dir.path(), &master, &containers, grown).await;
@@ -68,14 +60,8 @@ async fn what_an_agent_has_registered_with_changes_only_as_its_policy_allows() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reboot_ends_the_tasks_and_leaves_the_id() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let mut master = Master::start().await;
-    let containers = Arc::new(Pretend::default());
-    let first = start(dir.path(), &master, &containers).await;
-    master.welcome().await;
-    master.run(task("t"), true);
-    let running = [TaskState::TaskStarting, TaskState::TaskRunning];
-    master.states(&running).await;
+    let (dir, mut master, containers, first) = welcomed().await;
+    master.runs(task("t"), true).await;
     first.stop().await;
 
     reboot(dir.path());

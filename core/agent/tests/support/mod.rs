@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use tempfile::TempDir;
 use tepui_containerizer::{
     Class, Command, ContainerConfig, Error, Exit, FetchCounts, LaunchError, Launched, Limits,
     Listed, Recovered, RunningContainer, Sandbox, Termination,
@@ -359,6 +360,13 @@ impl Master {
         }));
     }
 
+    /// Launches a task and waits until it runs.
+    pub(crate) async fn runs(&mut self, task: v1::TaskInfo, checkpoint: bool) {
+        self.run(task, checkpoint);
+        let states = [TaskState::TaskStarting, TaskState::TaskRunning];
+        self.states(&states).await;
+    }
+
     pub(crate) fn kill(&self, task: &str) {
         self.send(Body::Kill(Kill {
             framework_id: framework(true).id,
@@ -440,6 +448,20 @@ pub(crate) struct Running {
     pub(crate) agent: Agent,
     pub(crate) server: Server,
     pub(crate) client: Client,
+}
+
+/// What an agent needs around it: a directory that goes with the test, a master, containers.
+pub(crate) async fn surroundings() -> (TempDir, Master, Arc<Pretend>) {
+    let dir = tempfile::tempdir().expect("a directory");
+    (dir, Master::start().await, Arc::new(Pretend::default()))
+}
+
+/// An agent that its master has welcomed, with what is around it.
+pub(crate) async fn welcomed() -> (TempDir, Master, Arc<Pretend>, Running) {
+    let (dir, mut master, containers) = surroundings().await;
+    let running = start(dir.path(), &master, &containers).await;
+    master.welcome().await;
+    (dir, master, containers, running)
 }
 
 pub(crate) async fn start(work_dir: &Path, master: &Master, containers: &Arc<Pretend>) -> Running {
