@@ -121,52 +121,26 @@ impl ModuleConfig {
 
     /// Takes the `[modules."NAME"]` tables of a file.
     pub fn add_settings(&mut self, file: &Path, tables: toml::Table) -> Result<(), ConfigError> {
-        for (module, table) in tables {
-            let error = |message: String| ConfigError::Table {
-                file: file.into(),
-                table: "modules",
-                module: module.clone(),
-                message,
-            };
-            let toml::Value::Table(table) = table else {
-                return Err(error(format!(
-                    "expected a table, found {}",
-                    table.type_str()
-                )));
-            };
-            let settings = self.settings.entry(module.clone()).or_default();
+        each_table(file, "modules", tables, |module, table| {
+            let settings = self.settings.entry(module.into()).or_default();
             for (key, value) in table {
-                settings.insert(
-                    key,
-                    serde_json::to_value(value).map_err(|e| error(e.to_string()))?,
-                );
+                let value = serde_json::to_value(value).map_err(|error| error.to_string())?;
+                settings.insert(key, value);
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Takes the `[load."NAME"]` tables of a file.
     pub fn add_load(&mut self, file: &Path, tables: toml::Table) -> Result<(), ConfigError> {
-        for (module, table) in tables {
-            let error = |message: String| ConfigError::Table {
-                file: file.into(),
-                table: "load",
-                module: module.clone(),
-                message,
-            };
-            let toml::Value::Table(table) = table else {
-                return Err(error(format!(
-                    "expected a table, found {}",
-                    table.type_str()
-                )));
-            };
+        each_table(file, "load", tables, |module, table| {
             let mut load = Load::default();
             for (key, value) in table {
-                load_key(&mut load, &key, &value).map_err(error)?;
+                load_key(&mut load, &key, &value)?;
             }
-            self.load.insert(module, load);
-        }
-        Ok(())
+            self.load.insert(module.into(), load);
+            Ok(())
+        })
     }
 
     /// Takes a Mesos manifest: `{"libraries": [{"file": .., "modules": [..]}]}`.
@@ -226,6 +200,28 @@ impl ModuleConfig {
         }
         Ok(())
     }
+}
+
+/// Hands each table `[NAME."MODULE"]` of a file to `take`, and says where what it refuses stands.
+fn each_table(
+    file: &Path,
+    name: &'static str,
+    tables: toml::Table,
+    mut take: impl FnMut(&str, toml::Table) -> Result<(), String>,
+) -> Result<(), ConfigError> {
+    for (module, table) in tables {
+        let taken = match table {
+            toml::Value::Table(table) => take(&module, table),
+            other => Err(format!("expected a table, found {}", other.type_str())),
+        };
+        taken.map_err(|message| ConfigError::Table {
+            file: file.into(),
+            table: name,
+            module,
+            message,
+        })?;
+    }
+    Ok(())
 }
 
 fn load_key(load: &mut Load, key: &str, value: &toml::Value) -> Result<(), String> {
