@@ -34,7 +34,7 @@ use tepui_module_proto::isolator::{
 };
 use tepui_proto::v1::{self, ContainerInfo};
 
-pub use backend::Backend;
+pub use backend::{Backend, try_overlay};
 
 use crate::{
     Error,

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 
 use anyhow::Result;
 use serde::Serialize;
@@ -157,7 +157,7 @@ fn delegation(v2: bool) -> Option<String> {
     }
 }
 
-/// Tries overlayfs where the agent would use it, in a mount namespace of a child.
+/// Tries overlayfs where the agent would use it.
 fn overlay(work_dir: &Path, root: bool) -> Option<String> {
     if !read("/proc/filesystems").contains("overlay") {
         return Some("the kernel has no overlayfs: modprobe overlay".to_owned());
@@ -170,38 +170,11 @@ fn overlay(work_dir: &Path, root: bool) -> Option<String> {
         .ancestors()
         .find(|path| path.is_dir())
         .unwrap_or(Path::new("/"));
-    let probe = on.join(format!(".tepui-doctor-{}", std::process::id()));
-    let names = ["lower", "upper", "work", "root"].map(|name| probe.join(name));
-    let made = names.iter().try_for_each(fs::create_dir_all);
-    let [lower, upper, work, at] = names.map(|path| path.display().to_string());
-    let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
-    let tried = made.and_then(|()| {
-        Command::new("unshare")
-            .args([
-                "--mount",
-                "--propagation",
-                "private",
-                "mount",
-                "-t",
-                "overlay",
-                "-o",
-                &options,
-                "overlay",
-                &at,
-            ])
-            .stdin(Stdio::null())
-            .output()
-    });
-    let _ = fs::remove_dir_all(&probe);
-    match tried {
-        Ok(output) if output.status.success() => None,
-        Ok(output) => Some(format!(
-            "it cannot be mounted on the file system of '{}' ({}): put --work_dir on ext4 or xfs",
-            on.display(),
-            String::from_utf8_lossy(&output.stderr).trim()
-        )),
-        Err(error) => Some(format!("it cannot be tried in '{}': {error}", on.display())),
-    }
+    let why = tepui_containerizer::try_overlay(on).err()?;
+    Some(format!(
+        "it cannot be mounted on the file system of '{}' ({why}): put --work_dir on ext4 or xfs",
+        on.display()
+    ))
 }
 
 /// Module libraries beside this program.
@@ -407,6 +380,15 @@ const ISOLATORS: &[(&str, &[Need])] = &[
         "cgroups/devices",
         &[LIBRARY, Need::Root, Need::Version1("devices")],
     ),
+    (
+        "cgroups/hugetlb",
+        &[LIBRARY, Need::Root, Need::Controller("hugetlb", "hugetlb")],
+    ),
+    (
+        "cgroups/net_prio",
+        &[LIBRARY, Need::Root, Need::Version1("net_prio")],
+    ),
+    ("filesystem/posix", &[LIBRARY]),
     (
         "filesystem/linux",
         &[

@@ -4,7 +4,7 @@ use std::{
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use tepui_module_proto::isolator::Mount;
@@ -177,32 +177,31 @@ fn bind(source: &Path, target: &Path, flags: u64) -> Mount {
     }
 }
 
-/// Mounts an overlay in a namespace of a child, so that nothing of it is left whatever happens.
-fn try_overlay(dir: &Path) -> Result<(), String> {
-    let probe = dir.join("probe");
+/// Tries overlayfs below a directory: mounts one in a namespace of a child, so that nothing of it is left whatever
+/// happens. The error says why it does not work.
+pub fn try_overlay(dir: &Path) -> Result<(), String> {
+    let probe = dir.join(format!(".overlay-probe-{}", std::process::id()));
     let made = ["lower", "upper", "work", "root"].map(|name| probe.join(name));
-    for path in &made {
-        create(path)?;
-    }
-    let [lower, upper, work, root] = made.map(|path| path.to_string_lossy().into_owned());
-    let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
-    let tried = Command::new("unshare")
-        .args([
-            "--mount",
-            "--propagation",
-            "private",
-            "mount",
-            "-t",
-            "overlay",
-            "-o",
-            &options,
-        ])
-        .args(["overlay", &root])
-        .output();
+    let tried = made
+        .iter()
+        .try_for_each(|path| create(path))
+        .and_then(|()| mount_overlay(made.map(|path| path.to_string_lossy().into_owned())));
     let _ = fs::remove_dir_all(&probe);
-    match tried {
-        Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
-        Err(error) => Err(format!("it cannot be tried: unshare: {error}")),
+    tried
+}
+
+fn mount_overlay([lower, upper, work, root]: [String; 4]) -> Result<(), String> {
+    let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+    let mount = ["mount", "-t", "overlay", "-o", &options, "overlay", &root];
+    let output = Command::new("unshare")
+        .args(["--mount", "--propagation", "private"])
+        .args(mount)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| format!("it cannot be tried: unshare: {error}"))?;
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
     }
 }
