@@ -1,13 +1,19 @@
 //! A master with a script: calls go in, events and frames come out, a simple allocator answers.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "each test file uses a part"
+)]
+
+mod greedy;
+mod messages;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tepui_model::allocation::{AgentKey, Fact, FrameworkKey, Holding, Round};
-use tepui_model::id::Role;
 use tepui_model::resources::Resources;
 use tepui_model::time::{Mono, Now, Wall};
 use tepui_proto::convert;
@@ -19,122 +25,8 @@ use tepui_state_master::{
     StreamKey,
 };
 
-/// Gives everything that is free to the first framework that may have it.
-#[derive(Debug, Default)]
-pub struct Greedy {
-    agents: BTreeMap<AgentKey, (Resources, bool)>,
-    totals: BTreeMap<AgentKey, Resources>,
-    frameworks: BTreeMap<FrameworkKey, (Vec<Role>, Vec<Role>, bool)>,
-    filters: Vec<(Holding, Mono)>,
-}
-
-impl Greedy {
-    pub fn apply(&mut self, fact: Fact) {
-        match fact {
-            Fact::Reset => *self = Self::default(),
-            Fact::AgentAdded(agent) => {
-                self.totals.insert(agent.key, agent.total.clone());
-                self.agents.insert(agent.key, (agent.total, agent.active));
-            }
-            Fact::AgentUpdated(agent) => {
-                let old = self.totals.insert(agent.key, agent.total.clone());
-                let (free, active) = self.agents.get_mut(&agent.key).expect("added");
-                let taken = &old.expect("added") - free;
-                *free = &agent.total - &taken;
-                *active = agent.active;
-            }
-            Fact::AgentRemoved(key) => {
-                self.agents.remove(&key);
-            }
-            Fact::AgentActive(key, active) => {
-                self.agents.get_mut(&key).expect("added").1 = active;
-            }
-            Fact::FrameworkAdded(framework) | Fact::FrameworkUpdated(framework) => {
-                let entry = (framework.roles, framework.suppressed, framework.active);
-                self.frameworks.insert(framework.key, entry);
-            }
-            Fact::FrameworkRemoved(key) => {
-                self.frameworks.remove(&key);
-            }
-            Fact::FrameworkActive(key, active) => {
-                self.frameworks.get_mut(&key).expect("added").2 = active;
-            }
-            Fact::Taken(holding) => self.book(&holding, true),
-            Fact::Returned(holding) | Fact::Refused(holding) => self.book(&holding, false),
-            Fact::Filter(holding, until) => self.filters.push((holding, until)),
-            Fact::FiltersCleared(scope) => self.filters.retain(|(holding, _)| {
-                scope.framework.is_some_and(|key| key != holding.framework)
-                    || scope.agent.is_some_and(|key| key != holding.agent)
-                    || !(scope.roles.is_empty() || scope.roles.contains(&holding.role))
-            }),
-            Fact::Suppressed(key, roles) => {
-                self.frameworks
-                    .get_mut(&key)
-                    .expect("added")
-                    .1
-                    .extend(roles);
-            }
-            Fact::Revived(key, roles) => {
-                let framework = self.frameworks.get_mut(&key).expect("added");
-                framework.1.retain(|role| !roles.contains(role));
-            }
-            Fact::AgentUnavailable(..)
-            | Fact::Requested(..)
-            | Fact::Weight(..)
-            | Fact::Quota(..)
-            | Fact::Minimum(_) => {}
-        }
-    }
-
-    fn book(&mut self, holding: &Holding, taken: bool) {
-        if let Some((free, _)) = self.agents.get_mut(&holding.agent) {
-            if taken {
-                *free -= &holding.resources;
-            } else {
-                *free += &holding.resources;
-            }
-        }
-    }
-
-    pub fn allocate(&mut self, round: &Round) -> Vec<Holding> {
-        let mut proposals = Vec::new();
-        for agent in &round.candidates {
-            let Some((free, true)) = self.agents.get(agent).cloned() else {
-                continue;
-            };
-            if free.is_empty() {
-                continue;
-            }
-            let wanted = self
-                .frameworks
-                .iter()
-                .find_map(|(key, (roles, suppressed, active))| {
-                    let role = roles.iter().find(|role| {
-                        !suppressed.contains(role)
-                            && !self.filters.iter().any(|(filter, until)| {
-                                filter.framework == *key
-                                    && filter.agent == *agent
-                                    && filter.role == **role
-                                    && *until > round.now
-                                    && filter.resources.contains(&free)
-                            })
-                    })?;
-                    active.then(|| (*key, role.clone()))
-                });
-            if let Some((framework, role)) = wanted {
-                let holding = Holding {
-                    framework,
-                    role,
-                    agent: *agent,
-                    resources: free,
-                };
-                self.book(&holding, true);
-                proposals.push(holding);
-            }
-        }
-        proposals
-    }
-}
+pub use greedy::Greedy;
+pub use messages::{accept_call, framework, names, task};
 
 /// The master, its allocator and registry, and everything that came out so far.
 pub struct World {
@@ -571,91 +463,4 @@ impl World {
             },
         )
     }
-}
-
-pub fn accept_call(
-    offers: &[&str],
-    tasks: Vec<v1::TaskInfo>,
-    refuse: Option<f64>,
-) -> scheduler::Call {
-    scheduler::Call {
-        r#type: Some(Type::Accept as i32),
-        accept: Some(scheduler::call::Accept {
-            offer_ids: offers
-                .iter()
-                .map(|id| v1::OfferId {
-                    value: (*id).into(),
-                })
-                .collect(),
-            operations: vec![v1::offer::Operation {
-                r#type: Some(v1::offer::operation::Type::Launch as i32),
-                launch: Some(v1::offer::operation::Launch { task_infos: tasks }),
-                ..Default::default()
-            }],
-            filters: refuse.map(|seconds| v1::Filters {
-                refuse_seconds: Some(seconds),
-            }),
-        }),
-        ..Default::default()
-    }
-}
-
-/// A framework like those of the recordings.
-pub fn framework(name: &str, role: &str) -> v1::FrameworkInfo {
-    use v1::framework_info::{Capability, capability::Type};
-    v1::FrameworkInfo {
-        user: "root".into(),
-        name: name.into(),
-        hostname: Some("localhost".into()),
-        roles: vec![role.into()],
-        failover_timeout: Some(3600.0),
-        checkpoint: Some(false),
-        capabilities: [
-            Type::MultiRole,
-            Type::PartitionAware,
-            Type::ReservationRefinement,
-        ]
-        .into_iter()
-        .map(|kind| Capability {
-            r#type: Some(kind as i32),
-        })
-        .collect(),
-        ..Default::default()
-    }
-}
-
-/// A command task.
-pub fn task(id: &str, agent: &str, resources: &str) -> v1::TaskInfo {
-    let resources = Resources::parse(resources, "*").expect("resources of a test");
-    v1::TaskInfo {
-        name: id.into(),
-        task_id: v1::TaskId { value: id.into() },
-        agent_id: v1::AgentId {
-            value: agent.into(),
-        },
-        resources: convert::to_proto(&resources),
-        command: Some(v1::CommandInfo {
-            value: Some("true".into()),
-            ..Default::default()
-        }),
-        ..Default::default()
-    }
-}
-
-/// Short names of events: type, or for updates the state with its message.
-pub fn names(events: &[scheduler::Event]) -> Vec<String> {
-    events
-        .iter()
-        .map(|event| match &event.update {
-            Some(update) => format!(
-                "{} {} {}",
-                update.status.task_id.value,
-                update.status.state().as_str_name(),
-                update.status.message()
-            )
-            .trim_end()
-            .to_owned(),
-            None => event.r#type().as_str_name().to_owned(),
-        })
-        .collect()
 }
