@@ -12,7 +12,10 @@ use std::{
 ///
 /// Nothing is expected once all containers are over. Processes in `except`, and this one, are not counted.
 pub fn find(directory: &Path, cgroups_root: Option<&str>, except: &[u32]) -> Vec<String> {
-    let mut found = processes(directory, except);
+    let processes = processes(directory, except).into_iter();
+    let mut found: Vec<String> = processes
+        .map(|(pid, command)| format!("process {pid} {command}"))
+        .collect();
     let marker = directory.to_string_lossy();
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     found.extend(
@@ -32,7 +35,9 @@ pub fn find(directory: &Path, cgroups_root: Option<&str>, except: &[u32]) -> Vec
     found
 }
 
-fn processes(directory: &Path, except: &[u32]) -> Vec<String> {
+/// The processes that have to do with a directory, by working directory, environment or command line: pid and command
+/// line of each. Those in `except`, and this one, are left out.
+pub fn processes(directory: &Path, except: &[u32]) -> Vec<(u32, String)> {
     let marker = directory.to_string_lossy();
     let mut except: BTreeSet<u32> = except.iter().copied().collect();
     except.insert(std::process::id());
@@ -56,7 +61,7 @@ fn processes(directory: &Path, except: &[u32]) -> Vec<String> {
             fs::read_link(at.join("cwd")).is_ok_and(|cwd| cwd.starts_with(directory));
         if in_directory || text("environ").contains(&*marker) || text("cmdline").contains(&*marker)
         {
-            found.push(format!("process {pid} {}", text("cmdline")));
+            found.push((pid, text("cmdline")));
         }
     }
     found
@@ -76,27 +81,25 @@ fn sockets(directory: &Path, found: &mut Vec<String>) {
 
 /// The cgroups below a root, in every hierarchy that is mounted.
 pub fn cgroups(root: &str) -> Vec<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let mut found = BTreeSet::new();
-    for line in mounts.lines() {
-        let Some((head, tail)) = line.split_once(" - ") else {
-            continue;
-        };
-        if !tail.starts_with("cgroup") {
-            continue;
-        }
-        let Some(mount) = head.split(' ').nth(4) else {
-            continue;
-        };
-        for entry in fs::read_dir(Path::new(mount).join(root))
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                found.insert(entry.path());
-            }
-        }
-    }
+    let entries = cgroup_roots(root)
+        .into_iter()
+        .flat_map(|path| fs::read_dir(path).into_iter().flatten().flatten());
+    let found: BTreeSet<PathBuf> = entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .collect();
     found.into_iter().collect()
+}
+
+/// A root of cgroups in every hierarchy that is mounted, whether it is there or not.
+pub fn cgroup_roots(root: &str) -> Vec<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let hierarchies = mounts.lines().filter_map(|line| {
+        let (head, tail) = line.split_once(" - ")?;
+        let mount = head.split(' ').nth(4)?;
+        tail.starts_with("cgroup").then_some(mount)
+    });
+    hierarchies
+        .map(|mount| Path::new(mount).join(root))
+        .collect()
 }

@@ -1,7 +1,8 @@
 //! A master and its agent in one folder: what most tests of containers begin with.
 
-use crate::cluster::{Daemon, Scratch};
+use crate::cluster::Daemon;
 use crate::scheduler::{Scheduler, framework};
+use crate::scratch::Scratch;
 
 /// The `--resources` of its agents.
 pub const RESOURCES: &str = "--resources=cpus:8;mem:4096;disk:4096;ports:[31000-32000]";

@@ -1,5 +1,4 @@
-//! Real daemons under a test: started on free ports, ended by their pid, their folder kept when
-//! the test fails.
+//! Real daemons under a test: started on free ports, ended by their pid.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -10,9 +9,11 @@ use std::process::{Child, Command, Output, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use tepui_containerizer::leaks;
 
+use crate::scratch::{Scratch, cgroups_root};
 use crate::wait::wait_for;
+
+pub use crate::scratch::wait_clean;
 
 /// An executable of the set under test.
 pub fn bin(name: &str) -> PathBuf {
@@ -48,69 +49,12 @@ pub fn client(name: &str) -> PathBuf {
 }
 
 /// The target folder of this test: its executable lies in `deps` below it.
-fn own_target() -> PathBuf {
+pub(crate) fn own_target() -> PathBuf {
     let own = std::env::current_exe().expect("a running test has an executable");
     own.ancestors()
         .nth(2)
         .expect("tests lie in target/PROFILE/deps")
         .to_owned()
-}
-
-/// A folder of the test's own, removed at the end unless the test fails.
-pub struct Scratch(PathBuf);
-
-impl Scratch {
-    /// A new folder that all users may enter: tasks run as others than root.
-    pub fn new() -> Self {
-        let dir = tempfile::Builder::new()
-            .prefix("tepui-e2e-")
-            .tempdir()
-            .expect("a temporary folder")
-            .keep();
-        fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o755))
-            .expect("own folder");
-        Self(dir)
-    }
-
-    /// Its path.
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Default for Scratch {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("kept {}", self.0.display());
-        } else {
-            let _ = fs::remove_dir_all(&self.0);
-            for subsystem in ["cpu", "cpuacct", "memory"] {
-                let hierarchy = Path::new("/sys/fs/cgroup").join(subsystem);
-                let _ = fs::remove_dir(hierarchy.join(cgroups_root(&self.0)));
-            }
-        }
-    }
-}
-
-/// The cgroup root of the agents of a folder: no other test's containers are there.
-fn cgroups_root(dir: &Path) -> String {
-    let name = dir.file_name().unwrap_or_default();
-    name.to_string_lossy().into_owned()
-}
-
-/// Waits until nothing of the containers of a folder's agents is left: processes, mounts, cgroups, sockets.
-pub fn wait_clean(dir: &Path) {
-    wait_for("an end without leftovers", || {
-        let mut left = leaks::find(dir, Some(&cgroups_root(dir)), &[]);
-        left.retain(|line| !line.contains("tepui-agent ") && !line.contains("tepui-master "));
-        if left.is_empty() { Ok(()) } else { Err(left) }
-    });
 }
 
 /// A running daemon, or `tepui local`.
@@ -270,8 +214,13 @@ impl Daemon {
     }
 
     /// Ends it by a signal and waits; its exit code.
-    pub fn stop(mut self, signal: Signal) -> Option<i32> {
+    pub fn stop(self, signal: Signal) -> Option<i32> {
         self.signal(signal);
+        self.ended()
+    }
+
+    /// Waits until it has ended by itself; its exit code.
+    pub fn ended(mut self) -> Option<i32> {
         let status = wait_for(&format!("the end of {}", self.name), || {
             self.child
                 .try_wait()

@@ -7,8 +7,8 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tepui_e2e::bench::RESOURCES;
-use tepui_e2e::cluster::wait_clean;
 use tepui_e2e::scheduler::task;
+use tepui_e2e::scratch::wait_clean;
 use tepui_e2e::{Bench, Daemon, wait_for};
 use tepui_proto::v1::{self, TaskState, task_status};
 

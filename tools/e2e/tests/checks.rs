@@ -4,9 +4,9 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 
 use nix::sys::signal::Signal;
-use tepui_e2e::cluster::wait_clean;
 use tepui_e2e::images::certificate;
 use tepui_e2e::scheduler::task;
+use tepui_e2e::scratch::wait_clean;
 use tepui_e2e::server::{Page, PageServer};
 use tepui_e2e::{Bench, Scheduler};
 use tepui_proto::json;

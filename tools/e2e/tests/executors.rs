@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use tepui_e2e::cluster::wait_clean;
 use tepui_e2e::scheduler::framework;
+use tepui_e2e::scratch::wait_clean;
 use tepui_e2e::{Daemon, Scheduler, Scratch, wait_for};
 use tepui_http::scheduler_client::scalar;
 use tepui_proto::v1::framework_info::Capability;

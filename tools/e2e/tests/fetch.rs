@@ -3,8 +3,8 @@
 use std::process::Command;
 
 use nix::sys::signal::Signal;
-use tepui_e2e::cluster::wait_clean;
 use tepui_e2e::scheduler::task;
+use tepui_e2e::scratch::wait_clean;
 use tepui_e2e::server::{Page, PageServer};
 use tepui_e2e::{Bench, Scratch, wait_for};
 use tepui_proto::v1::command_info::Uri;

@@ -4,12 +4,12 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 use serde_json::json;
-use tepui_e2e::cluster::{tepui, wait_clean};
 use tepui_e2e::images::{
     Registry, available, certificate, docker, last_layer, layout, of_image, run, stdout,
 };
 use tepui_e2e::scheduler::framework;
-use tepui_e2e::{Daemon, Scheduler, Scratch, wait_for};
+use tepui_e2e::scratch::wait_clean;
+use tepui_e2e::{Daemon, Scheduler, Scratch, tepui, wait_for};
 use tepui_proto::v1::{self, TaskState};
 
 const ISOLATION: &str = "--isolation=filesystem/linux,docker/runtime,namespaces/pid";

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
-use tepui_e2e::cluster::wait_clean;
 use tepui_e2e::scheduler::task;
+use tepui_e2e::scratch::wait_clean;
 use tepui_e2e::{Bench, Daemon, bin, wait_for};
 use tepui_proto::v1::environment::Variable;
 use tepui_proto::v1::{Environment, TaskInfo, TaskState, task_status};

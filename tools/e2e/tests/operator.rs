@@ -4,8 +4,8 @@ use std::path::Path;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use tepui_e2e::cluster::wait_clean;
 use tepui_e2e::scheduler::{framework, task};
+use tepui_e2e::scratch::wait_clean;
 use tepui_e2e::{Daemon, Scheduler, Scratch, wait_for};
 use tepui_proto::v1::{TaskState, task_status};
 

@@ -4,9 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
-use tepui_e2e::cluster::{tepui, wait_clean};
+use tepui_e2e::cluster::tepui;
 use tepui_e2e::images::{available, busybox, of_image};
 use tepui_e2e::scheduler::framework;
+use tepui_e2e::scratch::wait_clean;
 use tepui_e2e::{Daemon, Scheduler, Scratch, own_modules};
 use tepui_proto::v1::{TaskState, command_info::Uri};
 

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use tepui_e2e::cluster::wait_clean;
 use tepui_e2e::images::{self, available, layout};
 use tepui_e2e::scheduler::{framework, task};
+use tepui_e2e::scratch::wait_clean;
 use tepui_e2e::server::{Page, PageServer};
 use tepui_e2e::{Daemon, Scheduler, Scratch, wait_for};
 use tepui_http::scheduler_client::scalar;

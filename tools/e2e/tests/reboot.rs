@@ -6,9 +6,9 @@ use std::path::Path;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tepui_e2e::cluster::wait_clean;
 use tepui_e2e::images::{available, layout};
 use tepui_e2e::scheduler::{framework, task};
+use tepui_e2e::scratch::wait_clean;
 use tepui_e2e::{Daemon, Scheduler, Scratch, wait_for};
 use tepui_http::scheduler_client::scalar;
 use tepui_proto::v1::scheduler::{self, call};

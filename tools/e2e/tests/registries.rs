@@ -7,12 +7,12 @@ use std::path::Path;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use nix::sys::signal::Signal;
 use serde_json::json;
-use tepui_e2e::cluster::wait_clean;
 use tepui_e2e::images::{
     Registry, add_noise, available, last_layer, layout, of_image, one_layer, repeat_layers, run,
     stdout,
 };
 use tepui_e2e::scheduler::framework;
+use tepui_e2e::scratch::wait_clean;
 use tepui_e2e::stall::StallingProxy;
 use tepui_e2e::tokens::{IDENTITY, PASSWORD, TokenServer, USER};
 use tepui_e2e::{Daemon, Scheduler, Scratch, wait_for};

@@ -12,8 +12,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::tcgetattr;
 use nix::unistd::{Pid, ttyname};
 use tepui_containerizer::leaks;
-use tepui_e2e::cluster::{bin, tepui, wait_clean};
+use tepui_e2e::cluster::{bin, tepui};
 use tepui_e2e::scheduler::{framework, task};
+use tepui_e2e::scratch::wait_clean;
 use tepui_e2e::{Daemon, Scheduler, Scratch, wait_for};
 use tepui_proto::v1::{self, TaskState};
 

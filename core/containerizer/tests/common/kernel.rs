@@ -36,12 +36,8 @@ impl Drop for Root {
         for cgroup in leaks::cgroups(&self.0) {
             let _ = std::fs::remove_dir(cgroup);
         }
-        let mounted = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten();
-        for hierarchy in mounted.flatten() {
-            let subsystem = hierarchy.file_name();
-            let subsystem = subsystem.to_string_lossy();
-            let subsystem = &*subsystem;
-            let _ = std::fs::remove_dir(self.cgroup(subsystem, ""));
+        for root in leaks::cgroup_roots(&self.0) {
+            let _ = std::fs::remove_dir(root);
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use tepui_e2e::cluster::wait_clean;
 use tepui_e2e::scheduler::framework;
+use tepui_e2e::scratch::wait_clean;
 use tepui_e2e::{Daemon, Scheduler, Scratch};
 use tepui_proto::v1::TaskState;
 

@@ -2,8 +2,8 @@
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use tepui_e2e::cluster::wait_clean;
 use tepui_e2e::scheduler::framework;
+use tepui_e2e::scratch::wait_clean;
 use tepui_e2e::{Daemon, Scheduler, Scratch, wait_for};
 use tepui_proto::v1::{self, TaskState, framework_info};
 
