@@ -28,7 +28,9 @@ const AGENT_CONFIG: &str = "agent.toml";
 /// Start a master and agents on 127.0.0.1, until Ctrl-C
 ///
 /// The real daemons run as child processes. Without --work-dir everything is kept in a temporary
-/// folder that is removed at the end; tasks are ended with the cluster either way.
+/// folder that is removed at the end; tasks are ended with the cluster either way. An agent that
+/// ends by itself is told of, and the others go on; without its master or its last agent the cluster
+/// ends.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Port of the master; 0 takes any free one
@@ -93,7 +95,7 @@ fn work_dir(given: Option<&Path>) -> Result<(PathBuf, Option<tempfile::TempDir>)
     }
 }
 
-/// Starts all daemons and watches them; returns only when one of them ends.
+/// Starts all daemons and watches them; returns only when too many of them have ended.
 async fn serve(args: &Args, dir: &Path, daemons: &mut Vec<Daemon>) -> Result<()> {
     daemons.push(Daemon::start(
         "tepui-master",
@@ -126,11 +128,26 @@ async fn serve(args: &Args, dir: &Path, daemons: &mut Vec<Daemon>) -> Result<()>
     }
     tokio::select! {
         ready = registered(master, usize::from(args.agents)) => ready?,
-        dead = first_dead(daemons) => return dead,
+        dead = next_end(daemons) => bail!("{}", dead?.1),
     }
     say!("ready: master http://{master} agents {}", agents.join(" "));
     say!("work dir {}, stop with Ctrl-C", dir.display());
-    first_dead(daemons).await
+    watch(daemons).await
+}
+
+/// Waits for the end of the master or of the last agent, and tells of agents that end before.
+async fn watch(daemons: &mut Vec<Daemon>) -> Result<()> {
+    loop {
+        let (index, end) = next_end(daemons).await?;
+        daemons.remove(index);
+        if index == 0 || daemons.len() < 2 {
+            bail!("{end}");
+        }
+        eprintln!(
+            "tepui: {end}\ntepui: agents that go on: {}",
+            daemons.len() - 1
+        );
+    }
 }
 
 fn agent_port(first: u16, index: u16) -> Result<u16> {
@@ -152,23 +169,24 @@ async fn registered(master: SocketAddr, agents: usize) -> Result<()> {
     }
 }
 
-/// Waits for the first daemon that ends by itself, and tells what it last said.
-async fn first_dead(daemons: &mut [Daemon]) -> Result<()> {
+/// Waits for the next daemon that ends by itself: which it is, and what it last said.
+async fn next_end(daemons: &mut [Daemon]) -> Result<(usize, String)> {
     let waits = daemons
         .iter_mut()
         .map(|daemon| Box::pin(async { (daemon.child.wait().await, &daemon.name, &daemon.log) }));
-    let ((status, name, log), ..) = futures::future::select_all(waits).await;
-    bail!("{name} ended ({}):\n{}", status?, tail(log))
+    let ((status, name, log), index, _) = futures::future::select_all(waits).await;
+    let end = format!("{name} ended ({}):\n{}", status?, tail(log));
+    Ok((index, end))
 }
 
 /// Ends agents first, so that they can kill their tasks and tell the master; then the master.
 async fn end(daemons: &mut [Daemon]) -> Result<()> {
-    for daemon in daemons.iter().skip(1) {
-        daemon.signal(Signal::SIGUSR1);
+    for agent in daemons.iter().filter(|daemon| daemon.is_agent) {
+        agent.signal(Signal::SIGUSR1);
     }
     let mut late = Vec::new();
-    for (index, daemon) in daemons.iter_mut().enumerate().rev() {
-        if index == 0 {
+    for daemon in daemons.iter_mut().rev() {
+        if !daemon.is_agent {
             daemon.signal(Signal::SIGTERM);
         }
         if daemon.ended().await.is_none() {
@@ -185,6 +203,7 @@ async fn end(daemons: &mut [Daemon]) -> Result<()> {
 /// A running daemon.
 struct Daemon {
     name: String,
+    is_agent: bool,
     child: Child,
     log: PathBuf,
 }
@@ -234,6 +253,7 @@ impl Daemon {
             .with_context(|| format!("cannot start {}", path.display()))?;
         Ok(Self {
             name: name.to_owned(),
+            is_agent: master.is_some(),
             child,
             log,
         })
