@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tepui_http::SchedulerClient;
+use tepui_model::Quantities;
 use tepui_proto::convert;
 use tepui_proto::v1::framework_info::capability::Type as Capability;
 use tepui_proto::v1::{self, scheduler};
@@ -87,7 +88,10 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
             () = late => (true, None),
         };
         if killed {
-            eprintln!("killing {} tasks", job.running().count());
+            match job.running().count() {
+                0 => eprintln!("no task runs: giving up"),
+                running => eprintln!("killing {running} tasks"),
+            }
             job.kill_all().await?;
             tokio::select! {
                 outcome = tokio::time::timeout(KILL_PATIENCE, job.work()) => outcome.unwrap_or(Ok(()))?,
@@ -241,9 +245,25 @@ impl Job {
             && !self.told
         {
             self.told = true;
-            eprintln!("waiting for an offer of {}", unit.needs());
+            let needs = unit.needs();
+            eprintln!("waiting for an offer of {needs}");
+            self.say_if_none_is_large(&needs.quantities()).await;
         }
         Ok(())
+    }
+
+    /// Says that waiting is in vain as long as there are these agents only. Who may not list agents waits without knowing.
+    async fn say_if_none_is_large(&self, needs: &Quantities) {
+        let Ok(agents) = self.master.agents().await else {
+            return;
+        };
+        let totals = agents.iter().map(|agent| {
+            let total = convert::resources(&agent.total_resources).unwrap_or_default();
+            total.quantities()
+        });
+        if !totals.into_iter().any(|total| total.contains(needs)) {
+            eprintln!("no agent has that much in all: `tepui agents` lists what they have");
+        }
     }
 
     async fn update(&mut self, status: v1::TaskStatus) -> Result<()> {

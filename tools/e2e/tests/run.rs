@@ -1,12 +1,15 @@
 //! `tepui local` and `tepui run` as a person uses them.
 
 use std::fs;
-use std::process::Output;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Output, Stdio};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tepui_e2e::images::{available, layout};
 use tepui_e2e::scheduler::{framework, task};
-use tepui_e2e::{Cluster, Daemon, Scheduler, Scratch, tepui, wait_for};
+use tepui_e2e::{Cluster, Daemon, Scheduler, Scratch, bin, tepui, wait_for};
 use tepui_proto::v1::TaskState;
 
 #[track_caller]
@@ -48,6 +51,24 @@ fn a_task_runs_and_its_output_arrives() {
     );
     let logs = cluster.tepui(&["logs", "tepui-run"]);
     assert_eq!(String::from_utf8_lossy(&logs.stdout), "out\n");
+}
+
+#[test]
+fn who_asks_for_more_than_any_agent_has_is_told_so() {
+    let cluster = Cluster::start(&[]);
+    let mut run = Command::new(bin("tepui"))
+        .args(["run", "--command", "true", "--cpus", "100000"])
+        .env("TEPUI_MASTER", cluster.address().to_string())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let said = BufReader::new(run.stderr.take().expect("it is piped"));
+    let mut said = said.lines().map_while(Result::ok);
+    assert!(said.any(|line| line.starts_with("no agent has that much in all")));
+    let pid = Pid::from_raw(run.id().cast_signed());
+    kill(pid, Signal::SIGINT).expect("it waits");
+    assert!(said.any(|line| line == "no task runs: giving up"));
+    assert_eq!(run.wait().expect("a child").code(), Some(130));
 }
 
 #[test]
