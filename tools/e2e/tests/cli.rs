@@ -365,3 +365,37 @@ fn roles_have_quota_and_weights() {
     assert_eq!(says(master, &["quota", "show"]).lines().count(), 1);
     assert!(refused(master, &["weights", "set", "a=-1"]).contains("400 Bad Request"));
 }
+
+#[test]
+fn every_isolator_is_known_to_the_doctor_and_to_its_page() {
+    let output = |args: &[&str]| {
+        let mut tepui = Command::new(bin("tepui"));
+        let output = tepui.args(args).output().expect("it starts");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let list = output(&["module", "list"]);
+    let rows = list.lines().filter(|line| line.starts_with("isolator "));
+    // The module of all cgroups, and the name for as many of them as there are, are no isolators of their own.
+    let is_version = |word: &&str| word.starts_with(|first: char| first.is_ascii_digit());
+    let words = rows.flat_map(|row| {
+        let words = row.split_whitespace().skip(1);
+        words.take_while(move |word| !is_version(word))
+    });
+    let names: Vec<&str> = words
+        .filter(|name| !["cgroups", "cgroups/all"].contains(name))
+        .collect();
+    let doctor: Value =
+        serde_json::from_str(&output(&["agent", "doctor", "--json"])).expect("JSON");
+    let verdicts = doctor["isolators"].as_array().expect("a list");
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/ISOLATORS.md");
+    let page = std::fs::read_to_string(page).expect("the page");
+    assert!(names.len() > 20, "{list}");
+    for name in names {
+        let known = verdicts.iter().any(|verdict| verdict["isolator"] == name);
+        assert!(known, "{name} is not in the doctor's list");
+        assert!(
+            page.contains(&format!("`{name}`")),
+            "{name} is not on the page"
+        );
+    }
+}
