@@ -151,11 +151,11 @@ pub fn main<S, F: Future<Output = anyhow::Result<()>>>(
     let program = daemon.program();
     let read = match flags::read(daemon, std::env::args().skip(1), std::env::vars()) {
         Ok(flags::Read::Help) => {
-            println!("{}", flags::help(daemon));
+            print(&flags::help(daemon));
             return ExitCode::SUCCESS;
         }
         Ok(flags::Read::Version) => {
-            println!("mesos {}", VersionInfo::default().version);
+            print(&format!("mesos {}", VersionInfo::default().version));
             return ExitCode::SUCCESS;
         }
         Ok(flags::Read::Run(values)) => validate(*values),
@@ -176,6 +176,12 @@ pub fn main<S, F: Future<Output = anyhow::Result<()>>>(
             ExitCode::FAILURE
         }
     }
+}
+
+/// Prints a line or more; a reader that has gone, such as `head`, is no error.
+fn print(text: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 fn serve<S, F: Future<Output = anyhow::Result<()>>>(

@@ -10,7 +10,7 @@ use tepui_module_proto::common::{Code, Failure};
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum LoadError {
-    #[error("no module '{name}' of kind {kind} was found{}\n  looked in:{}", hint(*.nearest_is_kind, .nearest), lines(looked))]
+    #[error("no module '{name}' of kind {kind} was found{}\n  looked in:{}\n  put its library into one of these directories, or name its own with --module_dirs", hint(*.nearest_is_kind, .nearest), lines(looked))]
     NotFound {
         name: String,
         kind: String,

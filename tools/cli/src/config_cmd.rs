@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{Subcommand, ValueEnum};
 use tepui_daemon::flags::{Daemon, Source, Values};
 use tepui_daemon::settings::{AgentSettings, MasterSettings};
-use tepui_host::{HostSettings, LoadError, ModuleHost};
+use tepui_host::{HostSettings, ModuleHost};
 
 /// Arguments of `tepui config`.
 #[derive(clap::Args)]
@@ -50,6 +50,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let values = crate::module::read_config(&args.file, daemon, &args.flags)?;
     say!("{}, for {}", args.file.display(), values.daemon.program());
     print_values(&values);
+    let values = complete(values, &args)?;
     let (settings, modules, notices) = match values.daemon {
         Daemon::Master => {
             let settings = MasterSettings::new(values)?;
@@ -71,6 +72,32 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Takes something for what a daemon needs and the file does not have: it may well come from the command line.
+fn complete(values: Values, args: &CheckArgs) -> Result<Values> {
+    let detected = values.given("master_detector");
+    let needed = match values.daemon {
+        Daemon::Agent if !detected => &["work_dir", "master"][..],
+        Daemon::Master if values.text("registry") == Some("in_memory") => &[],
+        Daemon::Agent | Daemon::Master => &["work_dir"],
+    };
+    let absent: Vec<&str> = needed
+        .iter()
+        .copied()
+        .filter(|name| !values.given(name))
+        .collect();
+    if absent.is_empty() {
+        return Ok(values);
+    }
+    say!("  to be given otherwise: {}", absent.join(", "));
+    let stand_in = |name: &str| match name {
+        "master" => "--master=localhost:5050".to_owned(),
+        _ => format!("--{name}=/nonexistent"),
+    };
+    let flags = args.flags.iter().cloned();
+    let flags: Vec<String> = flags.chain(absent.into_iter().map(stand_in)).collect();
+    crate::module::read_config(&args.file, Some(values.daemon), &flags)
 }
 
 /// What was given, and by what.
@@ -120,11 +147,6 @@ fn print_modules(settings: HostSettings, modules: &[(&'static str, String)]) -> 
                     .to_string()
                     .lines()
                     .for_each(|line| say!("    {line}"));
-                if let LoadError::NotFound { .. } = error {
-                    say!(
-                        "    put its library into one of these directories, or name one with module_dirs"
-                    );
-                }
             }
         }
     }

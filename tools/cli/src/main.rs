@@ -127,7 +127,10 @@ fn main() -> ExitCode {
 }
 
 fn completion(shell: clap_complete::Shell) -> Result<ExitCode> {
-    clap_complete::generate(shell, &mut Cli::command(), "tepui", &mut std::io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "tepui", &mut script);
+    // A reader that has gone is no error.
+    let _ = std::io::Write::write_all(&mut std::io::stdout(), &script);
     Ok(ExitCode::SUCCESS)
 }
 

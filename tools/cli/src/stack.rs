@@ -43,7 +43,7 @@ impl Reserved {
             [part] => Ok(part.clone()),
             [] if reserved.is_empty() => {
                 bail!(
-                    "nothing is reserved to role {:?} there that is no volume",
+                    "nothing is reserved to role {:?} there that is no volume: `tepui reserve` does so",
                     self.role
                 )
             }

@@ -84,8 +84,12 @@ async fn a_new_authorizer_refuses_one_user_and_admits_another() {
         let text = std::fs::read_to_string(&example).unwrap()
             + &format!("[load.\"acme/group\"]\nfile = \"{file}\"\nrun_in = \"{run_in}\"\n");
         let config = dir.path().join(format!("{run_in}.toml"));
-        std::fs::write(&config, format!("registry = \"in_memory\"\n{text}")).unwrap();
+        std::fs::write(&config, &text).unwrap();
         let shown = good(&tepui(&["config", "check", &config.display().to_string()]));
+        assert!(
+            shown.contains("to be given otherwise: work_dir\n"),
+            "{shown}"
+        );
         assert!(
             shown.contains(&format!("authorizer acme/group: ok\n    file      {file}")),
             "{shown}"

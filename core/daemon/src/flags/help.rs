@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{Daemon, Fate, Flag, Group};
 
-const GROUPS: [(Group, &str); 10] = [
+pub(super) const GROUPS: [(Group, &str); 10] = [
     (Group::Program, "Program"),
     (Group::Network, "Network"),
     (Group::Cluster, "Cluster"),

@@ -9,6 +9,7 @@ mod agent;
 mod file;
 mod help;
 mod master;
+mod page;
 mod read;
 mod reasons;
 
@@ -20,6 +21,7 @@ use tepui_host::config::ModuleConfig;
 use tepui_host::value::{self, parse_bytes, parse_duration};
 
 pub use help::help;
+pub use page::page;
 pub use read::{FlagError, Read, read};
 
 /// Which daemon.

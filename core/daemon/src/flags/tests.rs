@@ -232,7 +232,7 @@ fn settings_that_do_not_go_together_are_refused() {
     for (args, message) in [
         (
             &[][..],
-            "'work_dir' is needed unless registry is 'in_memory'",
+            "'work_dir' is needed for the registry, unless 'registry' is 'in_memory'",
         ),
         (
             &["--registry=disk"],
@@ -303,8 +303,18 @@ fn settings_that_do_not_go_together_are_refused() {
         );
     }
     for (args, message) in [
-        (&["--master=a:1"][..], "'work_dir' is needed"),
-        (&["--work_dir=/w"], "'master' is needed"),
+        (
+            &["--master=a:1"][..],
+            "'work_dir' is needed: the directory for sandboxes and for what has to survive the agent",
+        ),
+        (
+            &["--work_dir=/w"],
+            "'master' is needed: host:port of the master, such as 10.0.0.1:5050",
+        ),
+        (
+            &["--work_dir=/w", "--master=10.0.0.1"],
+            "'master': expected host:port, such as 10.0.0.1:5050, found '10.0.0.1'",
+        ),
         (
             &["--work_dir=/w", "--master=a:1", "--master_detector=x"],
             "'master' and 'master_detector' exclude each other",

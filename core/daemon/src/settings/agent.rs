@@ -157,7 +157,7 @@ impl AgentSettings {
 
         let work_dir = values
             .path("work_dir")
-            .ok_or_else(|| together("'work_dir' is needed"))?;
+            .ok_or_else(|| together("'work_dir' is needed: the directory for sandboxes and for what has to survive the agent"))?;
         let master = values.text("master").map(str::trim).map(String::from);
         let master = match (master, values.text("master_detector").map(String::from)) {
             (Some(_), Some(_)) => {
@@ -170,9 +170,18 @@ impl AgentSettings {
                     "'master': ZooKeeper is not supported yet; give host:port",
                 ));
             }
+            (Some(master), None) if !is_host_and_port(&master) => {
+                return Err(together(&format!(
+                    "'master': expected host:port, such as 10.0.0.1:5050, found '{master}'"
+                )));
+            }
             (Some(master), None) => FindMaster::At(master),
             (None, Some(module)) => FindMaster::By(module),
-            (None, None) => return Err(together("'master' is needed")),
+            (None, None) => {
+                return Err(together(
+                    "'master' is needed: host:port of the master, such as 10.0.0.1:5050",
+                ));
+            }
         };
         cgroups(&mut values);
         isolators(&mut values)?;
@@ -234,6 +243,11 @@ impl AgentSettings {
             ),
         })
     }
+}
+
+fn is_host_and_port(text: &str) -> bool {
+    let parts = text.rsplit_once(':');
+    parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
 }
 
 fn default_runtime_dir() -> String {

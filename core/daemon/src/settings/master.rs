@@ -106,7 +106,7 @@ impl MasterSettings {
             }
             _ => {
                 return Err(together(
-                    "'work_dir' is needed unless registry is 'in_memory'",
+                    "'work_dir' is needed for the registry, unless 'registry' is 'in_memory'",
                 ));
             }
         };
