@@ -163,14 +163,14 @@ async fn a_nested_container_may_have_cgroups_of_its_own() {
     let root = Root(format!("tepui-test-v2-nested-{}", std::process::id()));
     let at = tempfile::tempdir().unwrap();
     let settings = json!({ "cgroups": { "cgroups_root": root.0 } });
-    let isolators = kernel::load(&["cgroups/mem", "cgroups/cpu"], settings).unwrap();
-    let containerizer = containerizer(at.path(), isolators);
-    containerizer.recover(BTreeSet::new()).await.unwrap();
+    let isolators = || kernel::load(&["cgroups/mem", "cgroups/cpu"], settings.clone()).unwrap();
+    let first = containerizer(at.path(), isolators());
+    first.recover(BTreeSet::new()).await.unwrap();
     let mut around = shell(at.path(), "around", "");
     around.command = None;
     around.is_command_task = false;
     around.resources = Resources::cpus_mem(0.5, 128.0);
-    containerizer.launch(around.clone()).await.unwrap();
+    first.launch(around.clone()).await.unwrap();
     let hog = "echo up; while ! test -e go; do sleep 0.1; done; dd if=/dev/zero of=/dev/null bs=100M count=1";
     let own = ContainerConfig {
         id: around.id.child("own"),
@@ -180,7 +180,7 @@ async fn a_nested_container_may_have_cgroups_of_its_own() {
         limits: [("mem".to_owned(), Limit::Amount(Scalar(48_000)))].into(),
         ..shell(at.path(), "own", &format!("{hog}; sleep 1000"))
     };
-    let launched = containerizer.launch(own.clone()).await.unwrap();
+    let launched = first.launch(own.clone()).await.unwrap();
     wait_for("the command", || read(&own, "stdout") == "up\n").await;
     let below = |file: &str| root.file("around/mesos/own", file);
     assert_eq!(below("cpu.weight"), "10");
@@ -189,6 +189,15 @@ async fn a_nested_container_may_have_cgroups_of_its_own() {
     let processes = below("leaf/cgroup.procs");
     assert!(processes.lines().any(|pid| pid == launched.pid.to_string()));
     assert_eq!(root.file("around", "memory.max"), (128 << 20).to_string());
+
+    // The same for a later agent process.
+    drop(first);
+    let containerizer = containerizer(at.path(), isolators());
+    let known = [&around.id, &own.id].map(Clone::clone).into();
+    assert_eq!(containerizer.recover(known).await.unwrap().running.len(), 2);
+    let usage = containerizer.usage(&own.id).await.unwrap();
+    assert_eq!(usage.mem_limit_bytes, Some(48 << 20));
+    assert!(usage.mem_total_bytes.unwrap() > 0 && usage.cpus_user_time_secs.is_some());
 
     std::fs::write(own.sandbox.join("go"), "").unwrap();
     let termination = containerizer.wait(&own.id).await.unwrap();
@@ -206,6 +215,99 @@ async fn a_nested_container_may_have_cgroups_of_its_own() {
         .unwrap();
     let termination = containerizer.wait(&around.id).await.unwrap();
     assert_eq!(termination.limitation, None);
+    assert_eq!(
+        leaks::find(at.path(), Some(&root.0), &[]),
+        Vec::<String>::new()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_are_those_allowed_and_stay_so_without_the_agent() {
+    if !is_unified() {
+        return;
+    }
+    let root = Root(format!("tepui-test-v2-devices-{}", std::process::id()));
+    let at = tempfile::tempdir().unwrap();
+    let allowed = json!({ "allowed_devices": [
+        { "device": { "path": "/dev/kmsg" }, "access": { "read": true } },
+    ]});
+    let settings = json!({ "cgroups": { "cgroups_root": root.0, "allowed_devices": allowed } });
+    let isolators = || kernel::load(&["cgroups/all"], settings.clone()).unwrap();
+    let first = containerizer(at.path(), isolators());
+    first.recover(BTreeSet::new()).await.unwrap();
+    let tries = "rm -f disk other; mknod disk b 7 0 && (true < disk) 2>&1 | tail -c 24; mknod other c 1 1; \
+                 (true < other) 2>&1 | tail -c 24; head -c 1 /dev/zero > /dev/null && echo zero; \
+                 (true < /dev/kmsg) && echo kmsg; (true > /dev/kmsg) 2>&1 | tail -c 24; echo end; ";
+    let refused = "Operation not permitted\n";
+    let once = format!("{refused}{refused}zero\nkmsg\n{refused}end\n");
+    let again = "while ! test -e go; do sleep 0.1; done; ";
+    let mut around = shell(
+        at.path(),
+        "around",
+        &format!("{tries}{again}{tries}sleep 1000"),
+    );
+    around.resources = Resources::cpus_mem(0.5, 128.0);
+    first.launch(around.clone()).await.unwrap();
+    wait_for("the first tries", || {
+        read(&around, "stdout").ends_with("end\n")
+    })
+    .await;
+    assert_eq!(read(&around, "stdout"), once);
+    // The program is the cgroup's, so it decides while there is no agent and with the next one.
+    drop(first);
+    std::fs::write(around.sandbox.join("go"), "").unwrap();
+    let twice = once.repeat(2);
+    wait_for("the second tries", || read(&around, "stdout") == twice).await;
+    let second = containerizer(at.path(), isolators());
+    second.recover([around.id.clone()].into()).await.unwrap();
+    for share_cgroups in [true, false] {
+        let name = if share_cgroups { "sharing" } else { "own" };
+        let nested = ContainerConfig {
+            id: around.id.child(name),
+            sandbox: around.sandbox.join("containers").join(name),
+            share_cgroups,
+            is_command_task: false,
+            ..shell(at.path(), name, tries)
+        };
+        second.launch(nested.clone()).await.unwrap();
+        second.wait(&nested.id).await.unwrap();
+        assert_eq!(read(&nested, "stdout"), once, "{name}");
+    }
+    second.destroy(&around.id).await.unwrap();
+    assert_eq!(
+        leaks::find(at.path(), Some(&root.0), &[]),
+        Vec::<String>::new()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_forks_without_end_is_killed_all_at_once() {
+    if !is_unified() {
+        return;
+    }
+    let root = Root(format!("tepui-test-v2-bomb-{}", std::process::id()));
+    let at = tempfile::tempdir().unwrap();
+    let settings = json!({ "cgroups": {
+        "cgroups_root": root.0, "cgroups_cpu_enable_pids_and_tids_count": true,
+    }});
+    // Without a pid namespace, whose end would be theirs.
+    let isolators = kernel::load(&["cgroups/cpu", "cgroups/pids"], settings).unwrap();
+    let containerizer = containerizer(at.path(), isolators);
+    containerizer.recover(BTreeSet::new()).await.unwrap();
+    // So no list of processes is ever up to date.
+    let text = "f() { while :; do (f) & true; done; }; f";
+    let config = shell(at.path(), "bomb", text);
+    containerizer.launch(config.clone()).await.unwrap();
+    // So that the machine goes on: no limit is written by Mesos.
+    std::fs::write(root.cgroup("bomb/pids.max"), "200").unwrap();
+    wait_for("the explosion", || {
+        root.file("bomb", "pids.current").parse::<u32>().unwrap() > 150
+    })
+    .await;
+    let usage = containerizer.usage(&config.id).await.unwrap();
+    assert!(usage.processes > Some(100), "{:?}", usage.processes);
+    containerizer.destroy(&config.id).await.unwrap();
+    assert!(!root.cgroup("bomb").exists());
     assert_eq!(
         leaks::find(at.path(), Some(&root.0), &[]),
         Vec::<String>::new()

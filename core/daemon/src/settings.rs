@@ -21,7 +21,7 @@ use tepui_host::config::ModuleConfig;
 use crate::flags::{FlagError, Source, Values};
 pub use agent::{AgentSettings, FindMaster, Recover};
 pub use images::{Collection, Images};
-use isolation::cgroup_v1;
+use isolation::cgroups_limit;
 pub use master::{MasterSettings, Registry};
 
 /// What both daemons have.

@@ -1,31 +1,60 @@
-//! Subsystem `devices`: which device nodes containers may use. Mirrors `subsystems/devices.cpp`.
+//! Subsystem `devices`: which device nodes containers may use. Mirrors `subsystems/devices.cpp`; in version 2 a program in
+//! the kernel decides by the same list, as in `controllers/devices.cpp`.
 
-use std::fmt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::sync::OnceLock;
 
-use tepui_isolators_linux::Cgroup;
+use tepui_isolators_linux::{Cgroup, DeviceAccess, DeviceFilter, DeviceKind, DeviceRule};
 use tepui_module_sdk::prelude::*;
 use tepui_module_sdk::proto::isolator;
 
 use crate::groups::failure;
 
 /// What every container may do: make any node, and use the harmless devices and terminals.
-const DEFAULT: [&str; 14] = [
-    "c *:* m",
-    "b *:* m",
-    "c 5:1 rwm",
-    "c 4:0 rwm",
-    "c 4:1 rwm",
-    "c 136:* rwm",
-    "c 5:2 rwm",
-    "c 10:200 rwm",
-    "c 1:3 rwm",
-    "c 1:5 rwm",
-    "c 1:7 rwm",
-    "c 5:0 rwm",
-    "c 1:9 rwm",
-    "c 1:8 rwm",
+const DEFAULT: [DeviceRule; 14] = [
+    makes(DeviceKind::Character),
+    makes(DeviceKind::Block),
+    uses(5, Some(1)),
+    uses(4, Some(0)),
+    uses(4, Some(1)),
+    uses(136, None),
+    uses(5, Some(2)),
+    uses(10, Some(200)),
+    uses(1, Some(3)),
+    uses(1, Some(5)),
+    uses(1, Some(7)),
+    uses(5, Some(0)),
+    uses(1, Some(9)),
+    uses(1, Some(8)),
 ];
+
+/// Nodes of all devices of a kind may be made.
+const fn makes(kind: DeviceKind) -> DeviceRule {
+    DeviceRule {
+        kind,
+        major: None,
+        minor: None,
+        access: DeviceAccess {
+            read: false,
+            write: false,
+            mknod: true,
+        },
+    }
+}
+
+/// A character device, or all of a major number, may be used in every way.
+const fn uses(major: u32, minor: Option<u32>) -> DeviceRule {
+    DeviceRule {
+        kind: DeviceKind::Character,
+        major: Some(major),
+        minor,
+        access: DeviceAccess {
+            read: true,
+            write: true,
+            mknod: true,
+        },
+    }
+}
 
 /// Devices that all containers may use, in the form of Mesos' flag.
 #[config]
@@ -69,51 +98,42 @@ pub struct Access {
     mknod: bool,
 }
 
-/// An entry of the kernel's list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Entry(String);
-
-impl fmt::Display for Entry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 impl Allowed {
-    /// The entries of the kernel's list.
-    pub(crate) fn entries(&self) -> Result<Vec<Entry>> {
-        let entries = self.allowed_devices.iter().map(Device::entry);
-        entries
+    /// What they come to, as rules.
+    fn rules(&self) -> Result<Vec<DeviceRule>> {
+        let rules = self.allowed_devices.iter().map(Device::rule);
+        rules
             .collect::<Result<_>>()
             .map_err(|failure| failure.setting("allowed_devices"))
     }
 }
 
 impl Device {
-    fn entry(&self) -> Result<Entry> {
+    fn rule(&self) -> Result<DeviceRule> {
         let path = self.device.path.display();
         let (kind, major, minor) = self.node()?;
         let Access { read, write, mknod } = self.access;
-        let letters: String = [(read, 'r'), (write, 'w'), (mknod, 'm')]
-            .into_iter()
-            .filter_map(|(allowed, letter)| allowed.then_some(letter))
-            .collect();
-        if letters.is_empty() {
+        if !(read || write || mknod) {
             return Err(Failure::invalid(format!(
                 "the device '{path}' is listed with no access: expected 'read', 'write' or 'mknod' to be true"
             )));
         }
-        Ok(Entry(format!("{kind} {major}:{minor} {letters}")))
+        Ok(DeviceRule {
+            kind,
+            major: Some(major),
+            minor: Some(minor),
+            access: DeviceAccess { read, write, mknod },
+        })
     }
 
     /// Kind, major and minor number of the host's node.
-    fn node(&self) -> Result<(char, u64, u64)> {
+    fn node(&self) -> Result<(DeviceKind, u32, u32)> {
         let path = self.device.path.display();
         let metadata = std::fs::metadata(&self.device.path)
             .map_err(|error| Failure::invalid(format!("the device '{path}': {error}")))?;
         let kind = match metadata.file_type() {
-            kind if kind.is_char_device() => 'c',
-            kind if kind.is_block_device() => 'b',
+            kind if kind.is_char_device() => DeviceKind::Character,
+            kind if kind.is_block_device() => DeviceKind::Block,
             _ => return Err(Failure::invalid(format!("'{path}' is not a device"))),
         };
         let (major, minor) = numbers(metadata.rdev());
@@ -124,13 +144,15 @@ impl Device {
     fn planned(&self) -> Result<isolator::Device> {
         let (kind, major, minor) = self.node()?;
         let Access { read, write, .. } = self.access;
-        let number = |number: u64| u32::try_from(number).unwrap_or_default();
         let letters = [(read, "r"), (write, "w")];
         Ok(isolator::Device {
             path: self.device.path.to_string_lossy().into_owned(),
-            r#type: kind.to_string(),
-            major: number(major),
-            minor: number(minor),
+            r#type: match kind {
+                DeviceKind::Block => "b".to_owned(),
+                DeviceKind::Character => "c".to_owned(),
+            },
+            major,
+            minor,
             access: letters
                 .iter()
                 .filter(|(allowed, _)| *allowed)
@@ -142,20 +164,59 @@ impl Device {
 }
 
 /// Major and minor number, as the kernel packs them for programs.
-fn numbers(device: u64) -> (u64, u64) {
+fn numbers(device: u64) -> (u32, u32) {
     let major = device >> 32 & 0xffff_f000 | device >> 8 & 0xfff;
     let minor = device >> 12 & 0xffff_ff00 | device & 0xff;
-    (major, minor)
+    // Both are of 32 bits by their masks.
+    (major as u32, minor as u32)
 }
 
-/// Refuses every device, then allows those that all containers may use, and some more.
-pub(crate) fn limit(cgroup: &Cgroup, more: &[Entry]) -> Result<()> {
-    cgroup.write("devices.deny", "a *:* rwm").map_err(failure)?;
-    let more = more.iter().map(|entry| entry.0.as_str());
-    for entry in DEFAULT.into_iter().chain(more) {
-        cgroup.write("devices.allow", entry).map_err(failure)?;
+/// What containers may do with devices.
+#[derive(Debug)]
+pub(crate) struct Devices {
+    rules: Vec<DeviceRule>,
+    /// Made when the first container needs it. It stays with the cgroups it is attached to, whatever becomes of the agent.
+    filter: OnceLock<DeviceFilter>,
+}
+
+impl Devices {
+    /// The usual ones, and some more.
+    pub(crate) fn new(more: &Allowed) -> Result<Self> {
+        let rules = DEFAULT.into_iter().chain(more.rules()?);
+        Ok(Self {
+            rules: rules.collect(),
+            filter: OnceLock::new(),
+        })
     }
-    Ok(())
+
+    /// Refuses a cgroup of version 1 all others.
+    pub(crate) fn limit(&self, cgroup: &Cgroup) -> Result<()> {
+        cgroup.write("devices.deny", "a *:* rwm").map_err(failure)?;
+        for rule in &self.rules {
+            let line = rule.to_string();
+            cgroup.write("devices.allow", &line).map_err(failure)?;
+        }
+        Ok(())
+    }
+
+    /// Refuses a cgroup of version 2 all others.
+    pub(crate) fn limit_unified(&self, cgroup: &Cgroup) -> Result<()> {
+        self.load()?.attach(cgroup).map_err(failure)
+    }
+
+    /// The program that decides in version 2; the same for all containers.
+    pub(crate) fn load(&self) -> Result<&DeviceFilter> {
+        if let Some(filter) = self.filter.get() {
+            return Ok(filter);
+        }
+        let filter = DeviceFilter::load(&self.rules).map_err(|error| {
+            Failure::unavailable(format!(
+                "cgroups/devices needs a BPF program of type 'cgroup device' in version 2 of cgroups, which the kernel does \
+                 not take: {error}"
+            ))
+        })?;
+        Ok(self.filter.get_or_init(|| filter))
+    }
 }
 
 /// Isolator `linux/devices`: nodes of the listed devices in containers with a root file system of their own. Mirrors
@@ -203,7 +264,7 @@ impl Isolator for LinuxDevices {
 mod tests {
     use super::*;
 
-    fn entry(path: &str, letters: &str) -> Result<Entry> {
+    fn rule(path: &str, letters: &str) -> Result<String> {
         let has = |letter| letters.contains(letter);
         let device = Device {
             device: Node { path: path.into() },
@@ -213,18 +274,18 @@ mod tests {
                 mknod: has('m'),
             },
         };
-        device.entry()
+        device.rule().map(|rule| rule.to_string())
     }
 
     #[test]
     fn kind_and_numbers_come_from_the_node() {
-        assert_eq!(entry("/dev/full", "rw"), Ok(Entry("c 1:7 rw".to_owned())));
+        assert_eq!(rule("/dev/full", "rw"), Ok("c 1:7 rw".to_owned()));
         for (path, letters, said) in [
             ("/dev/null", "", "no access"),
             ("/dev", "r", "'/dev' is not a device"),
             ("/dev/no-such", "r", "No such file"),
         ] {
-            let error = entry(path, letters).unwrap_err().to_string();
+            let error = rule(path, letters).unwrap_err().to_string();
             assert!(error.contains(said), "{error}");
         }
         assert_eq!(numbers(0x0000_0000_0010_3b12), (0x3b, 0x112));

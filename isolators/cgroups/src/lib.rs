@@ -31,6 +31,7 @@ use tepui_module_sdk::mesos::{ContainerStatus, ResourceStatistics};
 use tepui_module_sdk::prelude::*;
 
 pub use config::Config;
+use devices::Devices;
 pub use devices::{Access, Allowed, Device, LinuxDevices, Node};
 use groups::Groups;
 use mem::Watched;
@@ -41,7 +42,7 @@ pub struct Cgroups {
     config: Config,
     groups: Groups,
     subsystems: Subsystems,
-    allowed_devices: Vec<devices::Entry>,
+    devices: Devices,
     /// Containers with cgroups of their own.
     containers: Mutex<BTreeMap<ContainerId, Arc<Watched>>>,
 }
@@ -86,7 +87,7 @@ impl Module for Cgroups {
             .setting("cgroups_limit_swap"));
         }
         Ok(Self {
-            allowed_devices: config.allowed_devices.entries()?,
+            devices: Devices::new(&config.allowed_devices)?,
             config,
             groups,
             subsystems,
@@ -102,6 +103,10 @@ impl Isolator for Cgroups {
 
     async fn recover(&self, running: Vec<Container>, orphans: Vec<ContainerId>) -> Result<()> {
         self.groups.create_roots()?;
+        if self.has("devices") && self.groups.are_unified() {
+            // What the kernel does not take stops the start, not the first container.
+            self.devices.load()?;
+        }
         for container in running {
             if container.config.share_cgroups {
                 continue;
@@ -135,8 +140,10 @@ impl Isolator for Cgroups {
             let share = Share::of(&container);
             self.groups.create(id)?;
             self.apply(id, &share, true)?;
-            if self.has("devices") {
-                devices::limit(&self.groups.of("devices", id), &self.allowed_devices)?;
+            if self.has("devices") && self.groups.are_unified() {
+                self.devices.limit_unified(&self.groups.of("devices", id))?;
+            } else if self.has("devices") {
+                self.devices.limit(&self.groups.of("devices", id))?;
             }
             self.watch(id)?;
             // Not an executor, which is to outlive its tasks.

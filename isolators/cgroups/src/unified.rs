@@ -18,16 +18,10 @@ fn controllers<'a>(subsystems: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
 
 /// Whether the hierarchy has what is asked for.
 pub(crate) fn check(mount: &Path, subsystems: &Subsystems) -> Result<()> {
-    for (subsystem, why) in [
-        (
-            "devices",
-            "needs a BPF program in version 2 of cgroups, which is not supported yet",
-        ),
-        ("net_prio", "does not exist in version 2 of cgroups"),
-    ] {
-        if subsystems.has(subsystem) {
-            return Err(Failure::unavailable(format!("cgroups/{subsystem} {why}")));
-        }
+    if subsystems.has("net_prio") {
+        return Err(Failure::unavailable(
+            "cgroups/net_prio does not exist in version 2 of cgroups",
+        ));
     }
     let offered = Cgroup::at(mount).read(CONTROLLERS).map_err(failure)?;
     let missing = controllers(subsystems.iter())
@@ -149,7 +143,6 @@ mod tests {
         let (_at, hierarchies) = tree("cpu");
         for (name, words) in [
             ("cgroups/mem", "has no controller 'memory'"),
-            ("cgroups/devices", "needs a BPF program"),
             ("cgroups/net_prio", "does not exist in version 2"),
         ] {
             let error = groups(&[name], &hierarchies).unwrap_err().to_string();

@@ -2,14 +2,17 @@
 //!
 //! A plain crate, no module: it knows neither containers nor settings.
 
+mod bpf;
 mod bytes;
 pub mod cgroup;
+mod devices;
 mod eventfd;
 mod hierarchy;
 mod watch;
 
 pub use bytes::show_bytes;
 pub use cgroup::{Cgroup, CgroupError};
+pub use devices::{DeviceAccess, DeviceFilter, DeviceKind, DeviceRule};
 pub use eventfd::{EventFd, Pressure};
 pub use hierarchy::{Hierarchies, Mounted, controller_of};
 pub use watch::FileWatch;

@@ -289,10 +289,8 @@ impl Report {
 #[derive(Debug, Clone, Copy)]
 enum Need {
     Root,
-    /// A controller, by its names in version 1 and 2.
-    Controller(&'static str, &'static str),
-    /// A controller that Tepui uses in version 1 only.
-    Version1(&'static str),
+    /// A controller, by its names in version 1 and 2; none where version 2 does without one.
+    Controller(&'static str, Option<&'static str>),
     Namespace(&'static str),
     /// A release of the kernel, and for what.
     Kernel(u32, u32, &'static str),
@@ -306,28 +304,19 @@ impl Need {
         match self {
             Self::Root => (!machine.root).then(|| "needs root: run the agent as root".to_owned()),
             Self::Controller(v1, v2) => {
-                if let Some(controllers) = &machine.v2 {
-                    if !controllers.iter().any(|one| one == v2) {
-                        return Some(format!(
+                let missing = match (&machine.v2, v2) {
+                    (Some(controllers), Some(v2)) if !controllers.iter().any(|one| one == v2) => {
+                        Some(format!(
                             "cgroups version 2 has no controller '{v2}': enable it in the kernel, or in \
                              cgroup.subtree_control of the cgroups above"
-                        ));
+                        ))
                     }
-                    return machine.delegation.clone();
-                }
-                Self::Version1(v1).missing(machine)
-            }
-            Self::Version1(controller) => {
-                if machine.v2.is_some() {
-                    return Some("works with cgroups version 1 only: boot with systemd.unified_cgroup_hierarchy=0".to_owned());
-                }
-                if !machine.v1.iter().any(|one| one == controller) {
-                    return Some(format!(
-                        "the cgroup hierarchy '{controller}' is not mounted: mount -t cgroup -o {controller} cgroup \
-                         /sys/fs/cgroup/{controller}"
-                    ));
-                }
-                machine.delegation.clone()
+                    (None, _) if !machine.v1.iter().any(|one| one == v1) => Some(format!(
+                        "the cgroup hierarchy '{v1}' is not mounted: mount -t cgroup -o {v1} cgroup /sys/fs/cgroup/{v1}"
+                    )),
+                    _ => None,
+                };
+                missing.or_else(|| machine.delegation.clone())
             }
             Self::Namespace(kind) => (!machine.namespaces.contains(&kind))
                 .then(|| format!("the kernel has no namespaces of kind '{kind}'")),
@@ -358,27 +347,40 @@ const ISOLATORS: &[(&str, &[Need])] = &[
     ("disk/du", &[LIBRARY]),
     (
         "cgroups/cpu",
-        &[LIBRARY, Need::Root, Need::Controller("cpu", "cpu")],
+        &[LIBRARY, Need::Root, Need::Controller("cpu", Some("cpu"))],
     ),
     (
         "cgroups/mem",
-        &[LIBRARY, Need::Root, Need::Controller("memory", "memory")],
+        &[
+            LIBRARY,
+            Need::Root,
+            Need::Controller("memory", Some("memory")),
+        ],
     ),
     (
         "cgroups/pids",
-        &[LIBRARY, Need::Root, Need::Controller("pids", "pids")],
+        &[LIBRARY, Need::Root, Need::Controller("pids", Some("pids"))],
     ),
     (
         "cgroups/cpuset",
-        &[LIBRARY, Need::Root, Need::Controller("cpuset", "cpuset")],
+        &[
+            LIBRARY,
+            Need::Root,
+            Need::Controller("cpuset", Some("cpuset")),
+        ],
     ),
     (
         "cgroups/blkio",
-        &[LIBRARY, Need::Root, Need::Controller("blkio", "io")],
+        &[LIBRARY, Need::Root, Need::Controller("blkio", Some("io"))],
     ),
     (
         "cgroups/devices",
-        &[LIBRARY, Need::Root, Need::Version1("devices")],
+        &[
+            LIBRARY,
+            Need::Root,
+            Need::Controller("devices", None),
+            Need::Kernel(4, 15, "BPF programs for devices"),
+        ],
     ),
     (
         "cgroups/hugetlb",
@@ -432,7 +434,12 @@ const ISOLATORS: &[(&str, &[Need])] = &[
     ),
     (
         "linux/devices",
-        &[LIBRARY, Need::Root, Need::Version1("devices")],
+        &[
+            LIBRARY,
+            Need::Root,
+            Need::Controller("devices", None),
+            Need::Kernel(4, 15, "BPF programs for devices"),
+        ],
     ),
     ("linux/capabilities", &[LIBRARY, Need::Root]),
     ("linux/nnp", &[LIBRARY]),
@@ -508,11 +515,7 @@ mod tests {
                 .unwrap()
                 .contains("no controller 'pids'")
         );
-        assert!(
-            missing(&unified, "cgroups/devices")
-                .unwrap()
-                .contains("version 1 only")
-        );
+        assert_eq!(missing(&unified, "cgroups/devices"), None);
         let bare = Machine {
             v1: Vec::new(),
             overlay: Some("why".to_owned()),

@@ -10,8 +10,8 @@ use tepui_proto::v1::agent_info::capability::Type as Capability;
 
 use super::isolation::{cgroups, isolation_of, isolators, sandbox_directory};
 use super::{
-    CommonSettings, Images, cgroup_v1, common, duration, images, number, one_of, services, single,
-    text, together,
+    CommonSettings, Images, cgroups_limit, common, duration, images, number, one_of, services,
+    single, text, together,
 };
 use crate::flags::{Daemon, FlagError, Values};
 
@@ -128,15 +128,15 @@ impl AgentSettings {
         debug_assert_eq!(values.daemon, Daemon::Agent);
         let root = nix::unistd::geteuid().is_root();
         let isolation_given = values.given("isolation");
-        let isolation = match (root, cgroup_v1("cpu") && cgroup_v1("memory")) {
+        let isolation = match (root, cgroups_limit()) {
             (true, true) => "cgroups/cpu,cgroups/mem,namespaces/pid",
             (true, false) => "posix/cpu,posix/mem,namespaces/pid",
             (false, _) => "posix/cpu,posix/mem",
         };
         if root && isolation.starts_with("posix") && !isolation_given {
             values.notices.push(
-                "tasks have no limits of cpu and memory: the cgroup v1 hierarchies of cpu and memory are not \
-                 mounted, and those of v2 are used only when --isolation names cgroups/cpu and cgroups/mem"
+                "tasks have no limits of cpu and memory: there are neither cgroup hierarchies of version 1 for both, nor one \
+                 of version 2 that can give both to cgroups below it (`tepui agent doctor` says what is missing)"
                     .into(),
             );
         }

@@ -1,6 +1,6 @@
 //! Which isolators an agent has, and the flags that are settings of theirs.
 
-use std::path::{Component, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde_json::Value as Json;
 use tepui_host::value::parse_bytes;
@@ -81,16 +81,49 @@ pub(super) fn isolators(values: &mut Values) -> Result<(), FlagError> {
     Ok(())
 }
 
-/// Whether a cgroup v1 hierarchy with this controller is mounted.
-pub(super) fn cgroup_v1(controller: &str) -> bool {
+/// Whether the cgroups of this machine limit CPU and memory as they are: hierarchies of version 1 for both, or that of
+/// version 2 alone.
+pub(super) fn cgroups_limit() -> bool {
     let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
-    mounts.lines().any(|line| {
-        let mut fields = line.split(' ').skip(2);
-        fields.next() == Some("cgroup")
-            && fields
-                .next()
-                .is_some_and(|options| options.split(',').any(|o| o == controller))
-    })
+    let fields = mounts
+        .lines()
+        .map(|line| line.split(' ').skip(1).collect::<Vec<_>>());
+    let mut version_1 = Vec::new();
+    let mut version_2 = None;
+    for field in fields {
+        match &*field {
+            [_, "cgroup", options, ..] if !options.contains("name=") => {
+                version_1.extend(options.split(',').map(str::to_owned));
+            }
+            [at, "cgroup2", ..] => version_2 = version_2.or(Some(PathBuf::from(at))),
+            _ => {}
+        }
+    }
+    if version_1.is_empty() {
+        return version_2.is_some_and(|mount| gives(&mount, &LIMITING));
+    }
+    LIMITING
+        .iter()
+        .all(|controller| version_1.iter().any(|option| option == controller))
+}
+
+/// Without these a container has no limits.
+const LIMITING: [&str; 2] = ["cpu", "memory"];
+
+/// Whether cgroups below a mount of version 2 get these controllers. A cgroup with processes of its own cannot give any,
+/// but for the machine's root: in the container of another system the mount is such a cgroup.
+fn gives(mount: &Path, controllers: &[&str]) -> bool {
+    let has = |file: &str, controller: &str| {
+        let text = std::fs::read_to_string(mount.join(file)).unwrap_or_default();
+        text.split_ascii_whitespace().any(|one| one == controller)
+    };
+    let is_root = !mount.join("cgroup.type").exists();
+    let may_write = nix::unistd::access(mount, nix::unistd::AccessFlags::W_OK).is_ok();
+    may_write
+        && controllers.iter().all(|controller| {
+            has("cgroup.subtree_control", controller)
+                || is_root && has("cgroup.controllers", controller)
+        })
 }
 
 /// Flags of Mesos that are settings of the module `cgroups`.
@@ -138,4 +171,23 @@ pub(super) fn sandbox_directory(values: &Values) -> Result<PathBuf, FlagError> {
         ));
     }
     Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_2_limits_where_controllers_can_be_given() {
+        let at = tempfile::tempdir().unwrap();
+        let write = |file: &str, text: &str| std::fs::write(at.path().join(file), text).unwrap();
+        write("cgroup.controllers", "cpuset cpu memory pids\n");
+        write("cgroup.subtree_control", "\n");
+        assert!(gives(at.path(), &LIMITING), "the machine's root");
+        assert!(!gives(at.path(), &["hugetlb"]));
+        write("cgroup.type", "domain\n");
+        assert!(!gives(at.path(), &LIMITING), "a cgroup with processes");
+        write("cgroup.subtree_control", "cpu memory\n");
+        assert!(gives(at.path(), &LIMITING), "one that gives them already");
+    }
 }
