@@ -95,6 +95,9 @@ async fn limits_are_those_of_mesos_and_follow_updates() {
     assert!(usage.cpus_user_time_secs.is_some() && usage.cpus_nr_periods.is_some());
     assert!(usage.mem_total_bytes.unwrap() > 0 && usage.mem_rss_bytes.is_some());
     assert_eq!(usage.mem_low_pressure_counter, Some(0));
+    // What the kernel itself keeps for a process: its stack, page tables, open files.
+    assert!(usage.mem_kmem_usage_bytes.unwrap() > 0);
+    assert_eq!(usage.mem_kmem_tcp_usage_bytes, Some(0));
     assert_eq!(usage.mem_soft_limit_bytes, Some(32 << 20));
 
     // A task that may use more than it asked for is killed before others.

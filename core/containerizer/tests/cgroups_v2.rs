@@ -96,6 +96,7 @@ async fn limits_are_those_of_mesos_and_follow_updates() {
     let usage = containerizer.usage(&config.id).await.unwrap();
     assert!(usage.cpus_user_time_secs.is_some() && usage.cpus_nr_periods.is_some());
     assert!(usage.mem_total_bytes.unwrap() > 0 && usage.mem_rss_bytes.unwrap() > 0);
+    assert!(usage.mem_kmem_usage_bytes.unwrap() > 0 && usage.mem_kmem_tcp_usage_bytes.is_some());
     // The first process and the shell, and what it runs where that is a process of its own.
     assert!(usage.processes >= Some(2) && usage.threads >= usage.processes);
     containerizer.destroy(&config.id).await.unwrap();

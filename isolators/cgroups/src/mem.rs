@@ -200,6 +200,9 @@ impl Memory {
             statistics.mem_total_memsw_bytes =
                 Some(read("memory.memsw.usage_in_bytes").map_err(failure)?);
         }
+        // Kernels may be built, or started, without these.
+        statistics.mem_kmem_usage_bytes = read("memory.kmem.usage_in_bytes").ok();
+        statistics.mem_kmem_tcp_usage_bytes = read("memory.kmem.tcp.usage_in_bytes").ok();
         let table = self.cgroup.read_table("memory.stat").map_err(failure)?;
         let number = |name: &str| table.get(name).copied();
         // The older names of both are still sent.

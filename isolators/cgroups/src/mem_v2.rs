@@ -91,6 +91,9 @@ impl Memory {
         statistics.mem_rss_bytes = number("anon");
         statistics.mem_mapped_file_bytes = number("file_mapped");
         statistics.mem_unevictable_bytes = number("unevictable");
+        // Linux counts the first since 5.18; Mesos tells neither of version 2.
+        statistics.mem_kmem_usage_bytes = number("kernel");
+        statistics.mem_kmem_tcp_usage_bytes = number("sock");
         Ok(())
     }
 }

@@ -258,4 +258,12 @@ mod tests {
             "{said}"
         );
     }
+
+    /// The kernel's numbers of those of Linux 5.8 and 5.9.
+    #[test]
+    fn newer_capabilities_have_their_names() {
+        let newer = set("PERFMON CAP_BPF CHECKPOINT_RESTORE").unwrap();
+        assert_eq!(newer.numbers(), [38, 39, 40]);
+        assert_eq!(newer.to_string(), "PERFMON,BPF,CHECKPOINT_RESTORE");
+    }
 }
