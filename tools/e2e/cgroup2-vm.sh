@@ -43,9 +43,21 @@ for module in overlay; do
 done
 printf 'root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n' >"$root/etc/passwd"
 printf 'root:x:0:\nnogroup:x:65534:\n' >"$root/etc/group"
-cat >"$root/init" <<INIT
+echo 'nameserver 127.0.0.1' >"$root/etc/resolv.conf"
+# Containers change their root, which the kernel refuses to those who are on the initial one.
+cat >"$root/init" <<'INIT'
 #!/bin/busybox sh
 /bin/busybox --install -s /bin
+export PATH=/bin
+mkdir /new
+mount -t tmpfs tmpfs /new
+for part in /*; do
+    case $part in /new) ;; *) cp -a "$part" /new ;; esac
+done
+exec switch_root /new /tests
+INIT
+cat >"$root/tests" <<TESTS
+#!/bin/busybox sh
 export PATH=/bin TEPUI_INIT=/tepui-init
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
@@ -63,11 +75,12 @@ for program in $programs; do
     echo "\$program ended with \$?"
 done
 poweroff -f
-INIT
+TESTS
+chmod +x "$root/tests"
 chmod +x "$root/init"
 (cd "$root" && find . | cpio --quiet -o -H newc | gzip -1) >"$disk/initrd"
 
-timeout 900 qemu-system-x86_64 -accel "${ACCEL:-tcg}" -m 1536 -smp 2 -nographic -no-reboot -kernel "$kernel" -initrd "$disk/initrd" \
+timeout 900 qemu-system-x86_64 -accel "${ACCEL:-tcg}" -m 2048 -smp 2 -nographic -no-reboot -kernel "$kernel" -initrd "$disk/initrd" \
     -append 'console=ttyS0 panic=-1 quiet cgroup_no_v1=all' </dev/null | tee "$disk/log"
 for program in $programs; do
     grep -q "$program ended with 0" "$disk/log" || { echo "$program failed"; exit 1; }

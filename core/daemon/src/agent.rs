@@ -21,6 +21,7 @@ use tepui_host::{LoadError, ModuleHost};
 use tepui_http::authorize::{AllowAll, Authorizer, ModuleAuthorizer, Object};
 use tepui_http::shared::{Files, Guard, Logging, Metrics, Shared, VersionInfo};
 use tepui_http::{Listener, Router, Server, ServerSettings};
+use tepui_isolators_linux::Hierarchies;
 use tepui_model::Attributes;
 use tepui_model::authorization::Action;
 use tepui_module_proto::isolator::Rlimit;
@@ -28,6 +29,7 @@ use tepui_proto::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::flags::Daemon;
+use crate::own_cgroup;
 use crate::settings::{AgentSettings, FindMaster, Recover};
 use crate::start::{self, LogLevel};
 
@@ -56,6 +58,14 @@ async fn run(mut settings: AgentSettings, level: LogLevel) -> anyhow::Result<()>
     // Tasks and supervisors have other working directories.
     settings.runtime_dir = std::path::absolute(&settings.runtime_dir)
         .with_context(|| format!("--runtime_dir: {}", settings.runtime_dir.display()))?;
+    if !settings.agent_subsystems.is_empty() {
+        let hierarchies = Hierarchies::detect().context("the cgroup mounts cannot be read")?;
+        own_cgroup::enter(
+            &hierarchies,
+            &settings.cgroups_root,
+            &settings.agent_subsystems,
+        )?;
+    }
     let host = ModuleHost::new(settings.host());
     let metrics = Metrics::default();
     let containers = containerizer(&settings, &host, &metrics).await?;

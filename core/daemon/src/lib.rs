@@ -4,5 +4,6 @@ pub mod agent;
 pub mod flags;
 mod log;
 pub mod master;
+mod own_cgroup;
 pub mod settings;
 pub mod start;

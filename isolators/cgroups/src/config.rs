@@ -26,6 +26,21 @@ pub struct Config {
     /// Devices that all containers may use besides the usual ones.
     #[serde(default)]
     pub allowed_devices: Allowed,
+    /// Primary handle of the network classes of containers, 16 bits such as `0x0012`; without it they have none.
+    #[serde(default)]
+    pub cgroups_net_cls_primary_handle: Option<String>,
+    /// First and last secondary handle, `0x0001,0xffff` unless given; each container takes one.
+    #[serde(default)]
+    pub cgroups_net_cls_secondary_handles: Option<String>,
+    /// Events of `perf` to count in each container, separated by commas.
+    #[serde(default)]
+    pub perf_events: Option<String>,
+    /// Seconds from the beginning of one sample of these events to that of the next.
+    #[serde(default = "minute")]
+    pub perf_interval_secs: u64,
+    /// Seconds that a sample takes.
+    #[serde(default = "ten_seconds")]
+    pub perf_duration_secs: u64,
     /// Seconds to wait for the last processes of a cgroup that is removed.
     #[serde(default = "minute")]
     pub cgroups_destroy_timeout_secs: u64,
@@ -41,6 +56,10 @@ fn yes() -> bool {
 
 fn minute() -> u64 {
     60
+}
+
+fn ten_seconds() -> u64 {
+    10
 }
 
 impl Config {

@@ -7,11 +7,13 @@ use std::time::Instant;
 use tepui_isolators_linux::{Cgroup, CgroupError, Hierarchies};
 use tepui_module_sdk::prelude::*;
 
-use crate::{cpuset, subsystems::Subsystems, unified};
+use crate::{subsystems::Subsystems, unified};
 
 /// The cgroups of all containers, by subsystem.
 #[derive(Debug)]
 pub(crate) struct Groups {
+    /// `<cgroups_root>`.
+    root: PathBuf,
     /// `<hierarchy>/<cgroups_root>` of each subsystem; all the same in version 2.
     roots: BTreeMap<&'static str, PathBuf>,
     /// Where the hierarchy of version 2 is mounted, when it is the one in use.
@@ -37,6 +39,7 @@ impl Groups {
                 .iter()
                 .map(|subsystem| (subsystem, mount.join(root)));
             return Ok(Self {
+                root: root.into(),
                 roots: roots.collect(),
                 unified: Some(mount.to_owned()),
             });
@@ -51,6 +54,7 @@ impl Groups {
             roots.insert(subsystem, mount.join(root));
         }
         Ok(Self {
+            root: root.into(),
             roots,
             unified: None,
         })
@@ -73,7 +77,7 @@ impl Groups {
             })?;
             if *subsystem == "cpuset" && !self.are_unified() {
                 for made in missing {
-                    cpuset::inherit(&Cgroup::at(made))?;
+                    Cgroup::at(made).inherit_cpuset().map_err(failure)?;
                 }
             }
         }
@@ -89,14 +93,12 @@ impl Groups {
             .roots
             .get(subsystem)
             .expect("asked only for subsystems in use");
-        let mut place = root.clone();
-        for (depth, part) in id.as_str().split('.').enumerate() {
-            if depth > 0 {
-                place.push(NESTED);
-            }
-            place.push(part);
-        }
-        Cgroup::at(place)
+        Cgroup::at(root.join(place(id)))
+    }
+
+    /// The name of a container's cgroup, which is the same in each hierarchy.
+    pub(crate) fn name(&self, id: &ContainerId) -> PathBuf {
+        self.root.join(place(id))
     }
 
     /// The cgroups of a container, one a hierarchy, each with one of its subsystems.
@@ -143,7 +145,7 @@ impl Groups {
                 Self::leaf(&cgroup).create().map_err(failure)?;
             }
         } else if self.roots.contains_key("cpuset") {
-            cpuset::inherit(&self.of("cpuset", id))?;
+            self.of("cpuset", id).inherit_cpuset().map_err(failure)?;
         }
         Ok(())
     }
@@ -155,7 +157,7 @@ impl Groups {
             room.create().map_err(failure)?;
             match &self.unified {
                 Some(mount) => unified::enable(mount, room.path(), self.roots.keys().copied())?,
-                None if subsystem == "cpuset" => cpuset::inherit(&room)?,
+                None if subsystem == "cpuset" => room.inherit_cpuset().map_err(failure)?,
                 None => {}
             }
         }
@@ -181,6 +183,18 @@ impl Groups {
         }
         Ok(())
     }
+}
+
+/// Where a container's cgroup is below the root of all.
+fn place(id: &ContainerId) -> PathBuf {
+    let mut place = PathBuf::new();
+    for (depth, part) in id.as_str().split('.').enumerate() {
+        if depth > 0 {
+            place.push(NESTED);
+        }
+        place.push(part);
+    }
+    place
 }
 
 /// Most cgroups are empty by now, so nothing is looked for in one that goes.

@@ -15,11 +15,12 @@ mod blkio;
 mod config;
 mod cpu;
 mod cpu_v2;
-mod cpuset;
 mod devices;
 mod groups;
 mod mem;
 mod mem_v2;
+mod net_cls;
+mod perf_event;
 mod subsystems;
 mod unified;
 
@@ -43,6 +44,8 @@ pub struct Cgroups {
     groups: Groups,
     subsystems: Subsystems,
     devices: Devices,
+    net_classes: Option<net_cls::Handles>,
+    perf: Option<perf_event::Perf>,
     /// Containers with cgroups of their own.
     containers: Mutex<BTreeMap<ContainerId, Arc<Watched>>>,
 }
@@ -67,7 +70,9 @@ impl Module for Cgroups {
         "cgroups/devices",
         "cgroups/hugetlb",
         "cgroups/mem",
+        "cgroups/net_cls",
         "cgroups/net_prio",
+        "cgroups/perf_event",
         "cgroups/pids",
     ];
     const DESCRIPTION: &'static str =
@@ -86,8 +91,27 @@ impl Module for Cgroups {
             )
             .setting("cgroups_limit_swap"));
         }
+        let only_with = |subsystem: &str, setting: &str, is_set: bool| {
+            if !is_set || subsystems.has(subsystem) {
+                return Ok(());
+            }
+            Err(Failure::invalid(format!(
+                "it means nothing without the isolator 'cgroups/{subsystem}'"
+            ))
+            .setting(setting))
+        };
+        let net_classes = net_cls::Handles::configured(&config)?;
+        only_with(
+            "net_cls",
+            "cgroups_net_cls_primary_handle",
+            net_classes.is_some(),
+        )?;
+        let perf = perf_event::Perf::configured(&config)?;
+        only_with("perf_event", "perf_events", perf.is_some())?;
         Ok(Self {
             devices: Devices::new(&config.allowed_devices)?,
+            net_classes,
+            perf,
             config,
             groups,
             subsystems,
@@ -107,6 +131,9 @@ impl Isolator for Cgroups {
             // What the kernel does not take stops the start, not the first container.
             self.devices.load()?;
         }
+        if let Some(perf) = &self.perf {
+            perf.start().await?;
+        }
         for container in running {
             if container.config.share_cgroups {
                 continue;
@@ -115,6 +142,9 @@ impl Isolator for Cgroups {
             if !self.groups.exist(&container.id) {
                 warn!(container = %container.id, "has no cgroups: it is neither limited nor accounted for");
                 continue;
+            }
+            if let Some(handles) = &self.net_classes {
+                handles.recover(&container.id, &self.groups.of("net_cls", &container.id))?;
             }
             self.watch(&container.id)?;
         }
@@ -144,6 +174,9 @@ impl Isolator for Cgroups {
                 self.devices.limit_unified(&self.groups.of("devices", id))?;
             } else if self.has("devices") {
                 self.devices.limit(&self.groups.of("devices", id))?;
+            }
+            if let Some(handles) = &self.net_classes {
+                handles.give(id, &self.groups.of("net_cls", id))?;
             }
             self.watch(id)?;
             // Not an executor, which is to outlive its tasks.
@@ -196,18 +229,34 @@ impl Isolator for Cgroups {
         if self.has("blkio") && !self.groups.are_unified() {
             statistics.blkio_statistics = Some(blkio::usage(&self.groups.of("blkio", id)));
         }
+        statistics.perf = self.perf.as_ref().and_then(|perf| perf.last(id));
         Ok(statistics)
     }
 
-    async fn status(&self, _: &ContainerId) -> Result<ContainerStatus> {
-        Ok(ContainerStatus::default())
+    /// A container that shares the cgroups of another has its class too.
+    async fn status(&self, id: &ContainerId) -> Result<ContainerStatus> {
+        let mut status = ContainerStatus::default();
+        let home = self.home(id);
+        if self.has("net_cls") && self.containers().contains_key(&home) {
+            status.cgroup_info = net_cls::status(&self.groups.of("net_cls", &home))?;
+        }
+        Ok(status)
     }
 
     async fn cleanup(&self, id: &ContainerId) -> Result<()> {
         self.containers().remove(id);
-        self.groups
+        if let Some(perf) = &self.perf {
+            perf.remove(id);
+        }
+        let destroyed = self
+            .groups
             .destroy(id, self.config.cgroups_destroy_timeout())
-            .await
+            .await;
+        // Not before the last process that has it is gone.
+        if let (Some(handles), true) = (&self.net_classes, destroyed.is_ok()) {
+            handles.take_back(id);
+        }
+        destroyed
     }
 }
 
@@ -274,6 +323,9 @@ impl Cgroups {
             Watched::Not
         };
         self.containers().insert(id.clone(), Arc::new(watched));
+        if let Some(perf) = &self.perf {
+            perf.add(id, self.groups.name(id).to_string_lossy().into_owned());
+        }
         Ok(())
     }
 }

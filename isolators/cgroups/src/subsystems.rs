@@ -4,14 +4,16 @@ use tepui_isolators_linux::{Hierarchies, Mounted};
 use tepui_module_sdk::prelude::*;
 
 /// Names of isolators, and the kernel's subsystems behind each.
-const NAMED: [(&str, &[&str]); 8] = [
+const NAMED: [(&str, &[&str]); 10] = [
     ("cgroups/blkio", &["blkio"]),
     ("cgroups/cpu", &["cpu", "cpuacct"]),
     ("cgroups/cpuset", &["cpuset"]),
     ("cgroups/devices", &["devices"]),
     ("cgroups/hugetlb", &["hugetlb"]),
     ("cgroups/mem", &["memory"]),
+    ("cgroups/net_cls", &["net_cls"]),
     ("cgroups/net_prio", &["net_prio"]),
+    ("cgroups/perf_event", &["perf_event"]),
     ("cgroups/pids", &["pids"]),
 ];
 

@@ -18,10 +18,12 @@ fn controllers<'a>(subsystems: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
 
 /// Whether the hierarchy has what is asked for.
 pub(crate) fn check(mount: &Path, subsystems: &Subsystems) -> Result<()> {
-    if subsystems.has("net_prio") {
-        return Err(Failure::unavailable(
-            "cgroups/net_prio does not exist in version 2 of cgroups",
-        ));
+    for subsystem in ["net_cls", "net_prio"] {
+        if subsystems.has(subsystem) {
+            return Err(Failure::unavailable(format!(
+                "cgroups/{subsystem} does not exist in version 2 of cgroups"
+            )));
+        }
     }
     let offered = Cgroup::at(mount).read(CONTROLLERS).map_err(failure)?;
     let missing = controllers(subsystems.iter())

@@ -112,6 +112,24 @@ impl Cgroup {
             .map_err(|source| self.error("write", file, source))
     }
 
+    /// Gives a new cgroup of v1's cpuset the processors and memory nodes of the one above: the kernel gives it none of
+    /// either, and takes no process into it then.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read or written.
+    pub fn inherit_cpuset(&self) -> Result<(), CgroupError> {
+        let Some(above) = self.path.parent().map(Cgroup::at) else {
+            return Ok(());
+        };
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            if self.read(file)?.trim().is_empty() {
+                self.write(file, above.read(file)?.trim())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Opens a file for reading.
     pub(crate) fn open(&self, file: &str) -> Result<fs::File, CgroupError> {
         fs::File::open(self.path.join(file)).map_err(|source| self.error("open", file, source))

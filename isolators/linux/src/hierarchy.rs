@@ -47,7 +47,7 @@ impl Hierarchies {
         let offered = fs::read_to_string(mount.join("cgroup.controllers")).unwrap_or_default();
         let is_there = match controller_of(subsystem) {
             // Every hierarchy of v2 has these.
-            None => matches!(subsystem, "cpuacct" | "devices"),
+            None => matches!(subsystem, "cpuacct" | "devices" | "perf_event"),
             Some(wanted) => offered
                 .split_ascii_whitespace()
                 .any(|controller| controller == wanted),
@@ -99,11 +99,11 @@ impl Hierarchies {
     }
 }
 
-/// The v2 controller that does what a v1 subsystem does; none for `cpuacct` and `devices`, whose work v2 does without
-/// one, and for what v2 does not have.
+/// The v2 controller that does what a v1 subsystem does; none for `cpuacct`, `devices` and `perf_event`, whose work v2
+/// does without one, and for what v2 does not have.
 pub fn controller_of(subsystem: &str) -> Option<&str> {
     match subsystem {
-        "cpuacct" | "devices" | "freezer" | "net_cls" | "net_prio" => None,
+        "cpuacct" | "devices" | "freezer" | "net_cls" | "net_prio" | "perf_event" => None,
         "blkio" => Some("io"),
         same => Some(same),
     }

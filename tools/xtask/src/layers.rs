@@ -97,6 +97,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "state-agent",
             "state-container",
             "executor",
+            "isolators-linux",
         ],
     ),
     ("isolators-linux", &[]),

@@ -53,6 +53,51 @@ pub fn available() -> bool {
     there
 }
 
+/// The directory where hierarchies of version 1 are mounted that the machine has not mounted itself; none when the test
+/// has run to its end with them.
+///
+/// It runs again, in a process of its own with a mount namespace, and so nothing is left of them.
+pub fn mounted(subsystems: &[&str]) -> Option<std::path::PathBuf> {
+    const AT: &str = "TEPUI_TEST_HIERARCHIES";
+    const NOT_THERE: i32 = 77;
+    if let Some(at) = std::env::var_os(AT) {
+        return Some(at.into());
+    }
+    if !available() {
+        return None;
+    }
+    let at = tempfile::tempdir().unwrap();
+    let script = format!(
+        "for one in {}; do mkdir ${AT}/$one && mount -t cgroup -o $one none ${AT}/$one || exit {NOT_THERE}; done; exec \"$@\"",
+        subsystems.join(" ")
+    );
+    let test = std::thread::current().name().unwrap().to_owned();
+    let status = std::process::Command::new("unshare")
+        .args([
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            &script,
+            "sh",
+        ])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", &test, "--nocapture"])
+        .env(AT, at.path())
+        .status()
+        .unwrap();
+    if status.code() == Some(NOT_THERE) {
+        eprintln!(
+            "not run: the kernel has no cgroups v1 of {}",
+            subsystems.join(", ")
+        );
+    } else {
+        assert!(status.success(), "{status}");
+    }
+    None
+}
+
 pub fn isolators(root: &str, settings: serde_json::Value) -> Vec<Arc<dyn Isolator>> {
     let mut table = settings.as_object().cloned().unwrap_or_default();
     table.insert("cgroups_root".to_owned(), root.into());

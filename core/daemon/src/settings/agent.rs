@@ -41,6 +41,9 @@ pub struct AgentSettings {
     pub isolation: Vec<String>,
     /// Whether isolation is what the site asked for, or our choice for this user.
     pub isolation_given: bool,
+    /// Subsystems of cgroups that the agent itself is placed in, below `cgroups_root`.
+    pub agent_subsystems: Vec<String>,
+    pub cgroups_root: String,
     pub images: Images,
     pub switch_user: bool,
     /// Where containers with a root file system of their own find their sandbox.
@@ -201,6 +204,8 @@ impl AgentSettings {
             init: values.path("init"),
             isolation: isolation_of(&values)?,
             isolation_given,
+            agent_subsystems: values.list("agent_subsystems"),
+            cgroups_root: text(&values, "cgroups_root"),
             images,
             switch_user: values.is("switch_user"),
             sandbox_directory: sandbox_directory(&values)?,

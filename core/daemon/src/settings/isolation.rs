@@ -4,6 +4,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde_json::Value as Json;
 use tepui_host::value::parse_bytes;
+use tepui_isolators_linux::Hierarchies;
 
 use super::{duration, set_in_module, text, together};
 use crate::flags::{FlagError, Kind, Values};
@@ -46,7 +47,10 @@ pub(super) fn isolation_of(values: &Values) -> Result<Vec<String>, FlagError> {
 
 /// Flags of Mesos that are settings of an isolator, under the same name. Without that isolator they would protect
 /// nothing.
-const OF_ISOLATORS: [(&str, &str); 10] = [
+const OF_ISOLATORS: [(&str, &str); 13] = [
+    ("cgroups_net_cls_primary_handle", "cgroups/net_cls"),
+    ("cgroups_net_cls_secondary_handles", "cgroups/net_cls"),
+    ("perf_events", "cgroups/perf_event"),
     ("effective_capabilities", "linux/capabilities"),
     ("bounding_capabilities", "linux/capabilities"),
     ("seccomp_config_dir", "linux/seccomp"),
@@ -71,12 +75,20 @@ pub(super) fn isolators(values: &mut Values) -> Result<(), FlagError> {
             Some(Kind::Json) => serde_json::from_str(text).expect("checked when read"),
             _ => Json::String(text.into()),
         };
-        if value != Json::Bool(false) && !configured.iter().any(|name| name == isolator) {
+        // All `cgroups/*` are one module, and one name means all of them.
+        let (module, all) = match isolator.starts_with("cgroups/") {
+            true => ("cgroups", "cgroups/all"),
+            false => (isolator, isolator),
+        };
+        let is_there = configured
+            .iter()
+            .any(|name| name == isolator || name == all);
+        if value != Json::Bool(false) && !is_there {
             return Err(together(&format!(
                 "'{flag}' needs the isolator '{isolator}' in 'isolation'"
             )));
         }
-        set_in_module(values, flag, isolator, flag, value);
+        set_in_module(values, flag, module, flag, value);
     }
     Ok(())
 }
@@ -84,27 +96,15 @@ pub(super) fn isolators(values: &mut Values) -> Result<(), FlagError> {
 /// Whether the cgroups of this machine limit CPU and memory as they are: hierarchies of version 1 for both, or that of
 /// version 2 alone.
 pub(super) fn cgroups_limit() -> bool {
-    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
-    let fields = mounts
-        .lines()
-        .map(|line| line.split(' ').skip(1).collect::<Vec<_>>());
-    let mut version_1 = Vec::new();
-    let mut version_2 = None;
-    for field in fields {
-        match &*field {
-            [_, "cgroup", options, ..] if !options.contains("name=") => {
-                version_1.extend(options.split(',').map(str::to_owned));
-            }
-            [at, "cgroup2", ..] => version_2 = version_2.or(Some(PathBuf::from(at))),
-            _ => {}
-        }
+    let Ok(hierarchies) = Hierarchies::detect() else {
+        return false;
+    };
+    match hierarchies.unified() {
+        Some(mount) => gives(mount, &LIMITING),
+        None => LIMITING
+            .iter()
+            .all(|controller| hierarchies.v1.contains_key(*controller)),
     }
-    if version_1.is_empty() {
-        return version_2.is_some_and(|mount| gives(&mount, &LIMITING));
-    }
-    LIMITING
-        .iter()
-        .all(|controller| version_1.iter().any(|option| option == controller))
 }
 
 /// Without these a container has no limits.
@@ -139,9 +139,14 @@ pub(super) fn cgroups(values: &mut Values) {
         let on = values.is(flag).into();
         set_in_module(values, flag, "cgroups", flag, on);
     }
-    let timeout = duration(values, "cgroups_destroy_timeout").as_secs().into();
-    let (flag, key) = ("cgroups_destroy_timeout", "cgroups_destroy_timeout_secs");
-    set_in_module(values, flag, "cgroups", key, timeout);
+    for (flag, key) in [
+        ("cgroups_destroy_timeout", "cgroups_destroy_timeout_secs"),
+        ("perf_interval", "perf_interval_secs"),
+        ("perf_duration", "perf_duration_secs"),
+    ] {
+        let seconds = duration(values, flag).as_secs().into();
+        set_in_module(values, flag, "cgroups", key, seconds);
+    }
     let interval = duration(values, "container_disk_watch_interval")
         .as_secs()
         .max(1);
