@@ -112,6 +112,11 @@ impl Paths {
 
 /// Points `link` at `target`, whatever it was before.
 pub(crate) fn relink(target: &Path, link: &Path) -> std::io::Result<()> {
+    // Mostly there was nothing.
+    match std::os::unix::fs::symlink(target, link) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        linked => return linked,
+    }
     let fresh = link.with_extension("new");
     match std::fs::remove_file(&fresh) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),

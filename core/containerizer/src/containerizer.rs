@@ -22,7 +22,7 @@ use crate::{
     Provisioner, Recovered, Sandbox, Settings, Termination,
     driver::{Command, Context, Driver, Parts, View},
     isolation, nested,
-    os::{self, Launcher},
+    os::{self, Launcher, Users},
     records::{LaunchRecord, Records},
     requests,
     services::Fetches,
@@ -98,6 +98,7 @@ impl Containerizer {
         let context = Arc::new(Context {
             settings,
             launcher,
+            users: Users::default(),
             boot_id,
             effects: AtomicU64::new(0),
             fetches: Fetches::default(),

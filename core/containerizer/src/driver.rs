@@ -30,7 +30,7 @@ use crate::{
     ContainerConfig, Sandbox, Settings,
     containerizer::{Container, Inner},
     isolation::{self, Isolator},
-    os::{self, Launcher, Supervisor},
+    os::{self, Launcher, Supervisor, Users},
     records::{Entry, LaunchRecord, Records},
     services::Fetches,
 };
@@ -67,6 +67,7 @@ pub(crate) struct View {
 pub(crate) struct Context {
     pub(crate) settings: Settings,
     pub(crate) launcher: Launcher,
+    pub(crate) users: Users,
     pub(crate) boot_id: String,
     pub(crate) effects: AtomicU64,
     pub(crate) fetches: Fetches,

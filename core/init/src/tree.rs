@@ -4,6 +4,7 @@
 //! link of an image leads a mount or a file to the host.
 
 use std::{
+    cell::OnceCell,
     ffi::OsStr,
     fs,
     io::{self, Write},
@@ -28,8 +29,9 @@ pub(crate) fn build(spec: &LaunchSpec) -> Result<(), String> {
     // What is mounted here stays here; what the host unmounts goes here as well.
     change_propagation("/".as_ref(), MsFlags::MS_REC | MsFlags::MS_SLAVE)
         .map_err(|error| format!("failed to make mounts private: {error}"))?;
-    let tree = Tree {
+    let mut tree = Tree {
         root: spec.rootfs.as_deref(),
+        opened: OnceCell::new(),
         owner: spec.user.as_ref().map(|user| (user.uid, user.gid)),
     };
     for (entry, taken) in spec.mounts.iter().zip(taken) {
@@ -43,16 +45,18 @@ pub(crate) fn build(spec: &LaunchSpec) -> Result<(), String> {
             _ => {}
         }
     }
+    let mut around = Around::default();
     for file in &spec.files {
-        tree.file(file)
+        tree.file(file, &mut around)
             .map_err(|error| format!("failed to make '{}': {error}", file.path.display()))?;
     }
     for device in &spec.devices {
-        tree.device(device)
+        tree.device(device, &mut around)
             .map_err(|error| format!("failed to make '{}': {error}", device.path.display()))?;
     }
+    let mut nothing = None;
     for path in &spec.masked_paths {
-        tree.mask(path)
+        tree.mask(path, &mut nothing)
             .map_err(|error| format!("failed to hide '{}': {error}", path.display()))?;
     }
     for path in &spec.read_only_paths {
@@ -106,21 +110,14 @@ fn path_of(file: &OwnedFd) -> PathBuf {
     format!("/proc/self/fd/{}", file.as_raw_fd()).into()
 }
 
-/// Opens a path inside a directory as its root.
-fn open_inside(root: &Path, path: &Path) -> nix::Result<OwnedFd> {
-    let directory = open(
-        root,
-        OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )?;
-    let how = OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    openat2(directory, path, how)
-}
+/// The directory that files are being made in, while nothing is mounted.
+#[derive(Default)]
+struct Around(Option<(PathBuf, OwnedFd)>);
 
 struct Tree<'a> {
     root: Option<&'a Path>,
+    /// The root, once a path in it was opened.
+    opened: OnceCell<OwnedFd>,
     /// The container's user, where it has one.
     owner: Option<(u32, u32)>,
 }
@@ -128,14 +125,24 @@ struct Tree<'a> {
 impl Tree<'_> {
     /// Opens a path of the container without reading it.
     fn open(&self, path: &Path) -> nix::Result<OwnedFd> {
-        match self.root {
-            // Opened anew each time: what was mounted over it counts.
-            Some(root) => open_inside(root, path),
-            None => open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()),
-        }
+        let Some(root) = self.root else {
+            return open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
+        };
+        let directory = match self.opened.get() {
+            Some(opened) => opened,
+            None => {
+                let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+                let opened = open(root, flags, Mode::empty())?;
+                self.opened.get_or_init(|| opened)
+            }
+        };
+        let how = OpenHow::new()
+            .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+            .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        openat2(directory, path, how)
     }
 
-    fn mount(&self, entry: &Mount, taken: Option<OwnedFd>) -> io::Result<()> {
+    fn mount(&mut self, entry: &Mount, taken: Option<OwnedFd>) -> io::Result<()> {
         let inside = match entry.outside {
             true => None,
             false => Some(self.target(entry)?),
@@ -162,6 +169,10 @@ impl Tree<'_> {
                 flags,
                 given(&entry.data),
             )?;
+        }
+        if entry.outside || entry.target == Path::new("/") {
+            // Perhaps over the root: what is mounted there counts from now on.
+            self.opened.take();
         }
         // The kernel takes the source's own flags for a bind mount; a change of flags has none of these.
         let wanted = flags
@@ -204,6 +215,7 @@ impl Tree<'_> {
         }
         let below = Tree {
             root: Some(&entry.source_root),
+            opened: OnceCell::new(),
             owner: None,
         };
         below
@@ -237,6 +249,23 @@ impl Tree<'_> {
         self.open(path).map_err(Into::into)
     }
 
+    /// The same as [`Self::parent`], for one file after the other.
+    fn parent_again<'a, 'b>(
+        &self,
+        path: &'a Path,
+        around: &'b mut Around,
+    ) -> io::Result<(&'b OwnedFd, &'a OsStr)> {
+        let same = matches!(&around.0, Some((known, _)) if Some(&**known) == path.parent());
+        if !same {
+            let (opened, _) = self.parent(path)?;
+            around.0 = path.parent().map(|known| (known.to_owned(), opened));
+        }
+        match (&around.0, path.file_name()) {
+            (Some((_, opened)), Some(name)) => Ok((opened, name)),
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+
     /// The directory a file is to be in, made when it is missing, and the file's name.
     fn parent<'a>(&self, path: &'a Path) -> io::Result<(OwnedFd, &'a OsStr)> {
         match (path.parent(), path.file_name()) {
@@ -245,12 +274,12 @@ impl Tree<'_> {
         }
     }
 
-    fn file(&self, file: &File) -> io::Result<()> {
-        let (parent, name) = self.parent(&file.path)?;
+    fn file(&self, file: &File, around: &mut Around) -> io::Result<()> {
+        let (parent, name) = self.parent_again(&file.path, around)?;
         let mode = Mode::from_bits_truncate(file.mode);
         let opened = match &file.kind {
             FileKind::Symlink(to) => {
-                return symlinkat(to.as_os_str(), &parent, name).map_err(Into::into);
+                return symlinkat(to.as_os_str(), parent, name).map_err(Into::into);
             }
             FileKind::Regular(content) => {
                 let mut opened = create(&parent, name, 0o600)?;
@@ -274,8 +303,8 @@ impl Tree<'_> {
         fchmod(&opened, mode).map_err(Into::into)
     }
 
-    fn device(&self, device: &Device) -> io::Result<()> {
-        let (parent, name) = self.parent(&device.path)?;
+    fn device(&self, device: &Device, around: &mut Around) -> io::Result<()> {
+        let (parent, name) = self.parent_again(&device.path, around)?;
         let kind = match device.is_block {
             true => SFlag::S_IFBLK,
             false => SFlag::S_IFCHR,
@@ -290,8 +319,9 @@ impl Tree<'_> {
         fchmodat(&parent, name, mode, FchmodatFlags::FollowSymlink).map_err(Into::into)
     }
 
-    /// Puts nothing in the place of a path.
-    fn mask(&self, path: &Path) -> io::Result<()> {
+    /// Puts nothing in the place of a path: the same empty directory for all directories, since each file system that is made
+    /// takes its time, and as much again at the end.
+    fn mask(&self, path: &Path, nothing: &mut Option<OwnedFd>) -> io::Result<()> {
         let opened = match self.open(path) {
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
             opened => opened?,
@@ -300,7 +330,14 @@ impl Tree<'_> {
         if fs::metadata(&target)?.is_dir() {
             let flags =
                 MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-            mount(Some("tmpfs"), &target, Some("tmpfs"), flags, Some("size=0"))?;
+            if let Some(empty) = nothing {
+                // With the flags of what it is a bind mount of.
+                let (flags, none) = (MsFlags::MS_BIND, None::<&Path>);
+                mount(Some(&path_of(empty)), &target, none, flags, none)?;
+            } else {
+                mount(Some("tmpfs"), &target, Some("tmpfs"), flags, Some("size=0"))?;
+                *nothing = Some(self.open(path)?);
+            }
         } else {
             let null = Some("/dev/null");
             mount(

@@ -61,6 +61,14 @@ impl Isolator for PidNamespaces {
         if share || is_debug {
             return Ok(LaunchPlan::none());
         }
+        let plan = LaunchPlan::none()
+            .namespace(Namespace::Pid)
+            .namespace(Namespace::Mount);
+        // A root of its own has one by filesystem/linux, and it is mounted in the new namespace.
+        let mut planned = container.plan.mounts.iter();
+        if planned.any(|mount| mount.target == "/proc" && mount.fstype == "proc") {
+            return Ok(plan);
+        }
         let proc = Mount {
             source: "proc".to_owned(),
             target: "/proc".to_owned(),
@@ -68,10 +76,7 @@ impl Isolator for PidNamespaces {
             flags: MS_NOSUID | MS_NODEV | MS_NOEXEC,
             ..Mount::default()
         };
-        Ok(LaunchPlan::none()
-            .namespace(Namespace::Pid)
-            .namespace(Namespace::Mount)
-            .mount(proc))
+        Ok(plan.mount(proc))
     }
 
     async fn cleanup(&self, _: &ContainerId) -> Result<()> {

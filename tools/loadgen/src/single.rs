@@ -29,36 +29,37 @@ pub(crate) async fn memory(tasks: usize) -> Result<()> {
         .processes("tepui-agent")
         .first()
         .context("no agent")?;
-    let before = cluster::memory(agent)?;
     let mut framework = subscribe(&cluster.master, "memory").await?;
-    let offer = offers(&mut framework).await?.pop().context("no offer")?;
-    let ids: Vec<String> = (0..tasks).map(|n| format!("m{n}")).collect();
-    launch(&framework, &offer, &ids, "exec sleep 1000", 0.01, 4.0).await?;
-    wait_state(&mut framework, tasks, TaskState::TaskRunning).await?;
-    let inits: Vec<u64> = init_processes()
-        .into_iter()
-        .filter_map(|pid| Some(cluster::memory(pid).ok()?.pss))
-        .collect();
-    let after = cluster::memory(agent)?;
-    let per_task = inits.iter().sum::<u64>() as f64 / tasks as f64;
-    let in_agent = after.pss.saturating_sub(before.pss) as f64 / tasks as f64;
-    println!(
-        "{tasks} tasks: {per_task:.0} KiB a task in supervisor and first process, {in_agent:.0} KiB in the agent"
-    );
+    // With the first come code and threads, which those that follow find there.
+    for batch in ["first", "next"] {
+        let (before, inits) = (cluster::memory(agent)?, pss_of_inits());
+        let offer = offers(&mut framework).await?.pop().context("no offer")?;
+        let ids: Vec<String> = (0..tasks).map(|n| format!("{batch}{n}")).collect();
+        launch(&framework, &offer, &ids, "exec sleep 1000", 0.005, 4.0).await?;
+        wait_state(&mut framework, tasks, TaskState::TaskRunning).await?;
+        let each = |before: u64, after: u64| after.saturating_sub(before) as f64 / tasks as f64;
+        println!(
+            "the {batch} {tasks} tasks: {:.0} KiB a task in supervisor and first process, {:.0} KiB in the agent",
+            each(inits, pss_of_inits()),
+            each(before.pss, cluster::memory(agent)?.pss)
+        );
+    }
     Ok(framework.bare(scheduler::call::Type::Teardown).await?)
 }
 
-/// Supervisors and first processes. They outlive the agent, so they are not its children; those of
-/// other clusters on this machine are counted too.
-fn init_processes() -> Vec<u32> {
+/// Proportional memory of supervisors, first processes and launchers, in KiB. They outlive the agent, so they are not its
+/// children; those of other clusters on this machine are counted too.
+fn pss_of_inits() -> u64 {
     let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| {
+    let inits = pids.filter(|pid| {
         // Executed from a sealed memfd, whose name the link keeps.
         std::fs::read_link(format!("/proc/{pid}/exe"))
             .is_ok_and(|exe| exe.to_string_lossy().contains("tepui-init"))
-    })
-    .collect()
+    });
+    inits
+        .filter_map(|pid| Some(cluster::memory(pid).ok()?.pss))
+        .sum()
 }
 
 /// P7, with one real agent or with fake ones: a cycle ends when all that was declined is offered again,

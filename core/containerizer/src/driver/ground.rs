@@ -11,7 +11,7 @@ use tepui_module_proto::logger::{PrepareReply, PrepareRequest};
 use tepui_state_container::Event;
 
 use super::{Context, Done, Driver};
-use crate::os::{self, Supervisor};
+use crate::os::Supervisor;
 use crate::services::fetched;
 use crate::spec::launch_spec;
 use crate::{Class, ContainerConfig, Sandbox};
@@ -111,7 +111,7 @@ async fn ground(
     let starting = context.starting.acquire().await;
     let made = tokio::task::spawn_blocking(move || {
         let user = match &config.user {
-            Some(name) if owner.settings.switch_user => os::switch_to(name)?,
+            Some(name) if owner.settings.switch_user => owner.users.switch_to(name)?,
             _ => None,
         };
         let made = own.prepare(user.as_ref());

@@ -15,4 +15,4 @@ pub(crate) use launcher::Launcher;
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{Found, Supervisor, boot_id, boot_time, find, is_own_namespace, namespaces};
 #[cfg(target_os = "linux")]
-pub(crate) use user::{give_to, switch_to};
+pub(crate) use user::{Users, give_to};

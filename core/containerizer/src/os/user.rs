@@ -1,16 +1,47 @@
 //! Users and groups, by the host's databases.
 
-use std::{ffi::CString, io, os::fd::AsFd};
+use std::{
+    collections::BTreeMap,
+    ffi::CString,
+    io,
+    os::fd::AsFd,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use nix::unistd::{Gid, Uid, fchown, getgrouplist};
 
-/// Whom a command is switched to; none when it is the agent's own user, which needs no right to switch.
-///
-/// # Errors
-///
-/// When there is no such user, or this process may not become another.
-pub(crate) fn switch_to(name: &str) -> Result<Option<tepui_init::User>, String> {
-    let user = lookup(name)?;
+/// For how long what the databases say of a user is believed.
+const FRESH: Duration = Duration::from_secs(5);
+
+/// The users of commands. Many begin as the same one, and the databases are read whole, or are elsewhere.
+#[derive(Debug, Default)]
+pub(crate) struct Users(Mutex<BTreeMap<String, (Instant, tepui_init::User)>>);
+
+impl Users {
+    /// Whom a command is switched to; none when it is the agent's own user, which needs no right to switch.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such user, or this process may not become another.
+    pub(crate) fn switch_to(&self, name: &str) -> Result<Option<tepui_init::User>, String> {
+        self.find(name).and_then(|user| switch_to(name, user))
+    }
+
+    fn find(&self, name: &str) -> Result<tepui_init::User, String> {
+        let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, user)) = known().get(name).filter(|(at, _)| at.elapsed() < FRESH) {
+            return Ok(user.clone());
+        }
+        let user = lookup(name)?;
+        let mut known = known();
+        known.retain(|_, (at, _)| at.elapsed() < FRESH);
+        known.insert(name.to_owned(), (Instant::now(), user.clone()));
+        Ok(user)
+    }
+}
+
+fn switch_to(name: &str, user: tepui_init::User) -> Result<Option<tepui_init::User>, String> {
     let own = nix::unistd::geteuid();
     if own.is_root() {
         return Ok(Some(user));
