@@ -95,13 +95,15 @@ fn kill(task: &str) -> Body {
 
 fn synced(tasks: usize) -> Synced {
     let task = |n: usize| SyncTask {
-        task: Some(v1::Task {
+        task: v1::Task {
             name: "x".repeat(1000),
             task_id: v1::TaskId {
                 value: n.to_string(),
             },
             ..v1::Task::default()
-        }),
+        }
+        .encode_to_vec()
+        .into(),
     };
     Synced {
         tasks: (0..tasks).map(task).collect(),

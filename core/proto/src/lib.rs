@@ -22,5 +22,5 @@ mod wire_value;
 pub use generated::mesos::v1;
 pub use generated::tepui::{disk, link};
 pub use prost::{Message, Name};
-pub use required::{DecodeError, check_required, decode};
+pub use required::{DecodeError, check_required, decode, is_decodable};
 pub use wire_value::Wire;

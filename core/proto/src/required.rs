@@ -1,7 +1,7 @@
 //! proto2 `required`: prost decodes a message without its required fields, Mesos refuses it.
 
 use crate::descriptor::{Described, Kind, Label, MessageDescriptor};
-use crate::wire::{Fields, MAX_DEPTH, merged};
+use crate::wire::{Fields, MAX_DEPTH, Reader, WireValue, is_acceptable, merged};
 
 /// Paths named in one error; a message can hold any number of incomplete parts.
 const MAX_MISSING: usize = 100;
@@ -49,6 +49,53 @@ pub fn check_required(descriptor: &MessageDescriptor, bytes: &[u8]) -> Result<()
     let mut missing = Vec::new();
     name_missing(descriptor, bytes, "", &mut missing)?;
     Err(DecodeError::Missing(missing.join(", ")))
+}
+
+/// Whether prost decodes the bytes as this message: known fields have values of their types, and strings are UTF-8.
+/// For who keeps the bytes of a message and decodes it later, or never.
+pub fn is_decodable(descriptor: &MessageDescriptor, bytes: &[u8]) -> bool {
+    check_values(descriptor, bytes, MAX_DEPTH).is_ok()
+}
+
+fn check_values(
+    descriptor: &MessageDescriptor,
+    bytes: &[u8],
+    depth: u32,
+) -> Result<(), DecodeError> {
+    let depth = depth.checked_sub(1).ok_or(DecodeError::Malformed)?;
+    let mut reader = Reader { bytes };
+    while !reader.bytes.is_empty() {
+        let (number, wire_type) = reader.tag()?;
+        let Some((_, field)) = descriptor.field(number) else {
+            reader.skip(wire_type, number, depth)?;
+            continue;
+        };
+        let value = reader.value(wire_type)?;
+        if !is_acceptable(field, value) {
+            return Err(DecodeError::Malformed);
+        }
+        match (field.kind, value) {
+            (Kind::Message(part), value) => check_values(part, value.bytes(), depth)?,
+            (Kind::String, value) => {
+                std::str::from_utf8(value.bytes()).map_err(|_| DecodeError::Malformed)?;
+            }
+            (Kind::Bytes, _) => {}
+            (kind, WireValue::Bytes(packed)) => check_packed(kind, packed)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn check_packed(kind: Kind, packed: &[u8]) -> Result<(), DecodeError> {
+    let mut reader = Reader { bytes: packed };
+    while !reader.bytes.is_empty() {
+        match kind {
+            Kind::Double => reader.fixed64()?,
+            _ => reader.varint()?,
+        };
+    }
+    Ok(())
 }
 
 fn is_complete(

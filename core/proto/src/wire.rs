@@ -138,7 +138,7 @@ pub(crate) fn merged<'a>(values: &[(u8, WireValue<'a>)]) -> Result<Cow<'a, [u8]>
 }
 
 /// Whether a value's wire type suits the field; repeated numbers may be packed.
-fn is_acceptable(field: &FieldDescriptor, value: WireValue<'_>) -> bool {
+pub(crate) fn is_acceptable(field: &FieldDescriptor, value: WireValue<'_>) -> bool {
     match (field.kind, value) {
         (Kind::String | Kind::Bytes | Kind::Message(_), value) => {
             matches!(value, WireValue::Bytes(_))
@@ -156,7 +156,7 @@ pub(crate) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     #[inline]
-    fn tag(&mut self) -> Result<(u32, u8), DecodeError> {
+    pub(crate) fn tag(&mut self) -> Result<(u32, u8), DecodeError> {
         let tag = u32::try_from(self.varint()?).map_err(|_| DecodeError::Malformed)?;
         if tag >> 3 == 0 {
             return Err(DecodeError::Malformed);
@@ -194,7 +194,7 @@ impl<'a> Reader<'a> {
     }
 
     #[inline]
-    fn value(&mut self, wire_type: u8) -> Result<WireValue<'a>, DecodeError> {
+    pub(crate) fn value(&mut self, wire_type: u8) -> Result<WireValue<'a>, DecodeError> {
         match wire_type {
             0 => self.varint().map(WireValue::Varint),
             1 => self.fixed64().map(WireValue::Fixed64),
@@ -213,7 +213,12 @@ impl<'a> Reader<'a> {
     }
 
     /// Skips the value of an unknown field; groups, which nobody writes any more, included.
-    fn skip(&mut self, wire_type: u8, number: u32, depth: u32) -> Result<(), DecodeError> {
+    pub(crate) fn skip(
+        &mut self,
+        wire_type: u8,
+        number: u32,
+        depth: u32,
+    ) -> Result<(), DecodeError> {
         if wire_type != 3 {
             return self.value(wire_type).map(drop);
         }

@@ -5,7 +5,7 @@ use tepui_proto::descriptor::{Described, Kind, Label, MessageDescriptor, message
 use tepui_proto::json::{self, Value, Writer};
 use tepui_proto::recordio::{self, RecordError};
 use tepui_proto::v1::{self, agent, executor, master, scheduler};
-use tepui_proto::{DecodeError, Message, check_required, decode};
+use tepui_proto::{DecodeError, Message, check_required, decode, is_decodable};
 
 /// A JSON object with random fields of the message; required ones are always there.
 fn object(descriptor: &'static MessageDescriptor, depth: u32) -> BoxedStrategy<String> {
@@ -111,6 +111,25 @@ proptest! {
         round_trip::<v1::Offer>(&offer)?;
         round_trip::<scheduler::Call>(&call)?;
         round_trip::<executor::Call>(&update)?;
+    }
+
+    /// What is kept as bytes must not fail when it is decoded later.
+    #[test]
+    fn what_is_found_decodable_is_decoded(
+        task in object(v1::Task::DESCRIPTOR, 3),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+    ) {
+        let task: v1::Task = json::to_message(task.as_bytes()).unwrap();
+        let mut wire = task.encode_to_vec();
+        prop_assert!(is_decodable(v1::Task::DESCRIPTOR, &wire));
+        for (at, byte) in changes {
+            let at = at.index(wire.len());
+            wire[at] = byte;
+        }
+        if is_decodable(v1::Task::DESCRIPTOR, &wire) {
+            let decoded = v1::Task::decode(&wire[..]);
+            prop_assert!(decoded.is_ok(), "{:?}", decoded);
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use tepui_link::Synced;
+use tepui_proto::Message as _;
 use tepui_proto::link::link_frame::Body;
 use tepui_proto::link::{AckUpdate, Hello, Run, SyncFramework, SyncTask, Update, Updates, Welcome};
 use tepui_proto::v1::task_status::Source;
@@ -69,7 +70,7 @@ impl FakeAgent {
             completed: false,
         };
         let task = |task: &FakeTask| SyncTask {
-            task: Some(task.task.clone()),
+            task: task.task.encode_to_vec().into(),
         };
         Synced {
             frameworks: self.frameworks.values().map(framework).collect(),

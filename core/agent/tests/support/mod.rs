@@ -20,6 +20,7 @@ use tepui_http::{Client, Listener, Request, Router, Server, ServerSettings};
 use tepui_link::{MasterEnd, MasterEvent, MasterSettings, Peer, SessionEvent, SessionSender};
 use tepui_model::Resources;
 use tepui_model::id::ContainerId;
+use tepui_proto::Message as _;
 use tepui_proto::link::link_frame::Body;
 use tepui_proto::link::{AckUpdate, Framework, Kill, Run, Welcome};
 use tepui_proto::v1::{self, TaskState};
@@ -327,7 +328,8 @@ impl Master {
         let MasterEvent::Synced(synced) = self.next().await else {
             panic!("no Sync");
         };
-        let tasks = synced.tasks.into_iter().filter_map(|task| task.task);
+        let tasks = synced.tasks.into_iter();
+        let tasks = tasks.map(|task| v1::Task::decode(task.task).expect("a task"));
         (id, tasks.collect())
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tepui_model::id::{AgentId, ExecutorId, FrameworkId, TaskId};
 use tepui_model::time::Now;
+use tepui_proto::Message as _;
 use tepui_proto::link::link_frame::Body;
 use tepui_proto::link::{Drain, LinkFrame, SyncExecutor, SyncFramework, SyncTask, Welcome};
 use tepui_proto::v1::task_status::Reason;
@@ -267,7 +268,9 @@ fn sync_tasks<'a>(
         .iter()
         .map(move |info| new_task(info, &framework.id, agent, executor));
     let tasks = executor.tasks.iter().map(|task| task.task.0.clone());
-    queued
-        .chain(tasks)
-        .map(|task| Wire(SyncTask { task: Some(task) }))
+    queued.chain(tasks).map(|task| {
+        Wire(SyncTask {
+            task: task.encode_to_vec().into(),
+        })
+    })
 }

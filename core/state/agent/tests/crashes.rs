@@ -10,13 +10,13 @@ use proptest::prelude::*;
 use tepui_model::id::ContainerId;
 use tepui_model::rng::Rng;
 use tepui_model::time::{Mono, Now, Wall};
-use tepui_proto::Wire;
 use tepui_proto::link::link_frame::Body;
 use tepui_proto::link::{
     AckUpdate, Framework, Kill, LinkFrame, Run, ShutdownFramework, Update, Welcome,
 };
 use tepui_proto::v1::executor::{Call, call, event};
 use tepui_proto::v1::{self, TaskState, TaskStatus, framework_info};
+use tepui_proto::{Message as _, Wire};
 use tepui_state_agent::{
     AgentSettings, AgentState, ContainerEnd, Effect, Event, Found, RecordBody, RecoveredAgent,
     RecoveredExecutor, RecoveredFramework,
@@ -164,7 +164,7 @@ impl World {
                 assert_eq!(Some(session), self.session);
                 let known: BTreeSet<String> = tasks
                     .into_iter()
-                    .filter_map(|task| task.0.task)
+                    .map(|task| v1::Task::decode(task.0.task).expect("a task"))
                     .map(|task| task.task_id.value)
                     .collect();
                 // What is not there any more will never run: the master reports it.

@@ -49,6 +49,7 @@ mod subscribe;
 mod sync;
 mod tasks;
 mod timers;
+mod told;
 pub mod validate;
 mod weights;
 

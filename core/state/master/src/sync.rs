@@ -8,23 +8,23 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use tepui_model::allocation::{AgentKey, Fact, FrameworkKey, Holding};
-use tepui_model::id::{ExecutorId, FrameworkId, TaskId, Uuid};
+use tepui_model::id::{ExecutorId, FrameworkId, TaskId};
 use tepui_model::resources::Resources;
 use tepui_model::time::Now;
 use tepui_proto::convert;
 use tepui_proto::link::{self, link_frame::Body};
-use tepui_proto::v1::{self, Task, TaskState, TaskStatus, task_status};
-use tepui_view::{ExecutorRow, TaskRow, UpdateHead};
+use tepui_proto::v1::{self, TaskState, task_status};
+use tepui_view::{ExecutorRow, TaskRow};
 
 use crate::allocation::Back;
 use crate::counts::Count;
 use crate::effect::bytes_of;
 use crate::event::SessionKey;
 use crate::status::{self, MasterStatus};
-use crate::tasks::spec_of;
+use crate::told::Told;
 use crate::{Effect, MasterState};
 
-type Reported = BTreeMap<(FrameworkKey, TaskId), Task>;
+type Reported = BTreeMap<(FrameworkKey, TaskId), Told>;
 
 impl MasterState {
     pub(crate) fn agent_synced(
@@ -41,7 +41,11 @@ impl MasterState {
         if self.agent_runs[&key].synced {
             return;
         }
-        let Ok(total) = convert::resources(&sync.total) else {
+        let id = &self.agent_runs[&key].id;
+        let told: Option<Vec<_>> = { sync.tasks.iter() }
+            .map(|task| Told::read(&task.task, id))
+            .collect();
+        let (Ok(total), Some(told)) = (convert::resources(&sync.total), told) else {
             effects.push(Effect::CloseAgent { session });
             return self.agent_closed(session, now, effects);
         };
@@ -52,7 +56,7 @@ impl MasterState {
         self.begin_service(key, total, resource_version, first, now);
         self.sync_operations(key, sync.operations, effects);
 
-        let reported = self.reported_tasks(key, sync.tasks);
+        let reported = self.reported_tasks(told);
         self.drop_missing_tasks(key, &reported, now, effects);
         self.replace_executors(key, sync.executors, now);
         let mut taken = BTreeMap::new();
@@ -127,17 +131,13 @@ impl MasterState {
         }
     }
 
-    fn reported_tasks(&self, key: AgentKey, tasks: Vec<link::SyncTask>) -> Reported {
-        let agent = &self.agent_runs[&key].id;
-        let mut reported = Reported::new();
-        for mut task in tasks.into_iter().filter_map(|task| task.task) {
-            let framework = self.framework_ids.get(task.framework_id.value.as_str());
-            let Some(framework) = framework else { continue };
-            task.agent_id.value = agent.to_string();
-            let id = TaskId::from(task.task_id.value.as_str());
-            reported.insert((*framework, id), task);
-        }
-        reported
+    /// Those of known frameworks.
+    fn reported_tasks(&self, told: Vec<(&str, Told)>) -> Reported {
+        let known = told.into_iter().filter_map(|(framework, told)| {
+            let framework = self.framework_ids.get(framework)?;
+            Some(((*framework, told.id.clone()), told))
+        });
+        known.collect()
     }
 
     /// Tasks that the agent does not have: never launched, or gone with what the agent has lost.
@@ -266,7 +266,7 @@ impl MasterState {
         agent: AgentKey,
         framework: FrameworkKey,
         id: TaskId,
-        task: Task,
+        task: Told,
         taken: &mut BTreeMap<FrameworkKey, Resources>,
         now: Now,
         effects: &mut Vec<Effect>,
@@ -282,15 +282,16 @@ impl MasterState {
             }
             None => {}
         }
-        let terminal = task.state().is_terminal();
-        if terminal && owner.completed.contains(&id, &task.agent_id.value) {
+        let terminal = task.state.is_terminal();
+        let agent_id = self.agent_runs[&agent].id.as_str();
+        if terminal && owner.completed.contains(&id, agent_id) {
             return;
         }
         let was_lost = self.agent_runs[&agent]
             .lost
             .contains(&(framework, id.clone()));
         let was_unreachable = owner.unreachable.contains(&id);
-        let row = self.row_of(agent, framework, id.clone(), task);
+        let row = self.row_of(agent, framework, task);
         if !row.terminal {
             // Each user of what is shared is told by itself.
             self.tell_taken(framework, agent, &row.resources.shared());
@@ -336,8 +337,8 @@ impl MasterState {
     }
 
     /// The agent's word on a task that is known: it may have ended meanwhile.
-    fn refresh_task(&mut self, framework: FrameworkKey, id: &TaskId, task: &Task, now: Now) {
-        let state = task.state();
+    fn refresh_task(&mut self, framework: FrameworkKey, id: &TaskId, task: &Told, now: Now) {
+        let state = task.state;
         let owner = self.touch(framework);
         let row = owner.tasks.get_mut(id).expect("caller found it");
         if row.terminal || row.state == state {
@@ -347,66 +348,31 @@ impl MasterState {
         if state.is_terminal() {
             row.terminal = true;
             let (agent, resources) = (row.agent, row.resources.clone());
-            let said = task.statuses.last().cloned().unwrap_or_default();
+            let said = task.last_status();
             self.count_end(&self.frameworks[&framework], state, &said);
             self.give_back(framework, agent, &resources);
             self.release(framework, agent, &resources, Back::Returned, now);
         }
     }
 
-    fn row_of(
-        &mut self,
-        agent: AgentKey,
-        framework: FrameworkKey,
-        id: TaskId,
-        mut task: Task,
-    ) -> TaskRow {
+    fn row_of(&mut self, agent: AgentKey, framework: FrameworkKey, told: Told) -> TaskRow {
         // Generated executors are the agent's own business: masters do not name them.
-        let executor = task
-            .executor_id
-            .take()
-            .map(|executor| ExecutorId::from(executor.value))
-            .filter(|executor| {
-                self.frameworks[&framework]
-                    .executors
-                    .contains(&(agent, executor.clone()))
-            });
-        task.executor_id = executor.as_ref().map(|id| v1::ExecutorId {
-            value: id.to_string(),
-        });
-        let state = task.state();
-        let update = task
-            .status_update_uuid
-            .take()
-            .and_then(|uuid| Uuid::from_slice(&uuid))
-            .map(|uuid| UpdateHead {
-                state: task.status_update_state(),
-                uuid,
-            });
-        task.status_update_state = None;
-        let statuses = std::mem::take(&mut task.statuses);
-        let resources = convert::resources(&task.resources).unwrap_or_default();
-        let class = self.class_of(framework, task.user.as_deref(), &role_of(&resources));
+        let executors = &self.frameworks[&framework].executors;
+        let named = |id: &ExecutorId| executors.contains(&(agent, id.clone()));
+        let executor = told.executor.clone().filter(named);
+        let class = self.class_of(framework, told.user.as_deref(), &role_of(&told.resources));
         TaskRow {
-            id,
+            id: told.id.clone(),
             framework,
             agent,
-            executor,
             class,
-            state,
-            resources,
-            spec: spec_of(&task),
-            statuses: statuses
-                .into_iter()
-                .map(|status| {
-                    bytes_of(&TaskStatus {
-                        data: None,
-                        ..status
-                    })
-                })
-                .collect(),
-            update,
-            terminal: state.is_terminal(),
+            state: told.state,
+            spec: told.spec(executor.as_ref()),
+            executor,
+            resources: told.resources,
+            statuses: told.statuses,
+            update: told.update,
+            terminal: told.state.is_terminal(),
         }
     }
 

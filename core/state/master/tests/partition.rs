@@ -7,6 +7,7 @@ use std::time::Duration;
 use support::{Scheduler, World, framework, names, task};
 use tepui_model::Attributes;
 use tepui_model::allocation::Fact;
+use tepui_proto::Message as _;
 use tepui_proto::link::{self, link_frame::Body};
 use tepui_proto::v1::{self, TaskState, scheduler, scheduler::call::Type};
 use tepui_proto::{Wire, convert};
@@ -64,7 +65,9 @@ fn told(scheduler: &Scheduler, agent: &str, id: &str) -> link::SyncTask {
         state: TaskState::TaskRunning as i32,
         ..Default::default()
     };
-    link::SyncTask { task: Some(task) }
+    link::SyncTask {
+        task: task.encode_to_vec().into(),
+    }
 }
 
 /// Statuses among what a scheduler was sent.
@@ -386,4 +389,23 @@ fn agents_with_gpus_are_for_everybody_where_the_site_says_so() {
             .contains(&"GPU_RESOURCES".to_owned());
         assert_eq!(told, !filter);
     }
+}
+
+/// What cannot be read might be a task that runs: nothing of such a sync counts.
+#[test]
+fn an_agent_that_tells_what_is_no_task_loses_its_session() {
+    let mut world = World::new();
+    world.subscribe(framework("life", "role"));
+    world.hello(1, None, 1);
+    world.welcome(1);
+    let task = bytes::Bytes::from_static(b"no task");
+    let sync = link::Sync {
+        tasks: vec![link::SyncTask { task }],
+        ..Default::default()
+    };
+    world.sync(1, "cpus:1;mem:16", sync);
+    let view = world.state.view();
+    let agents: Vec<_> = view.agents.iter().collect();
+    assert!(agents.iter().all(|agent| !agent.connected && !agent.active));
+    world.state.check().expect("the state is sound");
 }

@@ -171,7 +171,9 @@ impl History {
             .map(|(at, mut task)| {
                 let states = [TaskState::TaskRunning, TaskState::TaskFinished];
                 task.set_state(states[(at + two as usize) % 2]);
-                link::SyncTask { task: Some(task) }
+                link::SyncTask {
+                    task: task.encode_to_vec().into(),
+                }
             })
             .collect();
         let sync = link::Sync {

@@ -7,6 +7,7 @@ mod support;
 use std::time::Duration;
 
 use support::{World, framework, names, task};
+use tepui_proto::Message as _;
 use tepui_proto::link::{self, link_frame::Body};
 use tepui_proto::v1::{self, TaskState, scheduler, scheduler::call::Type};
 use tepui_state_master::{Event, OperatorCall, Reply, SessionKey};
@@ -362,7 +363,7 @@ fn agents_come_back_and_go() {
     };
     let sync = link::Sync {
         tasks: vec![link::SyncTask {
-            task: Some(kept.clone()),
+            task: kept.encode_to_vec().into(),
         }],
         ..Default::default()
     };
@@ -401,7 +402,9 @@ fn agents_come_back_and_go() {
         });
     }
     let sync = link::Sync {
-        tasks: vec![link::SyncTask { task: Some(kept) }],
+        tasks: vec![link::SyncTask {
+            task: kept.encode_to_vec().into(),
+        }],
         ..Default::default()
     };
     world.sync(3, AGENT, sync);
