@@ -13,6 +13,7 @@ use std::{
     },
     path::Path,
     process::{Child, Command, Stdio},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use nix::{
@@ -20,7 +21,7 @@ use nix::{
     sys::memfd::{MFdFlags, memfd_create},
 };
 use tepui_init::{ASK_PROTOCOL, PROTOCOL, ask_for_supervisor};
-use tokio::{io::Interest, net::UnixStream, sync::Mutex};
+use tokio::{io::Interest, net::UnixStream};
 
 use crate::Error;
 
@@ -29,7 +30,7 @@ use crate::Error;
 pub(crate) struct Launcher {
     image: Image,
     /// None before the first supervisor.
-    running: Mutex<Option<Running>>,
+    running: Mutex<Option<Arc<Running>>>,
 }
 
 impl Launcher {
@@ -43,17 +44,26 @@ impl Launcher {
 
     /// Starts a supervisor that talks over this socket, which says the rest. A launcher that is gone is replaced.
     pub(crate) async fn start(&self, conversation: OwnedFd) -> io::Result<()> {
-        let mut running = self.running.lock().await;
-        if let Some(launcher) = &*running {
-            match launcher.ask(&conversation).await {
-                Ok(()) => return Ok(()),
-                Err(error) => {
-                    tracing::warn!(%error, "the launcher of supervisors is gone: starting another")
-                }
+        let launcher = self.running(None)?;
+        let Err(error) = launcher.ask(&conversation).await else {
+            return Ok(());
+        };
+        tracing::warn!(%error, "the launcher of supervisors is gone: starting another");
+        self.running(Some(&launcher))?.ask(&conversation).await
+    }
+
+    /// The launcher that runs: a new one in the place of one that is gone, and before the first supervisor.
+    fn running(&self, gone: Option<&Arc<Running>>) -> io::Result<Arc<Running>> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*running {
+            Some(running) if gone.is_none_or(|gone| !Arc::ptr_eq(gone, running)) => {
+                Ok(running.clone())
+            }
+            _ => {
+                let started = Arc::new(Running::start(&self.image)?);
+                Ok(running.insert(started).clone())
             }
         }
-        let launcher = running.insert(Running::start(&self.image)?);
-        launcher.ask(&conversation).await
     }
 }
 
@@ -79,6 +89,7 @@ impl Running {
         })
     }
 
+    /// Waits only where hundreds of requests have not been read yet.
     async fn ask(&self, conversation: &OwnedFd) -> io::Result<()> {
         let ask = || ask_for_supervisor(self.socket.as_fd(), conversation.as_fd());
         self.socket.async_io(Interest::WRITABLE, ask).await
