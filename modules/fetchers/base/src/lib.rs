@@ -4,4 +4,4 @@ mod described;
 mod program;
 
 pub use described::{Budget, DESCRIPTION, Described};
-pub use program::Program;
+pub use program::{Program, shown};

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tepui_module_sdk::tokio::{process::Command, select, time};
 use tepui_module_sdk::{Failure, Result};
+use url::Url;
 
 /// Bytes of a program's complaints that an error repeats: the last ones.
 const WORDS: usize = 512;
@@ -38,10 +39,14 @@ impl Program {
         }
     }
 
-    /// `curl`, of the PATH.
-    pub fn curl() -> Self {
-        let words = "curl --fail --silent --show-error --output {path} -- {uri}";
-        Self(words.split(' ').map(str::to_owned).collect())
+    /// `curl`, of the PATH. It gives up when no byte comes for so long.
+    pub fn curl(stall: Duration) -> Self {
+        let stall = stall.as_secs().max(1);
+        let words = format!(
+            "curl --fail --silent --show-error --connect-timeout {stall} --speed-limit 1 --speed-time {stall} \
+             --output {{path}} -- {{uri}}"
+        );
+        Self(words.split_whitespace().map(str::to_owned).collect())
     }
 
     /// The `hadoop` of this directory, else of the one that HADOOP_HOME names, else of the PATH.
@@ -112,7 +117,7 @@ impl Program {
             return Err(Failure::unavailable(format!(
                 "'{name}' ended with {}: {}",
                 output.status,
-                words.join(" ")
+                words.join(" ").replace(uri, &shown(uri))
             )));
         }
         let length = std::fs::metadata(to).map_err(|error| {
@@ -151,5 +156,27 @@ impl Drop for Group {
             // Nothing is left of it after a good end.
             let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
         }
+    }
+}
+
+/// A URI for people: without a password.
+pub fn shown(uri: &str) -> String {
+    match Url::parse(uri) {
+        Ok(mut url) if url.password().is_some() => {
+            let _ = url.set_password(Some("***"));
+            url.into()
+        }
+        _ => uri.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_are_not_shown() {
+        assert_eq!(shown("http://u:secret@h/x"), "http://u:***@h/x");
+        assert_eq!(shown("http://h/x?q"), "http://h/x?q");
     }
 }

@@ -109,7 +109,8 @@ impl Module for UriFetcher {
             unpacked_bytes: config.max_unpacked_bytes,
             unpacked_files: config.max_unpacked_files,
         };
-        let usual = ["ftp", "ftps"].map(|scheme| (scheme.to_owned(), Program::curl()));
+        let stall = Duration::from_secs(config.fetcher_stall_timeout_secs);
+        let usual = ["ftp", "ftps"].map(|scheme| (scheme.to_owned(), Program::curl(stall)));
         let mut programs = BTreeMap::from(usual);
         for (scheme, words) in config.programs {
             let setting = format!("programs.{scheme}");
@@ -122,10 +123,7 @@ impl Module for UriFetcher {
         };
         Ok(Self {
             cache: Arc::new(Cache::new(directory, config.fetcher_cache_size)),
-            http: Http::new(
-                Duration::from_secs(config.fetcher_stall_timeout_secs),
-                bounds,
-            ),
+            http: Http::new(stall, bounds),
             programs,
             hadoop: Program::hadoop(config.hadoop_home.as_deref()),
             frameworks_home: config.frameworks_home,
@@ -143,7 +141,7 @@ impl Fetcher for UriFetcher {
     async fn fetch(&self, fetch: Fetch) -> Result<()> {
         let sandbox = Arc::new(Sandbox::open(&fetch.sandbox, fetch.user)?);
         for uri in &fetch.uris {
-            let shown = source::shown(&uri.value);
+            let shown = tepui_fetcher_base::shown(&uri.value);
             note(&sandbox, format!("Fetching URI '{shown}'")).await?;
             match self.one(&sandbox, uri).await {
                 Ok(done) => note(&sandbox, format!("Fetched '{shown}' to '{done}'")).await?,
@@ -344,11 +342,22 @@ async fn note(sandbox: &Arc<Sandbox>, line: String) -> Result<()> {
         .await?
 }
 
+/// Opens a file. Nothing else: a device has no end, and a FIFO no beginning.
 fn open(path: &Path) -> Result<File> {
-    let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+    use std::os::unix::fs::OpenOptionsExt;
+    let opened = File::options()
+        .read(true)
+        .custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits())
+        .open(path);
+    let file = opened.map_err(|error| unreadable(path, &error))?;
     match file.metadata() {
-        Ok(found) if found.is_dir() => {
-            let message = format!("'{}' is a directory; a file is expected", path.display());
+        Ok(found) if !found.is_file() => {
+            let what = if found.is_dir() {
+                "a directory"
+            } else {
+                "a device, a FIFO or a socket"
+            };
+            let message = format!("'{}' is {what}; a file is expected", path.display());
             Err(Failure::invalid(message))
         }
         _ => Ok(file),
@@ -359,15 +368,10 @@ fn unreadable(path: &Path, error: &io::Error) -> Failure {
     Failure::not_found(format!("cannot read '{}': {error}", path.display()))
 }
 
-/// Copies to a new file, which only the agent may read; answers the bytes.
-fn copy(mut from: impl Read, to: &Path) -> Result<u64> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let mut file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(to)?;
+/// Copies to a new file of the same mode, in a directory that only the agent may enter; answers the bytes.
+fn copy(mut from: Watched, to: &Path) -> Result<u64> {
+    let mut file = File::create(to)?;
+    file.set_permissions(from.file.metadata()?.permissions())?;
     Ok(io::copy(&mut from, &mut file)?)
 }
 

@@ -117,9 +117,10 @@ impl Here<'_> {
         Ok(file)
     }
 
-    /// Opens a file to read.
+    /// Opens a file to read. Does not wait for the other end of what somebody put in its place.
     pub(crate) fn read(&self, path: &Path) -> Result<File> {
-        let file = open(&self.0.directory, path, OFlag::O_RDONLY, 0);
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
+        let file = open(&self.0.directory, path, flags, 0);
         Ok(file.map_err(in_words(path))?.into())
     }
 

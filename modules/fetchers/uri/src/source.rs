@@ -97,17 +97,6 @@ fn base_name(uri: &str) -> Result<String> {
     }
 }
 
-/// A URI for people: without a password.
-pub(crate) fn shown(uri: &str) -> String {
-    match Url::parse(uri) {
-        Ok(mut url) if url.password().is_some() => {
-            let _ = url.set_password(Some("***"));
-            url.into()
-        }
-        _ => uri.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,11 +151,5 @@ mod tests {
             let error = named("http://h/x", wrong).unwrap_err().to_string();
             assert!(error.contains("output_file"), "{error}");
         }
-    }
-
-    #[test]
-    fn passwords_are_not_shown() {
-        assert_eq!(shown("http://u:secret@h/x"), "http://u:***@h/x");
-        assert_eq!(shown("http://h/x?q"), "http://h/x?q");
     }
 }

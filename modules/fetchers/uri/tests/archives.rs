@@ -5,11 +5,12 @@ mod common;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::PathBuf;
 
 use serde_json::json;
 use tepui_module_proto::fetcher::Uri;
 
-use common::{Answers, Bench, Server, answer, cached, gzip, names, ok, read, tar, uri, zip};
+use common::{Answers, Bench, Server, answer, cached, gzip, names, ok, read, tar, uri, walk, zip};
 
 #[tokio::test]
 async fn archives_are_unpacked_by_their_suffix() {

@@ -4,13 +4,14 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::json;
 use tepui_fetcher_uri::UriFetcher;
 use tepui_module_proto::fetcher::{Uri, User};
 
-use common::{Answers, Bench, Server, answer, cached, ok, read, tar, uri, walk};
+use common::{Answers, Bench, Server, answer, cached, names, ok, read, tar, uri, walk};
 
 #[test]
 fn conformance() {
@@ -48,13 +49,19 @@ async fn files_come_from_where_they_are_said_to_be() {
         output_file: "bin/it.tar".to_owned(),
         ..uri("acme://x/y")
     };
-    let all = vec![uri(server.at("/old")), uri("own"), program, cached(plain)];
+    let copy = Uri {
+        output_file: "copy".to_owned(),
+        ..cached(plain)
+    };
+    let all = vec![uri(server.at("/old")), uri("own"), program, copy];
     let sandbox = bench.fetch("s", all).await.unwrap();
     assert_eq!(read(&sandbox, "old"), "by http");
     assert_eq!(read(&sandbox, "own"), "of the home");
     assert_eq!(read(&sandbox, "bin/it.tar"), "acme://x/y\n");
     let mode = |name: &str| fs::metadata(sandbox.join(name)).unwrap().mode() & 0o777;
     assert_eq!((mode("old"), mode("bin/it.tar")), (0o644, 0o755));
+    // By the cache or not.
+    assert_eq!((mode("own"), mode("copy")), (0o640, 0o640));
     let said = read(&sandbox, "stderr");
     assert!(
         said.contains("Fetching URI 'own'\nFetched 'own' to '"),
@@ -80,7 +87,21 @@ async fn failures_keep_what_the_server_said() {
         ("/cut", (answer("200 OK", cut, b"half"), false)),
         ("/slow", (answer("200 OK", cut, b"half"), true)),
     ]));
-    let bench = Bench::new(json!({"fetcher_stall_timeout_secs": 1, "hadoop_home": "/no/hadoop"}));
+    let complains = [
+        "sh",
+        "-c",
+        "echo \"cannot read $0\" >&2; exit 3; : $1",
+        "{uri}",
+        "{path}",
+    ];
+    let bench = Bench::new(json!({
+        "fetcher_stall_timeout_secs": 1, "hadoop_home": "/no/hadoop", "programs": {"acme": complains},
+    }));
+    let at = bench.sandbox("sources");
+    let fifo = at.join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    // Connections are made, but nobody greets.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     for (value, words) in [
         (server.at("/none"), "404 Not Found: no such artifact:"),
         (server.at("/slow"), "no byte came for 1 seconds"),
@@ -89,6 +110,17 @@ async fn failures_keep_what_the_server_said() {
         ("/no/such/file".to_owned(), "No such file"),
         ("hdfs://n/x".to_owned(), "/no/hadoop/bin/hadoop"),
         ("http://u:secret@127.0.0.1:1/x".to_owned(), "u:***@"),
+        (
+            "acme://u:secret@h/x".to_owned(),
+            "cannot read acme://u:***@h/x",
+        ),
+        (at.display().to_string(), "is a directory"),
+        ("/dev/zero".to_owned(), "a file is expected"),
+        (fifo.display().to_string(), "a file is expected"),
+        (
+            format!("ftp://{}/x", silent.local_addr().unwrap()),
+            "'curl' ended with exit status: 28",
+        ),
     ] {
         for one in [uri(value.clone()), cached(value.clone())] {
             let error = bench.fetch("s", vec![one]).await.unwrap_err();
