@@ -291,10 +291,8 @@ impl Resources {
 
     /// Whether all is allocated to the same role, or all to none: then no two become one when that changes.
     fn is_of_one_role(&self) -> bool {
-        let pairs = self.0.windows(2);
-        pairs.fold(true, |all, pair| {
-            all && pair[0].allocation_role() == pair[1].allocation_role()
-        })
+        let mut pairs = self.0.windows(2);
+        pairs.all(|pair| pair[0].allocation_role() == pair[1].allocation_role())
     }
 
     /// Adds all of `other` that cannot be shared, as allocated to nobody.

@@ -10,8 +10,8 @@ mod support;
 use std::time::{Duration, Instant};
 
 use support::{Scheduler, World, framework, task};
-use tepui_proto::link;
-use tepui_proto::v1::TaskState;
+use tepui_proto::v1::{Task, TaskState};
+use tepui_proto::{Message as _, link};
 use tepui_state_master::SessionKey;
 
 const BIG: &str = "cpus:1000;mem:1000000";
@@ -149,7 +149,7 @@ fn sync() {
     let mut world = World::new();
     world.checked = false;
     world.keep_effects = false;
-    let tasks: Vec<link::SyncTask> = (0..10)
+    let tasks: Vec<Task> = (0..10)
         .map(|n| {
             let info = task(&format!("t{n}"), "", "cpus:0.1;mem:32");
             let mut resources = info.resources;
@@ -158,15 +158,13 @@ fn sync() {
                     role: Some("bench".into()),
                 });
             }
-            link::SyncTask {
-                task: Some(tepui_proto::v1::Task {
-                    name: info.name,
-                    task_id: info.task_id,
-                    framework_id: tepui_proto::v1::FrameworkId { value: "f".into() },
-                    state: TaskState::TaskRunning as i32,
-                    resources,
-                    ..Default::default()
-                }),
+            Task {
+                name: info.name,
+                task_id: info.task_id,
+                framework_id: tepui_proto::v1::FrameworkId { value: "f".into() },
+                state: TaskState::TaskRunning as i32,
+                resources,
+                ..Default::default()
             }
         })
         .collect();
@@ -185,9 +183,11 @@ fn sync() {
                     .iter()
                     .cloned()
                     .map(|mut task| {
-                        let id = &mut task.task.as_mut().expect("made above").task_id.value;
+                        let id = &mut task.task_id.value;
                         *id = format!("{id}-{session}");
-                        task
+                        link::SyncTask {
+                            task: task.encode_to_vec().into(),
+                        }
                     })
                     .collect(),
                 frameworks: vec![link::SyncFramework {
