@@ -10,6 +10,34 @@ use tepui_model::resources::{Resources, Scalar};
 use tepui_proto::v1::task_status::Reason;
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_running_container_takes_two_descriptors_and_its_statistics_three() {
+    if !kernel::available() {
+        return;
+    }
+    let root = kernel::Root::new("descriptors");
+    let at = tempfile::tempdir().unwrap();
+    let isolators = kernel::isolators(&root.0, serde_json::json!({}));
+    let containerizer = containerizer(at.path(), isolators);
+    containerizer.recover(BTreeSet::new()).await.unwrap();
+    let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    // With the first comes what all of them share.
+    let configs = ["first", "a", "b", "c"].map(|id| shell(at.path(), id, "sleep 1000"));
+    containerizer.launch(configs[0].clone()).await.unwrap();
+    let before = open();
+    for config in &configs[1..] {
+        containerizer.launch(config.clone()).await.unwrap();
+    }
+    assert_eq!(open() - before, 2 * 3);
+    for config in &configs[1..] {
+        containerizer.usage(&config.id).await.unwrap();
+    }
+    assert_eq!(open() - before, 5 * 3);
+    for config in &configs {
+        containerizer.destroy(&config.id).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn limits_are_those_of_mesos_and_follow_updates() {
     if !kernel::available() {
         return;

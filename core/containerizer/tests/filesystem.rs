@@ -109,6 +109,8 @@ async fn a_root_of_its_own_has_all_that_programs_expect_and_nothing_of_the_host(
         test -s /etc/resolv.conf || echo no resolv.conf; cat /proc/kcore /proc/keys 2>/dev/null; \
         (echo h > /proc/sys/kernel/hostname) 2>/dev/null && echo changed; \
         (touch /sys/x) 2>/dev/null && echo changed; \
+        for d in /proc/acpi /sys/firmware; do test -d $d && ls $d; (touch $d/x) 2>/dev/null && echo changed; done; \
+        grep -c '^proc /proc proc' /proc/mounts; \
         (echo x > /etc/resolv.conf) 2>/dev/null && echo changed; echo $MESOS_SANDBOX";
     for user in [None, Some("nobody")] {
         let mut config = shell(at.path(), user.unwrap_or("root"), text);
@@ -122,7 +124,7 @@ async fn a_root_of_its_own_has_all_that_programs_expect_and_nothing_of_the_host(
         assert_eq!(
             said,
             format!(
-                "bin\ndev\netc\nmnt\nproc\nsys\n/mnt/mesos/sandbox\n{uid}\n/mnt/mesos/sandbox\n"
+                "bin\ndev\netc\nmnt\nproc\nsys\n/mnt/mesos/sandbox\n{uid}\n1\n/mnt/mesos/sandbox\n"
             )
         );
         assert_eq!(

@@ -282,14 +282,14 @@ impl Tree<'_> {
                 return symlinkat(to.as_os_str(), parent, name).map_err(Into::into);
             }
             FileKind::Regular(content) => {
-                let mut opened = create(&parent, name, 0o600)?;
+                let mut opened = create(parent, name, 0o600)?;
                 opened.write_all(content)?;
                 opened
             }
             FileKind::Directory => {
-                mkdirat(&parent, name, mode)?;
+                mkdirat(parent, name, mode)?;
                 let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-                openat(&parent, name, flags, Mode::empty())?.into()
+                openat(parent, name, flags, Mode::empty())?.into()
             }
         };
         if file.uid.is_some() || file.gid.is_some() {
@@ -311,12 +311,12 @@ impl Tree<'_> {
         };
         let mode = Mode::from_bits_truncate(device.mode);
         let number = makedev(device.major.into(), device.minor.into());
-        match mknodat(&parent, name, kind, mode, number) {
+        match mknodat(parent, name, kind, mode, number) {
             // Two isolators may ask for one device.
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(error) => return Err(error.into()),
         }
-        fchmodat(&parent, name, mode, FchmodatFlags::FollowSymlink).map_err(Into::into)
+        fchmodat(parent, name, mode, FchmodatFlags::FollowSymlink).map_err(Into::into)
     }
 
     /// Puts nothing in the place of a path: the same empty directory for all directories, since each file system that is made

@@ -83,3 +83,35 @@ impl Isolator for PidNamespaces {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tepui_module_sdk::proto::isolator::ContainerConfig;
+    use tepui_module_sdk::tokio::runtime::Builder;
+
+    #[test]
+    fn a_root_that_has_its_proc_gets_no_second() {
+        let prepare = |plan: LaunchPlan| {
+            let container = Container {
+                id: "c".into(),
+                sandbox: PathBuf::from("/s"),
+                user: None,
+                labels: Default::default(),
+                resources: Vec::new(),
+                pid: 0,
+                plan,
+                config: ContainerConfig::default(),
+            };
+            let isolator = PidNamespaces(Config {
+                disallow_sharing_agent_pid_namespace: false,
+            });
+            let runtime = Builder::new_current_thread().build().unwrap();
+            runtime.block_on(isolator.prepare(container)).unwrap()
+        };
+        let own = prepare(LaunchPlan::none());
+        assert_eq!(own.mounts.len(), 1);
+        let again = prepare(own.clone());
+        assert_eq!((again.namespaces, again.mounts.len()), (own.namespaces, 0));
+    }
+}
