@@ -291,6 +291,8 @@ enum Need {
     Root,
     /// A controller, by its names in version 1 and 2; none where version 2 does without one.
     Controller(&'static str, Option<&'static str>),
+    /// A controller that version 2 does not have.
+    Version1(&'static str),
     Namespace(&'static str),
     /// A release of the kernel, and for what.
     Kernel(u32, u32, &'static str),
@@ -318,6 +320,11 @@ impl Need {
                 };
                 missing.or_else(|| machine.delegation.clone())
             }
+            Self::Version1(_) if machine.v2.is_some() => Some(
+                "works with cgroups version 1 only: boot with systemd.unified_cgroup_hierarchy=0"
+                    .to_owned(),
+            ),
+            Self::Version1(controller) => Self::Controller(controller, None).missing(machine),
             Self::Namespace(kind) => (!machine.namespaces.contains(&kind))
                 .then(|| format!("the kernel has no namespaces of kind '{kind}'")),
             Self::Kernel(major, minor, what) => (!machine.is_at_least(major, minor))
@@ -384,7 +391,23 @@ const ISOLATORS: &[(&str, &[Need])] = &[
     ),
     (
         "cgroups/hugetlb",
-        &[LIBRARY, Need::Root, Need::Controller("hugetlb", "hugetlb")],
+        &[
+            LIBRARY,
+            Need::Root,
+            Need::Controller("hugetlb", Some("hugetlb")),
+        ],
+    ),
+    (
+        "cgroups/net_cls",
+        &[LIBRARY, Need::Root, Need::Version1("net_cls")],
+    ),
+    (
+        "cgroups/perf_event",
+        &[
+            LIBRARY,
+            Need::Root,
+            Need::Controller("perf_event", Some("perf_event")),
+        ],
     ),
     (
         "cgroups/net_prio",
