@@ -16,6 +16,7 @@ tepui_module_sdk::export!(
     isolator: tepui_isolator_privileges::NoNewPrivileges,
     isolator: tepui_isolator_seccomp::Seccomp,
     isolator: tepui_isolator_secrets::EnvironmentSecrets,
+    isolator: tepui_isolator_volumes::DockerVolumes,
     isolator: tepui_isolator_volumes::HostPathVolumes,
     isolator: tepui_isolator_volumes::ImageVolumes,
     isolator: tepui_isolator_volumes::SandboxPathVolumes,

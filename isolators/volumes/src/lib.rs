@@ -1,13 +1,15 @@
-//! Isolators of volumes: `volume/host_path`, `volume/image`, `volume/sandbox_path` and
+//! Isolators of volumes: `docker/volume`, `volume/host_path`, `volume/image`, `volume/sandbox_path` and
 //! `volume/secret`.
 //!
-//! Each only plans mounts, which the container's first process makes in its own mount namespace; they vanish with it.
+//! Each plans mounts, which the container's first process makes in its own mount namespace; they vanish with it.
 
+mod docker;
 mod host_path;
 mod image;
 mod sandbox_path;
 mod secret;
 
+pub use docker::{Config as DockerConfig, DockerVolumes};
 pub use host_path::{Config as HostPathConfig, HostPathVolumes};
 pub use image::ImageVolumes;
 pub use sandbox_path::SandboxPathVolumes;

@@ -52,7 +52,12 @@ struct Machine {
     seccomp: bool,
     init: Option<String>,
     libraries: Vec<String>,
+    /// Those of [`PROGRAMS`] that are on the PATH.
+    programs: Vec<&'static str>,
 }
+
+/// Programs that isolators run.
+const PROGRAMS: [&str; 1] = ["dvdcli"];
 
 const NAMESPACES: [&str; 7] = ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"];
 
@@ -76,6 +81,7 @@ impl Machine {
                 .err()
                 .map(|error| error.to_string()),
             libraries: libraries(),
+            programs: PROGRAMS.into_iter().filter(on_path).collect(),
         }
     }
 
@@ -175,6 +181,11 @@ fn overlay(work_dir: &Path, root: bool) -> Option<String> {
         "it cannot be mounted on the file system of '{}' ({why}): put --work_dir on ext4 or xfs",
         on.display()
     ))
+}
+
+fn on_path(program: &&'static str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
 }
 
 /// Module libraries beside this program.
@@ -299,6 +310,8 @@ enum Need {
     Overlay,
     Seccomp,
     Library(&'static str),
+    /// A program on the PATH, and where it comes from.
+    Program(&'static str, &'static str),
 }
 
 impl Need {
@@ -340,6 +353,8 @@ impl Need {
                 (!machine.libraries.contains(&file))
                     .then(|| format!("{file} is missing: it belongs beside this program or into TEPUI_MODULE_DIRS"))
             }
+            Self::Program(name, from) => (!machine.programs.contains(&name))
+                .then(|| format!("'{name}' is not on the PATH: get it from {from}")),
         }
     }
 }
@@ -434,6 +449,15 @@ const ISOLATORS: &[(&str, &[Need])] = &[
         ],
     ),
     (
+        "docker/volume",
+        &[
+            LIBRARY,
+            Need::Root,
+            Need::Namespace("mnt"),
+            Need::Program("dvdcli", "https://github.com/rexray/dvdcli"),
+        ],
+    ),
+    (
         "volume/host_path",
         &[LIBRARY, Need::Root, Need::Namespace("mnt")],
     ),
@@ -514,6 +538,8 @@ mod tests {
             report.isolators.iter().all(|one| one.missing.is_none()),
             "{report:?}"
         );
+        let lacks = missing(&full(), "docker/volume").unwrap();
+        assert!(lacks.starts_with("'dvdcli' is not on the PATH"), "{lacks}");
         let user = Machine {
             root: false,
             ..full()

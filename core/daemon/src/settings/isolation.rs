@@ -47,7 +47,7 @@ pub(super) fn isolation_of(values: &Values) -> Result<Vec<String>, FlagError> {
 
 /// Flags of Mesos that are settings of an isolator, under the same name. Without that isolator they would protect
 /// nothing.
-const OF_ISOLATORS: [(&str, &str); 13] = [
+const OF_ISOLATORS: [(&str, &str); 15] = [
     ("cgroups_net_cls_primary_handle", "cgroups/net_cls"),
     ("cgroups_net_cls_secondary_handles", "cgroups/net_cls"),
     ("perf_events", "cgroups/perf_event"),
@@ -57,6 +57,8 @@ const OF_ISOLATORS: [(&str, &str); 13] = [
     ("seccomp_profile_name", "linux/seccomp"),
     ("docker_ignore_runtime", "docker/runtime"),
     ("enforce_container_disk_quota", "disk/du"),
+    ("docker_volume_checkpoint_dir", "docker/volume"),
+    ("docker_volume_chown", "docker/volume"),
     ("host_path_volume_force_creation", "volume/host_path"),
     ("default_container_shm_size", "namespaces/ipc"),
     ("disallow_sharing_agent_ipc_namespace", "namespaces/ipc"),
