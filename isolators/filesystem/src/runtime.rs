@@ -65,6 +65,7 @@ impl Isolator for DockerRuntime {
                 Failure::invalid(format!("the image's configuration cannot be read: {error}"))
             })?;
         let run = config.config.unwrap_or_default();
+        run.check()?;
         let command = CommandInfo::decode(&*container.config.command_info)
             .map_err(|error| Failure::invalid(format!("the command cannot be read: {error}")))?;
         let mut plan = LaunchPlan::none();
@@ -85,6 +86,18 @@ impl Isolator for DockerRuntime {
 }
 
 impl Run {
+    /// What the kernel takes no program with.
+    fn check(&self) -> Result<()> {
+        let lists = [&self.entrypoint, &self.cmd, &self.env];
+        let mut texts = lists.into_iter().flatten().flatten();
+        match texts.any(|text| text.contains('\0')) {
+            true => Err(Failure::invalid(
+                "the image's configuration has a NUL character in its ENTRYPOINT, CMD or ENV",
+            )),
+            false => Ok(()),
+        }
+    }
+
     /// The command; none where the task's own stands.
     fn command(&self, asked: &CommandInfo) -> Result<Option<isolator::Command>> {
         if asked.shell() || !asked.value().is_empty() {

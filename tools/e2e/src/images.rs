@@ -136,29 +136,30 @@ pub fn add_noise(layout: &Path, bytes: u64) {
     run("umoci", &["insert", "--image", &image, &file, "/noise"]);
 }
 
-/// Writes an archive of `docker save` with one image once more, as `to`, with all its layers twice.
-pub fn repeat_layers(archive: &Path, to: &Path) {
+/// Writes an archive of `docker save` with one image once more, as `to`, with its entry in the manifest and its
+/// configuration changed.
+pub fn rewrite(
+    archive: &Path,
+    to: &Path,
+    change: impl FnOnce(&mut serde_json::Value, &mut serde_json::Value),
+) {
     let dir = to.with_extension("unpacked");
     fs::create_dir(&dir).expect("a folder");
     let (from, at) = (archive.display().to_string(), dir.display().to_string());
     run("tar", &["-xf", &from, "-C", &at]);
-    let edit = |name: &str, pointer: &str| {
-        let file = dir.join(name);
-        let text = fs::read(&file).expect("a file");
-        let mut json: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
-        let list = json
-            .pointer_mut(pointer)
-            .and_then(|list| list.as_array_mut());
-        let list = list.expect("a list");
-        list.extend(list.clone());
-        fs::write(&file, json.to_string()).expect("own file");
-        json
+    let read = |name: &str| -> serde_json::Value {
+        serde_json::from_slice(&fs::read(dir.join(name)).expect("a file")).expect("JSON")
     };
-    let manifest = edit("manifest.json", "/0/Layers");
-    let config = manifest[0]["Config"].as_str().expect("a name");
-    edit(config, "/rootfs/diff_ids");
+    let mut manifest = read("manifest.json");
+    let name = manifest[0]["Config"].as_str().expect("a name").to_owned();
+    let mut config = read(&name);
+    change(&mut manifest[0], &mut config);
+    for (name, json) in [("manifest.json", manifest), (&name, config)] {
+        fs::write(dir.join(name), json.to_string()).expect("own file");
+    }
     let to = to.display().to_string();
     run("tar", &["-cf", &to, "-C", &at, "."]);
+    fs::remove_dir_all(dir).expect("own folder");
 }
 
 /// Puts a shell and some programs into `bin` of a root.

@@ -7,12 +7,12 @@ use std::path::Path;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use nix::sys::signal::Signal;
 use serde_json::json;
+use tepui_e2e::cluster::wait_clean;
 use tepui_e2e::images::{
-    Registry, add_noise, available, last_layer, layout, of_image, one_layer, repeat_layers, run,
-    stdout,
+    Registry, add_noise, available, last_layer, layout, of_image, one_layer, rewrite, run, stdout,
+    walk,
 };
 use tepui_e2e::scheduler::framework;
-use tepui_e2e::scratch::wait_clean;
 use tepui_e2e::stall::StallingProxy;
 use tepui_e2e::tokens::{IDENTITY, PASSWORD, TokenServer, USER};
 use tepui_e2e::{Daemon, Scheduler, Scratch, wait_for};
@@ -286,7 +286,13 @@ fn a_bound_root_cannot_be_written_and_what_images_say_may_be_ignored() {
         let to = format!("docker-archive:{}:{name}:latest", archive.display());
         run("skopeo", &["copy", "--quiet", &from, &to]);
     }
-    repeat_layers(&saved.join("one.tar"), &saved.join("twice.tar"));
+    let one = saved.join("one.tar");
+    rewrite(&one, &saved.join("twice.tar"), |manifest, config| {
+        for list in [&mut manifest["Layers"], &mut config["rootfs"]["diff_ids"]] {
+            let list = list.as_array_mut().expect("a list");
+            list.extend(list.clone());
+        }
+    });
     let flags = [
         ISOLATION,
         "--image_providers=DOCKER",
@@ -396,6 +402,110 @@ fn archives_of_hdfs_are_brought_by_hadoop() {
         (1, 1),
         "{asked}"
     );
+    agent.stop(Signal::SIGUSR1);
+    wait_clean(scratch.path());
+}
+
+#[test]
+fn what_an_image_says_of_how_it_is_run_may_be_absurd() {
+    if !available() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let saved = scratch.path().join("saved");
+    fs::create_dir(&saved).expect("a folder");
+    let layout = one_layer(scratch.path(), "box");
+    let good = scratch.path().join("good.tar");
+    let from = format!("oci:{}:latest", layout.display());
+    let to = format!("docker-archive:{}:box:latest", good.display());
+    run("skopeo", &["copy", "--quiet", &from, &to]);
+    let crowd: Vec<String> = (0..100_000)
+        .map(|number| format!("V{number}=value of it"))
+        .collect();
+    let long = format!("LONG={}", "x".repeat(4 << 20));
+    let shell = json!(["/bin/sh", "-c", "echo ran"]);
+    let cases = [
+        (
+            "crowd",
+            json!({ "Env": crowd, "Cmd": shell }),
+            Err("exited with status 1"),
+        ),
+        (
+            "long",
+            json!({ "Env": [long], "Cmd": shell }),
+            Err("exited with status 1"),
+        ),
+        (
+            "nul",
+            json!({ "Env": ["A=a\u{0}b"], "Cmd": shell }),
+            Err("NUL character"),
+        ),
+        (
+            "nul-in-cmd",
+            json!({ "Cmd": ["/bin/echo", "a\u{0}b"] }),
+            Err("NUL character"),
+        ),
+        (
+            "text",
+            json!({ "Cmd": "echo ran" }),
+            Err("configuration cannot be read"),
+        ),
+        (
+            "number",
+            json!({ "Env": [1], "Cmd": shell }),
+            Err("configuration cannot be read"),
+        ),
+        ("nothing", json!({}), Err("says what to run")),
+        (
+            "nameless",
+            json!({ "Env": ["=a", "b", ""], "Cmd": shell, "WorkingDir": "not/absolute" }),
+            Ok(()),
+        ),
+        (
+            "null",
+            json!({ "Env": null, "Entrypoint": null, "Cmd": shell, "User": "nobody:9" }),
+            Ok(()),
+        ),
+    ];
+    for (name, run, _) in &cases {
+        let archive = saved.join(format!("{name}.tar"));
+        rewrite(&good, &archive, |_, config| config["config"] = run.clone());
+    }
+    let flags = [
+        ISOLATION,
+        "--image_providers=DOCKER",
+        "--resources=cpus:4;mem:2048",
+        &format!("--docker_registry={}", saved.display()),
+    ];
+    let master = Daemon::master(scratch.path(), &[]);
+    let agent = Daemon::agent(scratch.path(), "agent", master.address, &flags);
+    let mut scheduler = Scheduler::subscribe(master.address, framework("e2e", true));
+    let tasks = cases.iter().map(|(name, _, _)| of_image(name, name, None));
+    scheduler.launch(tasks.collect());
+    for (name, _, expected) in cases {
+        match expected {
+            Ok(()) => {
+                scheduler.wait_state(name, TaskState::TaskFinished);
+                let said = stdout(&scratch, "agent", name);
+                assert!(said.ends_with("ran\n"), "{name}: {said}");
+            }
+            Err(words) => {
+                let failed = scheduler.wait_state(name, TaskState::TaskFailed);
+                assert!(
+                    failed.message().contains(words),
+                    "{name}: {}",
+                    failed.message()
+                );
+            }
+        }
+    }
+    // More than the kernel takes: the command says so, as with any that cannot be executed.
+    for name in ["crowd", "long"] {
+        let slaves = scratch.path().join("agent/slaves");
+        let stderr = walk(&slaves, &format!("executors/{name}/runs/latest/stderr"));
+        let said = fs::read_to_string(stderr).expect("its output");
+        assert!(said.contains("Argument list too long"), "{name}: {said}");
+    }
     agent.stop(Signal::SIGUSR1);
     wait_clean(scratch.path());
 }
