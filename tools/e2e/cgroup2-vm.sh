@@ -5,13 +5,14 @@
 #
 # KERNEL is a Linux image with cgroups v2 and tmpfs built in, such as /boot/vmlinuz-*-cloud-amd64 of Debian's package
 # linux-image-cloud-amd64; its modules are looked for in ../lib/modules beside it. TEST is a part of tests' names. Needs
-# qemu-system-x86_64, cpio, strip and a static busybox (Debian: qemu-system-x86, cpio, binutils, busybox-static).
+# qemu-system-x86_64, cpio, strip, mkfs.xfs and a static busybox (Debian: qemu-system-x86, cpio, binutils, xfsprogs,
+# busybox-static).
 # Processors are emulated; ACCEL=kvm is quicker where that works.
 set -eu
 kernel=${1:?usage: $0 KERNEL [TEST]}
 only=${2:-}
 # The first is the suite on version 2. The others need no cgroups, or go on without those of version 1.
-programs='cgroups_v2 filesystem launch namespaces nested privileges recovery'
+programs='cgroups_v2 filesystem launch namespaces nested privileges recovery xfs'
 modules=$(dirname "$kernel")/../lib/modules/${kernel##*/vmlinuz-}
 cd "$(dirname "$0")/../.."
 cargo build --quiet -p tepui-init
@@ -38,9 +39,12 @@ for program in $programs; do
         case ${test##*/} in "$program"-*) install "$test" "/$program" && strip "$root/$program" ;; esac
     done
 done
-for module in overlay; do
-    find "$modules" -name "$module.ko" -exec cp {} "$root/modules/" \;
+# In the order of what they need.
+drivers='overlay loop libcrc32c xfs'
+for driver in $drivers; do
+    find "$modules" -name "$driver.ko" -exec cp {} "$root/modules/" \;
 done
+install "$(command -v mkfs.xfs)" /bin/mkfs.xfs
 printf 'root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n' >"$root/etc/passwd"
 printf 'root:x:0:\nnogroup:x:65534:\n' >"$root/etc/group"
 echo 'nameserver 127.0.0.1' >"$root/etc/resolv.conf"
@@ -68,7 +72,11 @@ mount -t tmpfs tmpfs /dev/shm
 mount -t tmpfs tmpfs /tmp
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 ip link set lo up
-for module in /modules/*.ko; do insmod \$module; done
+for driver in $drivers; do insmod /modules/\$driver.ko; done
+truncate -s 512M /xfs.img
+mkfs.xfs -q /xfs.img
+mkdir /disk
+mount -t xfs -o loop,pqnoenforce /xfs.img /disk && export TEPUI_TEST_XFS=/disk
 for program in $programs; do
     echo "program \$program"
     /\$program --test-threads=1 --nocapture $only

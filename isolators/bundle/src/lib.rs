@@ -7,6 +7,7 @@ tepui_module_sdk::export!(
     isolator: tepui_isolator_filesystem::Du,
     isolator: tepui_isolator_filesystem::LinuxFilesystem,
     isolator: tepui_isolator_filesystem::PosixFilesystem,
+    isolator: tepui_isolator_filesystem::Xfs,
     isolator: tepui_isolator_namespaces::IpcNamespaces,
     isolator: tepui_isolator_namespaces::PidNamespaces,
     isolator: tepui_isolator_posix::Cpu,

@@ -97,7 +97,7 @@ fn class(cgroup: &Cgroup) -> Result<u32> {
 /// The class of a container as its status tells it, if it has one.
 pub(crate) fn status(cgroup: &Cgroup) -> Result<Option<CgroupInfo>> {
     let class = class(cgroup)?;
-    Ok((class != 0).then(|| CgroupInfo {
+    Ok((class != 0).then_some(CgroupInfo {
         net_cls: Some(NetCls {
             classid: Some(class),
         }),

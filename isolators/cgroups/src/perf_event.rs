@@ -160,9 +160,7 @@ impl Perf {
 
     /// The last sample of a container.
     pub(crate) fn last(&self, id: &ContainerId) -> Option<PerfStatistics> {
-        self.containers()
-            .get(id)
-            .map(|sampled| sampled.last.clone())
+        self.containers().get(id).map(|sampled| sampled.last)
     }
 }
 

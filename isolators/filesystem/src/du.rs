@@ -15,7 +15,7 @@ use tepui_module_sdk::prelude::{
     Update, blocking, config, time,
 };
 
-use crate::persistent::volume_path;
+use crate::persistent::{is_persistent, volume_path};
 
 /// Settings of `disk/du`, named as Mesos' flags.
 #[config]
@@ -170,12 +170,7 @@ impl Du {
         let (volumes, plain): (Vec<_>, Vec<_>) = resources
             .iter()
             .filter(|resource| resource.name == "disk")
-            .partition(|resource| {
-                resource
-                    .disk
-                    .as_ref()
-                    .is_some_and(|disk| disk.persistence.is_some())
-            });
+            .partition(|resource| is_persistent(resource));
         let amounts = plain.iter().filter_map(|resource| resource.scalar.as_ref());
         let amount: f64 = amounts.map(|scalar| scalar.value).sum();
         let quota = plain.first().map(|resource| Resource {
@@ -212,7 +207,7 @@ impl Du {
 }
 
 /// Where the container writes: its sandbox, and what its root file system keeps of it.
-fn own(container: &Container) -> Vec<PathBuf> {
+pub(crate) fn own(container: &Container) -> Vec<PathBuf> {
     let plan = &container.plan;
     let root = plan.rootfs.as_ref().and_then(|root| {
         let mount = plan.mounts.iter().find(|mount| mount.target == *root)?;

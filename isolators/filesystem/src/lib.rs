@@ -1,12 +1,14 @@
-//! Isolators of a container's file system: `filesystem/linux`, `filesystem/posix`, `docker/runtime` and `disk/du`.
+//! Isolators of a container's file system: `filesystem/linux`, `filesystem/posix`, `docker/runtime`, `disk/du` and `disk/xfs`.
 
 mod du;
 mod linux;
 mod persistent;
 mod posix;
 mod runtime;
+mod xfs;
 
 pub use du::{Config as DuConfig, Du};
 pub use linux::LinuxFilesystem;
 pub use posix::PosixFilesystem;
 pub use runtime::{Config as RuntimeConfig, DockerRuntime};
+pub use xfs::{Config as XfsConfig, Xfs};

@@ -8,6 +8,12 @@ use nix::unistd::{Gid, Uid, User};
 use tepui_module_sdk::mesos::{self, resource};
 use tepui_module_sdk::prelude::*;
 
+/// Whether a disk is a persistent volume.
+pub(crate) fn is_persistent(disk: &mesos::Resource) -> bool {
+    let disk = disk.disk.as_ref();
+    disk.is_some_and(|disk| disk.persistence.is_some())
+}
+
 /// Where a volume lies: `<root>/volumes/roles/<role>/<id>`, with spaces for the slashes of the role so that no volume
 /// is inside of another; or all of a disk that is a mount.
 pub(crate) fn volume_path(work_dir: &Path, resource: &mesos::Resource) -> Option<PathBuf> {

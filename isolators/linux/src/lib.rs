@@ -8,6 +8,7 @@ pub mod cgroup;
 mod devices;
 mod eventfd;
 mod hierarchy;
+mod quota;
 mod watch;
 
 pub use bytes::show_bytes;
@@ -15,4 +16,5 @@ pub use cgroup::{Cgroup, CgroupError};
 pub use devices::{DeviceAccess, DeviceFilter, DeviceKind, DeviceRule};
 pub use eventfd::{EventFd, Pressure};
 pub use hierarchy::{Hierarchies, Mounted, controller_of};
+pub use quota::{ProjectQuotas, ProjectUsage, QUOTA_BLOCK, give_to_project, project_of};
 pub use watch::FileWatch;

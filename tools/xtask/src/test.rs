@@ -41,6 +41,11 @@ const PACKAGES: &[(&str, &str, &str)] = &[
     ("busybox-static", "/bin/busybox", IMAGES),
     ("apache2-utils", "/usr/bin/htpasswd", IMAGES),
     ("openssl", "/usr/bin/openssl", IMAGES),
+    (
+        "linux-perf",
+        "/usr/bin/perf",
+        "events of containers by perf",
+    ),
 ];
 
 /// Clients that others wrote, by their folder in tools/e2e, which has a `setup.sh`.

@@ -174,8 +174,8 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("version", "Print version, exit.").default("false").group(Group::Program),
     text("volume_gid_range", "Gid pool for shared volumes of non-root tasks, e.g. `[10000-20000]`.").refused(NOT_YET),
     path("work_dir", "Sandboxes and checkpointed metadata (required).").group(Group::State),
-    flag("xfs_kill_containers", "disk/xfs kills over-limit containers using soft limits.").default("false").hidden().refused(UNPROTECTED),
-    text("xfs_project_range", "XFS project ids available for quotas.").default("[5000-10000]").hidden().ignored(NOT_YET),
-    bytes("xfs_quota_headroom", "Gap of XFS hard limit above soft limit.").default("10MB").hidden().ignored(NOT_YET),
+    flag("xfs_kill_containers", "disk/xfs kills over-limit containers using soft limits.").default("false").hidden().group(Group::Containers),
+    text("xfs_project_range", "XFS project ids available for quotas.").default("[5000-10000]").hidden().group(Group::Containers),
+    bytes("xfs_quota_headroom", "Gap of XFS hard limit above soft limit.").default("10MB").hidden().group(Group::Containers),
     duration("zk_session_timeout", "ZooKeeper session expiry.").default("10secs").ignored(NO_ZOOKEEPER),
 ];

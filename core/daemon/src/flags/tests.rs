@@ -375,11 +375,17 @@ fn flags_of_isolators_become_their_settings() {
     let args = [
         "--work_dir=/w",
         "--master=a:1",
-        "--isolation=linux/capabilities,linux/seccomp,namespaces/pid",
+        "--isolation=linux/capabilities,linux/seccomp,namespaces/pid,disk/xfs,cgroups/all",
         r#"--effective_capabilities={"capabilities":["NET_RAW"]}"#,
         "--seccomp_config_dir=/etc/seccomp",
         "--seccomp_profile_name=1",
         "--disallow_sharing_agent_pid_namespace",
+        "--enforce_container_disk_quota",
+        "--xfs_project_range=[7-9]",
+        "--xfs_quota_headroom=1MB",
+        "--perf_events=cycles",
+        "--perf_duration=5secs",
+        "--cgroups_net_cls_primary_handle=0x12",
     ];
     let settings = AgentSettings::new(run(Daemon::Agent, &args, &[]).unwrap()).unwrap();
     let of =
@@ -395,6 +401,22 @@ fn flags_of_isolators_become_their_settings() {
     assert_eq!(
         of("namespaces/pid"),
         serde_json::json!({ "disallow_sharing_agent_pid_namespace": true })
+    );
+    assert_eq!(
+        of("disk/xfs"),
+        serde_json::json!({
+            "enforce_container_disk_quota": true,
+            "xfs_project_range": "[7-9]",
+            "xfs_quota_headroom": 1 << 20,
+        })
+    );
+    assert_eq!(
+        of("cgroups"),
+        serde_json::json!({
+            "perf_events": "cycles",
+            "perf_duration_secs": 5,
+            "cgroups_net_cls_primary_handle": "0x12",
+        })
     );
 }
 

@@ -47,7 +47,7 @@ pub(super) fn isolation_of(values: &Values) -> Result<Vec<String>, FlagError> {
 
 /// Flags of Mesos that are settings of an isolator, under the same name. Without that isolator they would protect
 /// nothing.
-const OF_ISOLATORS: [(&str, &str); 15] = [
+const OF_ISOLATORS: [(&str, &str); 19] = [
     ("cgroups_net_cls_primary_handle", "cgroups/net_cls"),
     ("cgroups_net_cls_secondary_handles", "cgroups/net_cls"),
     ("perf_events", "cgroups/perf_event"),
@@ -59,6 +59,10 @@ const OF_ISOLATORS: [(&str, &str); 15] = [
     ("enforce_container_disk_quota", "disk/du"),
     ("docker_volume_checkpoint_dir", "docker/volume"),
     ("docker_volume_chown", "docker/volume"),
+    ("enforce_container_disk_quota", "disk/xfs"),
+    ("xfs_kill_containers", "disk/xfs"),
+    ("xfs_project_range", "disk/xfs"),
+    ("xfs_quota_headroom", "disk/xfs"),
     ("host_path_volume_force_creation", "volume/host_path"),
     ("default_container_shm_size", "namespaces/ipc"),
     ("disallow_sharing_agent_ipc_namespace", "namespaces/ipc"),
@@ -82,9 +86,11 @@ pub(super) fn isolators(values: &mut Values) -> Result<(), FlagError> {
             true => ("cgroups", "cgroups/all"),
             false => (isolator, isolator),
         };
+        // One of those that a flag is for is enough.
+        let those = OF_ISOLATORS.iter().filter(|(other, _)| *other == flag);
         let is_there = configured
             .iter()
-            .any(|name| name == isolator || name == all);
+            .any(|name| name == all || those.clone().any(|(_, one)| name == one));
         if value != Json::Bool(false) && !is_there {
             return Err(together(&format!(
                 "'{flag}' needs the isolator '{isolator}' in 'isolation'"
@@ -156,7 +162,9 @@ pub(super) fn cgroups(values: &mut Values) {
         "container_disk_watch_interval",
         "container_disk_watch_interval_secs",
     );
-    set_in_module(values, flag, "disk/du", key, interval.into());
+    for module in ["disk/du", "disk/xfs"] {
+        set_in_module(values, flag, module, key, interval.into());
+    }
     if let Some(devices) = values.text("allowed_devices") {
         let devices: Json = serde_json::from_str(devices).expect("checked when read");
         let flag = "allowed_devices";
