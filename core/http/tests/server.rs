@@ -253,3 +253,46 @@ async fn connections_can_leave_http() {
         "{refused}"
     );
 }
+
+/// Answers come in the order of their requests, and as soon as these are complete, whatever is sent behind them.
+#[tokio::test]
+async fn requests_may_be_sent_one_behind_the_other() {
+    let mut router = Router::default();
+    router.route("/echo", |request: Request| async move {
+        let text = String::from_utf8_lossy(&request.body).into_owned();
+        Response::text(StatusCode::OK, text)
+    });
+    let (server, _) = serve(router).await;
+    let request = |n: usize| {
+        let body = format!("<{n}>");
+        let length = body.len();
+        format!("POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}")
+    };
+    let all: String = (0..100).map(request).collect();
+    // The last one is not complete for now.
+    let (sent, held_back) = all.split_at(all.len() - 5);
+    let mut socket = TcpStream::connect(server.local_addr()).await.unwrap();
+    socket.write_all(sent.as_bytes()).await.unwrap();
+    let mut answers = String::new();
+    let mut read_until = async |end: &str, socket: &mut TcpStream| {
+        let reading = async {
+            let mut piece = [0; 4096];
+            while !answers.ends_with(end) {
+                let length = socket.read(&mut piece).await.unwrap();
+                assert_ne!(length, 0, "closed after {answers}");
+                answers.push_str(std::str::from_utf8(&piece[..length]).unwrap());
+            }
+        };
+        let patience = Duration::from_secs(30);
+        let read = tokio::time::timeout(patience, reading).await;
+        read.expect("answers wait for the next request");
+    };
+    read_until("<98>", &mut socket).await;
+    socket.write_all(held_back.as_bytes()).await.unwrap();
+    read_until("<99>", &mut socket).await;
+    let bodies = answers.split('<').skip(1);
+    let numbers: Vec<usize> = bodies
+        .filter_map(|rest| rest.split('>').next()?.parse().ok())
+        .collect();
+    assert_eq!(numbers, (0..100).collect::<Vec<_>>());
+}
