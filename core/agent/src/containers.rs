@@ -77,6 +77,12 @@ pub trait Containers: Send + Sync + 'static {
     /// What fetching came to.
     fn fetches(&self) -> FetchCounts;
 
+    /// What image is pulled for a container that is being launched, and how far that is, for people.
+    fn pulling(&self, id: &ContainerId) -> Option<String> {
+        let _ = id;
+        None
+    }
+
     /// Removes images that no container uses, but those to keep; with `dry_run` only says which. An error is in words.
     fn prune_images(
         &self,
@@ -170,6 +176,10 @@ impl Containers for Containerizer {
 
     fn fetches(&self) -> FetchCounts {
         Self::fetches(self)
+    }
+
+    fn pulling(&self, id: &ContainerId) -> Option<String> {
+        Self::pulling(self, id)
     }
 
     fn prune_images(

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tepui_containerizer::{Class, ContainerConfig, LaunchError, Termination};
 use tepui_executor::{ChildEnd, DefaultExecutor, GroupInput, GroupOutput, Identity};
-use tepui_model::id::ContainerId;
+use tepui_model::id::{ContainerId, TaskId};
 use tepui_model::time::Now;
 use tepui_proto::v1::{self, TaskState};
 use tepui_proto::{Wire, v1::TaskInfo};
@@ -14,7 +14,7 @@ use crate::clock;
 use crate::containers::Containers;
 use crate::environment;
 use crate::gc::Gc;
-use crate::launching::{amounts, end_of, limits, secrets, to_run};
+use crate::launching::{amounts, end_of, launched, limits, secrets, to_run};
 use crate::owner::{Handle, Input, Owner};
 
 /// What an executor's container that is done has to end: it keeps namespaces, and does nothing.
@@ -114,10 +114,19 @@ impl Owner {
         let gc = self.gc.clone();
         let config = self.child_config(container, &child, task);
         let container = container.clone();
-        tracing::info!(%container, child, task = task.task_id.value, "launching");
+        let interval = self.settings.image_pull_progress_interval;
+        let task = TaskId::from(&*task.task_id.value);
+        tracing::info!(%container, child, %task, "launching");
         self.runtime.spawn(async move {
+            let told = |message| {
+                handle.tell(Input::Event(Event::Pulling {
+                    container: container.clone(),
+                    task: Some(task.clone()),
+                    message,
+                }));
+            };
             let launched = match config {
-                Ok(config) => containers.launch(config).await,
+                Ok(config) => launched(&*containers, config, interval, told).await,
                 Err(message) => Err(LaunchError::Unmet(message)),
             };
             match launched {

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tepui_containerizer::{
-    Class, Command, ContainerConfig, Exit, LaunchError, Limit, Limits, Termination,
+    Class, Command, ContainerConfig, Exit, LaunchError, Launched, Limit, Limits, Termination,
 };
 use tepui_http::shared::{Files, Guard};
 use tepui_model::authorization::Action;
@@ -33,8 +34,17 @@ impl Owner {
         };
         tracing::info!(%container, executor = %launch.executor.executor_id.value, "launching");
         let (containers, handle) = (self.containers.clone(), self.handle.clone());
+        let interval = self.settings.image_pull_progress_interval;
         self.runtime.spawn(async move {
-            match containers.launch(config).await {
+            let told = |message| {
+                let container = container.clone();
+                handle.tell(Input::Event(Event::Pulling {
+                    container,
+                    task: None,
+                    message,
+                }));
+            };
+            match launched(&*containers, config, interval, told).await {
                 Ok(launched) => {
                     handle.tell(Input::Event(Event::Launched {
                         container: container.clone(),
@@ -145,6 +155,27 @@ pub(crate) fn secrets(command: &v1::CommandInfo) -> Vec<(String, v1::Secret)> {
             (variable.name.clone(), secret)
         })
         .collect()
+}
+
+/// Launches a container; `told` is told meanwhile how far the pull of its image is. That is never with an interval of
+/// zero, and not in the first interval.
+pub(crate) async fn launched(
+    containers: &dyn Containers,
+    config: ContainerConfig,
+    interval: Duration,
+    told: impl Fn(String),
+) -> Result<Launched, LaunchError> {
+    let id = config.id.clone();
+    let mut launch = containers.launch(config);
+    if interval.is_zero() {
+        return launch.await;
+    }
+    loop {
+        match tokio::time::timeout(interval, &mut launch).await {
+            Ok(launched) => return launched,
+            Err(_) => containers.pulling(&id).into_iter().for_each(&told),
+        }
+    }
 }
 
 pub(crate) async fn report_end(

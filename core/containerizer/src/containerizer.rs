@@ -395,6 +395,12 @@ impl Containerizer {
         context.fetches.counts(cache.unwrap_or_default())
     }
 
+    /// What image is pulled for a container that is being launched, and how far that is, for people.
+    pub fn pulling(&self, id: &ContainerId) -> Option<String> {
+        let provisioner = self.inner.context.settings.provisioner.as_ref()?;
+        provisioner.pulling(&id.to_string())
+    }
+
     /// Removes images that no container uses, but those to keep; with `dry_run` only says which.
     ///
     /// # Errors

@@ -72,6 +72,8 @@ impl std::fmt::Debug for Timed {
 #[derive(Clone, Debug, Default)]
 struct Known {
     images: Images,
+    /// What is pulled for it now: the store and the image.
+    pulling: Option<(String, String)>,
     /// Held while its directories are made, so that they are not removed meanwhile.
     work: Arc<tokio::sync::Mutex<()>>,
 }
@@ -165,6 +167,13 @@ impl Provisioner {
         }
     }
 
+    /// What is pulled for a container and how far that is, for people; `None` when nothing is.
+    pub fn pulling(&self, container: &str) -> Option<String> {
+        let (store, image) = self.0.containers().get(container)?.pulling.clone()?;
+        let told = self.0.stores.get(&store)?.progress(container);
+        Some(told.unwrap_or_else(|| format!("Pulling image '{image}'")))
+    }
+
     async fn provision(&self, config: &messages::ContainerConfig) -> Result<LaunchPlan, String> {
         let inner = &self.0;
         let info = ContainerInfo::decode(&*config.container_info)
@@ -182,7 +191,10 @@ impl Provisioner {
             // May take long, and a removal does not wait for it; so what was pulled may be gone again before it is linked.
             // The second pull finds it in the store.
             let (begun, for_whom) = (Instant::now(), Some(config.id.as_str()));
+            let what = (store.instance().name().to_owned(), words_of(image));
+            inner.set_pulling(&config.id, Some(what));
             let pulled = store.pull(image.encode_to_vec(), for_whom).await;
+            inner.set_pulling(&config.id, None);
             if pulled.map_err(words)?.fresh {
                 (inner.timed.0)(store.instance().name(), begun.elapsed());
             }
@@ -275,6 +287,12 @@ impl Inner {
             .clone()
     }
 
+    fn set_pulling(&self, container: &str, what: Option<(String, String)>) {
+        if let Some(known) = self.containers().get_mut(container) {
+            known.pulling = what;
+        }
+    }
+
     fn container(&self, id: &str) -> PathBuf {
         self.dir.join("containers").join(id)
     }
@@ -316,6 +334,13 @@ fn store_of(image: &v1::Image, is_store: impl Fn(&str) -> bool) -> &str {
         Some((store, _)) if store == "oci" || is_store(store) => store,
         _ => "docker",
     }
+}
+
+/// What an image is called.
+fn words_of(image: &v1::Image) -> String {
+    let docker = image.docker.as_ref().map(|docker| &docker.name);
+    let appc = image.appc.as_ref().map(|appc| &appc.name);
+    docker.or(appc).cloned().unwrap_or_default()
 }
 
 /// None where there is no directory.

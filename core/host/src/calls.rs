@@ -210,6 +210,15 @@ impl Calls {
         }
     }
 
+    /// What a call of this method on this lane has said of itself.
+    pub(crate) fn progress_of(&self, method: u32, lane: &str) -> Option<String> {
+        let table = self.table();
+        let mut pending = table.pending.values();
+        pending
+            .find(|p| p.method == method && p.lane.as_deref() == Some(lane))
+            .and_then(|p| p.progress.clone())
+    }
+
     pub(crate) fn metrics(&self, samples: Vec<Sample>) {
         let mut table = self.table();
         for sample in samples {

@@ -262,6 +262,11 @@ impl Instance {
         }
     }
 
+    /// What the call of this method for this container has said of how far it is.
+    pub fn progress(&self, method: u32, container: &str) -> Option<String> {
+        self.0.calls.progress_of(method, container)
+    }
+
     /// The last call: the instance is shown as released. Its library stays loaded.
     pub fn release(&self) {
         self.0.release();

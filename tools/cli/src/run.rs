@@ -2,6 +2,7 @@
 
 mod code;
 mod plan;
+mod pulls;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::process::ExitCode;
@@ -16,6 +17,7 @@ use tepui_proto::v1::{self, scheduler};
 
 use self::code::exit_code;
 use self::plan::{Launch, Unit};
+use self::pulls::Pulls;
 use crate::client::{Master, MasterArg};
 use crate::logs::{Output, Tail};
 use crate::stop::StopSignals;
@@ -115,6 +117,7 @@ struct Job {
     suppressed: bool,
     /// It was said that offers have too little.
     told: bool,
+    pulls: Pulls,
 }
 
 /// A task that is to run, runs or has run.
@@ -172,6 +175,7 @@ impl Job {
             tasks,
             suppressed: false,
             told: false,
+            pulls: Pulls::default(),
         })
     }
 
@@ -274,7 +278,8 @@ impl Job {
         } else {
             format!(": {}", status.message())
         };
-        eprintln!("{id} {}{shown}", state.as_str_name());
+        let line = format!("{id} {}{shown}", state.as_str_name());
+        self.pulls.show(&status, &line);
         if let Some(task) = self.tasks.get_mut(&id) {
             if self.args.follow && task.output.is_empty() && state == v1::TaskState::TaskRunning {
                 let agent = self
@@ -305,6 +310,9 @@ impl Job {
     }
 
     async fn copy_output(&mut self) -> Result<()> {
+        if self.tasks.values().any(|task| !task.output.is_empty()) {
+            self.pulls.make_room();
+        }
         for task in self.tasks.values_mut() {
             if let [stdout, stderr] = &mut task.output[..] {
                 stdout.copy(&mut std::io::stdout()).await?;

@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use tepui_http::{Client, SchedulerClient, SchedulerError};
-use tepui_proto::v1::{self, TaskState, scheduler};
+use tepui_proto::v1::{self, TaskState, executor_info, scheduler};
 use tokio::runtime::Runtime;
 
 use crate::wait::{PATIENCE, wait_for};
 
 pub use tepui_http::scheduler_client::command_task as task;
+use tepui_http::scheduler_client::scalar;
 
 /// A subscribed framework.
 pub struct Scheduler {
@@ -37,6 +38,22 @@ pub fn framework(name: &str, checkpoint: bool) -> v1::FrameworkInfo {
         checkpoint: Some(checkpoint),
         failover_timeout: Some(60.0),
         ..Default::default()
+    }
+}
+
+/// An executor for a group of tasks.
+pub fn default_executor(id: &str) -> v1::ExecutorInfo {
+    v1::ExecutorInfo {
+        r#type: Some(executor_info::Type::Default.into()),
+        executor_id: v1::ExecutorId {
+            value: id.to_owned(),
+        },
+        resources: vec![
+            scalar("cpus", 0.1),
+            scalar("mem", 32.0),
+            scalar("disk", 32.0),
+        ],
+        ..v1::ExecutorInfo::default()
     }
 }
 
@@ -215,6 +232,40 @@ impl Scheduler {
         self.runtime
             .block_on(self.client.launch(offer.id.clone(), tasks, 0.0))
             .expect("ACCEPT");
+    }
+
+    /// ACCEPT with one LAUNCH_GROUP; the ids of framework and agent are filled in.
+    #[track_caller]
+    pub fn launch_group(
+        &mut self,
+        offer: &v1::Offer,
+        mut executor: v1::ExecutorInfo,
+        mut tasks: Vec<v1::TaskInfo>,
+    ) {
+        executor.framework_id = Some(self.id.clone());
+        for task in &mut tasks {
+            task.agent_id = offer.agent_id.clone();
+        }
+        let group = v1::offer::operation::LaunchGroup {
+            executor,
+            task_group: v1::TaskGroupInfo { tasks },
+        };
+        let accept = scheduler::call::Accept {
+            offer_ids: vec![offer.id.clone()],
+            operations: vec![v1::offer::Operation {
+                r#type: Some(v1::offer::operation::Type::LaunchGroup.into()),
+                launch_group: Some(group),
+                ..Default::default()
+            }],
+            filters: Some(v1::Filters {
+                refuse_seconds: Some(0.0),
+            }),
+        };
+        let body = scheduler::Call {
+            accept: Some(accept),
+            ..Default::default()
+        };
+        self.call(scheduler::call::Type::Accept, body);
     }
 
     /// DECLINE of everything in hand.

@@ -6,14 +6,13 @@ use std::path::{Path, PathBuf};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tepui_e2e::images::{self, available, layout};
-use tepui_e2e::scheduler::{framework, task};
+use tepui_e2e::scheduler::{default_executor, framework, task};
 use tepui_e2e::scratch::wait_clean;
 use tepui_e2e::server::{Page, PageServer};
 use tepui_e2e::{Daemon, Scheduler, Scratch, wait_for};
-use tepui_http::scheduler_client::scalar;
-use tepui_proto::v1::scheduler::{self, call, event};
+use tepui_proto::v1::scheduler::event;
 use tepui_proto::v1::task_status::Reason;
-use tepui_proto::v1::{self, TaskState, executor_info};
+use tepui_proto::v1::{self, TaskState};
 
 struct Bench {
     master: Daemon,
@@ -96,25 +95,10 @@ fn in_image(bench: &Bench, mut task: v1::TaskInfo) -> v1::TaskInfo {
     task
 }
 
-fn default_executor(id: &str) -> v1::ExecutorInfo {
-    v1::ExecutorInfo {
-        r#type: Some(executor_info::Type::Default.into()),
-        executor_id: v1::ExecutorId {
-            value: id.to_owned(),
-        },
-        resources: vec![
-            scalar("cpus", 0.1),
-            scalar("mem", 32.0),
-            scalar("disk", 32.0),
-        ],
-        ..v1::ExecutorInfo::default()
-    }
-}
-
 /// LAUNCH_GROUP of these tasks on the next offer.
 fn launch(scheduler: &mut Scheduler, executor: &str, tasks: Vec<v1::TaskInfo>) {
     let offer = roomy(scheduler);
-    accept(scheduler, &offer, executor, tasks);
+    scheduler.launch_group(&offer, default_executor(executor), tasks);
 }
 
 /// An offer with room for all: what single tasks set free is offered alone.
@@ -128,39 +112,6 @@ fn roomy(scheduler: &mut Scheduler) -> v1::Offer {
         let found = scheduler.offers.iter().position(room)?;
         Some(scheduler.offers.remove(found))
     })
-}
-
-fn accept(
-    scheduler: &mut Scheduler,
-    offer: &v1::Offer,
-    executor: &str,
-    mut tasks: Vec<v1::TaskInfo>,
-) {
-    let mut executor = default_executor(executor);
-    executor.framework_id = Some(scheduler.id.clone());
-    for task in &mut tasks {
-        task.agent_id = offer.agent_id.clone();
-    }
-    let group = v1::offer::operation::LaunchGroup {
-        executor,
-        task_group: v1::TaskGroupInfo { tasks },
-    };
-    let accept = call::Accept {
-        offer_ids: vec![offer.id.clone()],
-        operations: vec![v1::offer::Operation {
-            r#type: Some(v1::offer::operation::Type::LaunchGroup.into()),
-            launch_group: Some(group),
-            ..v1::offer::Operation::default()
-        }],
-        filters: Some(v1::Filters {
-            refuse_seconds: Some(0.0),
-        }),
-    };
-    let body = scheduler::Call {
-        accept: Some(accept),
-        ..scheduler::Call::default()
-    };
-    scheduler.call(call::Type::Accept, body);
 }
 
 /// Waits for the FAILURE that tells of an executor's end; its status.
@@ -475,7 +426,7 @@ fn a_group_ends_with_its_first_bad_end_and_others_go_on() {
             .position(|o| o.executor_ids.iter().any(|id| id.value == "two"))?;
         Some(scheduler.offers.remove(at))
     });
-    accept(&mut scheduler, &offer, "two", vec![bench.waiting("b")]);
+    scheduler.launch_group(&offer, default_executor("two"), vec![bench.waiting("b")]);
     scheduler.wait_state("b", TaskState::TaskRunning);
     scheduler.kill("a1");
     scheduler.wait_state("a2", TaskState::TaskKilled);
@@ -486,27 +437,9 @@ fn a_group_ends_with_its_first_bad_end_and_others_go_on() {
     // One that asks for too little is refused as a whole.
     let mut small = default_executor("small");
     small.resources.pop();
-    let mut first = task("s1", "true", 0.1, 32.0);
+    let first = task("s1", "true", 0.1, 32.0);
     let offer = roomy(&mut scheduler);
-    small.framework_id = Some(scheduler.id.clone());
-    first.agent_id = offer.agent_id.clone();
-    let group = v1::offer::operation::LaunchGroup {
-        executor: small,
-        task_group: v1::TaskGroupInfo { tasks: vec![first] },
-    };
-    let body = scheduler::Call {
-        accept: Some(call::Accept {
-            offer_ids: vec![offer.id],
-            operations: vec![v1::offer::Operation {
-                r#type: Some(v1::offer::operation::Type::LaunchGroup.into()),
-                launch_group: Some(group),
-                ..v1::offer::Operation::default()
-            }],
-            ..call::Accept::default()
-        }),
-        ..scheduler::Call::default()
-    };
-    scheduler.call(call::Type::Accept, body);
+    scheduler.launch_group(&offer, small, vec![first]);
     let refused = scheduler.wait_state("s1", TaskState::TaskError);
     assert_eq!(refused.reason(), Reason::TaskGroupInvalid);
     assert!(refused.message().contains("disk"), "{}", refused.message());

@@ -7,51 +7,15 @@ use std::path::Path;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tepui_e2e::images::{available, layout};
-use tepui_e2e::scheduler::{framework, task};
+use tepui_e2e::scheduler::{default_executor, framework, task};
 use tepui_e2e::scratch::wait_clean;
 use tepui_e2e::{Daemon, Scheduler, Scratch, wait_for};
-use tepui_http::scheduler_client::scalar;
-use tepui_proto::v1::scheduler::{self, call};
-use tepui_proto::v1::{self, TaskState, executor_info};
+use tepui_proto::v1::{self, TaskState};
 
 /// Tasks of a group, all of an image.
-fn group(scheduler: &mut Scheduler, mut tasks: Vec<v1::TaskInfo>) {
+fn group(scheduler: &mut Scheduler, tasks: Vec<v1::TaskInfo>) {
     let offer = scheduler.offer();
-    for task in &mut tasks {
-        task.agent_id = offer.agent_id.clone();
-    }
-    let group = v1::offer::operation::LaunchGroup {
-        executor: v1::ExecutorInfo {
-            r#type: Some(executor_info::Type::Default.into()),
-            executor_id: v1::ExecutorId {
-                value: "pod".to_owned(),
-            },
-            framework_id: Some(scheduler.id.clone()),
-            resources: vec![
-                scalar("cpus", 0.1),
-                scalar("mem", 32.0),
-                scalar("disk", 32.0),
-            ],
-            ..v1::ExecutorInfo::default()
-        },
-        task_group: v1::TaskGroupInfo { tasks },
-    };
-    let accept = call::Accept {
-        offer_ids: vec![offer.id],
-        operations: vec![v1::offer::Operation {
-            r#type: Some(v1::offer::operation::Type::LaunchGroup.into()),
-            launch_group: Some(group),
-            ..v1::offer::Operation::default()
-        }],
-        filters: Some(v1::Filters {
-            refuse_seconds: Some(0.0),
-        }),
-    };
-    let body = scheduler::Call {
-        accept: Some(accept),
-        ..scheduler::Call::default()
-    };
-    scheduler.call(call::Type::Accept, body);
+    scheduler.launch_group(&offer, default_executor("pod"), tasks);
 }
 
 fn of_image(id: &str, text: &str) -> v1::TaskInfo {

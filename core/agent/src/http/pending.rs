@@ -76,7 +76,7 @@ mod tests {
             })
         };
         let mut pull = call("PULL", false);
-        pull["progress"] = "pulling 'box': 1 of 2 layers".into();
+        pull["progress"] = "Pulling image 'box': 1 of 2 layers".into();
         let module = |name: &str, kind: &str| {
             serde_json::json!({
                 "name": name, "kinds": [kind], "state": "stuck",
@@ -91,7 +91,7 @@ mod tests {
         });
         let shown = String::from_utf8(body(report.to_string().as_bytes())).expect("text");
         let pending = r#"{"args":{"containerId":"c1"},"operation":"cgroups/cpu::prepare"}"#;
-        let pull = r#"{"args":{"containerId":"c1","progress":"pulling 'box': 1 of 2 layers"},"operation":"docker::pull"}"#;
+        let pull = r#"{"args":{"containerId":"c1","progress":"Pulling image 'box': 1 of 2 layers"},"operation":"docker::pull"}"#;
         assert_eq!(shown, format!(r#"{{"pending":[{pending},{pull}]}}"#));
         assert_eq!(body(b"{}"), br#"{"pending":[]}"#);
     }

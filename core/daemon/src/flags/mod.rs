@@ -115,6 +115,13 @@ const OWN_AGENT: &[Flag] = &[
         "Fetcher module that brings the URIs of commands into their sandboxes, or `none`; unset means uri.",
     )
     .group(Group::Modules),
+    duration(
+        "image_pull_progress_interval",
+        "How often tasks that wait for an image tell how far its pull is; 0secs is never.",
+    )
+    .default("10secs")
+    .hidden()
+    .group(Group::Containers),
 ];
 
 /// One flag.

@@ -74,6 +74,8 @@ pub struct AgentSettings {
     pub gc_delay: Duration,
     pub gc_disk_headroom: f64,
     pub gc_non_executor_container_sandboxes: bool,
+    /// How often tasks that wait for an image tell how far its pull is; zero is never.
+    pub image_pull_progress_interval: Duration,
     pub http_heartbeat_interval: Duration,
     pub disk_watch_interval: Duration,
     pub max_completed_executors_per_framework: usize,
@@ -238,6 +240,7 @@ impl AgentSettings {
             gc_delay: duration(&values, "gc_delay"),
             gc_non_executor_container_sandboxes: values.is("gc_non_executor_container_sandboxes"),
             http_heartbeat_interval: duration(&values, "http_heartbeat_interval"),
+            image_pull_progress_interval: duration(&values, "image_pull_progress_interval"),
             gc_disk_headroom: text(&values, "gc_disk_headroom")
                 .parse()
                 .expect("checked when read"),

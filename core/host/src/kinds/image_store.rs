@@ -46,6 +46,11 @@ impl ImageStoreClient {
         decode(&self.instance, "PULL", &bytes)
     }
 
+    /// How far the pull for a container is, in the store's words; `None` before it has said anything.
+    pub fn progress(&self, container: &str) -> Option<String> {
+        self.instance.progress(Method::Pull as u32, container)
+    }
+
     /// Removes what nobody needs.
     pub async fn prune(&self, request: PruneRequest) -> Result<PruneReply, CallError> {
         let method = Method::Prune as u32;

@@ -1,7 +1,7 @@
 //! What happens to an agent.
 
 use serde::{Deserialize, Serialize};
-use tepui_model::id::{ContainerId, Uuid};
+use tepui_model::id::{ContainerId, TaskId, Uuid};
 use tepui_model::resources::Resources;
 use tepui_proto::link::{LinkFrame, Welcome};
 use tepui_proto::v1::executor::Call;
@@ -40,6 +40,15 @@ pub enum Event {
         container: ContainerId,
         /// Its first process, as the host numbers it.
         pid: u32,
+    },
+    /// A container that is being launched waits for the pull of an image.
+    Pulling {
+        /// The container of the executor.
+        container: ContainerId,
+        /// The task of a group whose container waits; without it, all tasks that the executor was not told of do.
+        task: Option<TaskId>,
+        /// What is pulled and how far that is, for people.
+        message: String,
     },
     /// A container could not be launched; nothing of it is left.
     LaunchFailed {

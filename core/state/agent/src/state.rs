@@ -142,6 +142,11 @@ impl AgentState {
                 }
             }
             Event::Launched { container, pid } => self.launched(&container, pid, now, effects),
+            Event::Pulling {
+                container,
+                task,
+                message,
+            } => self.pulling(&container, task.as_ref(), &message, now, effects),
             Event::LaunchFailed { container, message } => {
                 self.launch_failed(&container, message, now, effects);
             }

@@ -12,7 +12,7 @@ use tepui_proto::v1::task_status::{Reason, Source};
 use tepui_proto::v1::{self, TaskState, TaskStatus};
 
 use crate::calls::update_container;
-use crate::rows::{Executor, ExecutorState, Framework, RETRY_MAX, RETRY_MIN, Stream};
+use crate::rows::{Executor, ExecutorState, Framework, RETRY_MAX, RETRY_MIN, Stream, Task};
 use crate::state::{AgentState, record};
 use crate::{Effect, ExecutorKind, Record, RecordBody};
 
@@ -114,6 +114,60 @@ impl AgentState {
         self.counts.update(&status);
         if !terminating {
             self.enqueue(&id, task_id, status, recorded, now, effects);
+        }
+    }
+
+    /// Tells how far the pull is that tasks wait for. As with an answer to a reconciliation, nobody acknowledges that, so
+    /// it is neither recorded nor sent again; the next one says more. The state that is told is the one known already.
+    pub(crate) fn pulling(
+        &mut self,
+        container: &ContainerId,
+        task: Option<&TaskId>,
+        message: &str,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        let (agent, ip) = (self.agent().to_owned(), self.settings.ip.clone());
+        let Some(framework) = self.framework_of(container).filter(|f| !f.terminating) else {
+            return;
+        };
+        let id = framework.id.clone();
+        let Some(executor) = framework.executor_mut(container) else {
+            return;
+        };
+        let staging = |task: &v1::TaskInfo| TaskStatus {
+            task_id: task.task_id.clone(),
+            state: TaskState::TaskStaging.into(),
+            ..TaskStatus::default()
+        };
+        let waiting: Vec<TaskStatus> = match task {
+            Some(task) => executor.task(task).into_iter().filter_map(waits).collect(),
+            None => executor.queued.iter().map(|task| staging(task)).collect(),
+        };
+        let mut updates = Vec::new();
+        for known in waiting {
+            let latest_state = known.state;
+            let mut status = TaskStatus {
+                message: Some(message.to_owned()),
+                source: Some(Source::Agent.into()),
+                timestamp: Some(now.wall.as_secs_f64()),
+                uuid: None,
+                ..known
+            };
+            fill(&mut status, executor, &agent, &ip);
+            if let Some(task) = executor.task_mut(&TaskId::from(&*status.task_id.value)) {
+                task.observe(&status);
+            }
+            updates.push(Update {
+                framework_id: Some(v1::FrameworkId {
+                    value: id.to_string(),
+                }),
+                status: Some(status),
+                latest_state,
+            });
+        }
+        if !updates.is_empty() {
+            self.to_master(Body::Updates(Updates { updates }), effects);
         }
     }
 
@@ -327,6 +381,12 @@ fn head(
         status: Some(status.0),
         latest_state: latest.into(),
     })
+}
+
+/// The newest status of a group's task whose container can still be waiting for an image.
+fn waits(task: &Task) -> Option<TaskStatus> {
+    let starts = task.state() == TaskState::TaskStarting;
+    task.task.statuses.last().filter(|_| starts).cloned()
 }
 
 /// Records the updates of a stream of which that may have failed.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tepui_model::id::ContainerId;
+use tepui_model::id::{ContainerId, TaskId};
 use tepui_model::time::{Mono, Now, Wall};
 use tepui_proto::Wire;
 use tepui_proto::link::link_frame::Body;
@@ -508,4 +508,56 @@ fn a_container_has_what_its_tasks_have() {
     let executor = &completed.expect("its history").completed_executors[0];
     assert_eq!(executor.state, ExecutorState::Terminated);
     assert_eq!(executor.completed_tasks.len(), 2);
+}
+
+#[test]
+fn how_far_a_pull_is_is_told_to_whom_it_keeps_waiting() {
+    let mut world = World::new();
+    let pulling = |world: &mut World, task: Option<&str>| {
+        let container = world.container();
+        world.feed(Event::Pulling {
+            container,
+            task: task.map(TaskId::from),
+            message: "Pulling image 'box': 1 of 2 layers".into(),
+        });
+        let effects = std::mem::take(&mut world.effects);
+        let sent = effects.into_iter().map(|effect| match effect {
+            Effect::ToMaster { frame, .. } => match frame.0.body {
+                Some(Body::Updates(sent)) => sent.updates,
+                other => panic!("{other:?}"),
+            },
+            other => panic!("nothing else is done: {other:?}"),
+        });
+        sent.flatten().collect::<Vec<Update>>()
+    };
+    world.run(vec![task("a"), task("b")], false, false);
+    world.effects.clear();
+    let sent = pulling(&mut world, None);
+    assert_eq!(sent.len(), 2);
+    for update in sent {
+        let status = update.status.expect("a status");
+        assert_eq!(update.latest_state, i32::from(TaskState::TaskStaging));
+        assert_eq!(status.state(), TaskState::TaskStaging);
+        assert_eq!(status.message(), "Pulling image 'box': 1 of 2 layers");
+        assert_eq!(status.source(), v1::task_status::Source::Agent);
+        assert_eq!((status.uuid, status.reason), (None, None));
+    }
+    // Nobody acknowledges it, so nothing comes again.
+    world.wait(Duration::from_mins(5));
+    assert_eq!(world.said().0, []);
+    // Who is killed waits no longer; whose executor runs does not either, unless it is named and has not begun.
+    world.kill("b");
+    world.effects.clear();
+    assert_eq!(pulling(&mut world, None).len(), 1);
+    world.launched();
+    world.subscribe(Vec::new());
+    world.update("a", TaskState::TaskStarting, 1);
+    world.effects.clear();
+    assert_eq!(pulling(&mut world, None), []);
+    let sent = pulling(&mut world, Some("a"));
+    let status = sent[0].status.as_ref().expect("a status");
+    assert_eq!((sent.len(), status.state()), (1, TaskState::TaskStarting));
+    world.update("a", TaskState::TaskRunning, 2);
+    world.effects.clear();
+    assert_eq!(pulling(&mut world, Some("a")), []);
 }

@@ -32,7 +32,7 @@ where
     host.count("image_store_pulls", 1.0);
     // Who wants it looked up anew may not get what was found before.
     let key = format!("{key} {}", image.cached());
-    let told = |at: &Progress| progress(&format!("pulling '{name}': {at}"));
+    let told = |at: &Progress| progress(&format!("Pulling image '{name}': {at}"));
     match pulls.join(key, begin, told).await {
         Ok(image) => Ok(Pulled {
             fresh: true,

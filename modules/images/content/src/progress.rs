@@ -34,7 +34,7 @@ impl Progress {
     }
 }
 
-/// `1 of 3 layers, 12.5 of 80.0 MiB`.
+/// `12.5 of 80.0 MiB, 1 of 3 layers`.
 impl fmt::Display for Progress {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let layers = self.layers.load(Relaxed);
@@ -45,13 +45,15 @@ impl fmt::Display for Progress {
                 done => write!(formatter, "{done:.1} MiB of the archive"),
             };
         }
-        let done = self.layers_done.load(Relaxed);
-        write!(formatter, "{done} of {layers} layers")?;
         let (done, all) = (mebibytes(&self.bytes_done), mebibytes(&self.bytes));
-        match all > 0.0 {
-            true => write!(formatter, ", {done:.1} of {all:.1} MiB"),
-            false => Ok(()),
+        if all > 0.0 {
+            write!(formatter, "{done:.1} of {all:.1} MiB, ")?;
         }
+        write!(
+            formatter,
+            "{} of {layers} layers",
+            self.layers_done.load(Relaxed)
+        )
     }
 }
 
@@ -68,7 +70,7 @@ mod tests {
         progress.expect(3, 5 << 20);
         progress.layer_done();
         progress.bytes_done(1 << 19);
-        assert_eq!(progress.to_string(), "1 of 3 layers, 0.5 of 5.0 MiB");
+        assert_eq!(progress.to_string(), "0.5 of 5.0 MiB, 1 of 3 layers");
         progress.expect(2, 0);
         assert_eq!(progress.to_string(), "1 of 2 layers");
     }
