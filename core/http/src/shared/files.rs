@@ -2,14 +2,14 @@
 //!
 //! A table maps virtual roots to real files and directories. A path is resolved by its longest
 //! attached prefix. What is read must lie below the attached directory after all symbolic links are
-//! followed, and that is checked on the *opened* file: sandboxes belong to tasks, which may swap a
+//! followed, and what was found so is opened without following any: sandboxes belong to tasks, which may swap a
 //! link at any moment.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, UNIX_EPOCH};
@@ -17,6 +17,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use bytes::Bytes;
 use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Group, Uid, User};
 use tepui_model::authorization::Action;
 use tokio::sync::mpsc;
@@ -196,12 +198,13 @@ impl Files {
     pub fn browse(&self, path: &str) -> Result<Vec<FileInfo>, FileError> {
         let resolved = self.resolve(path)?;
         let failed = |error: &io::Error| FileError::io("list directory", error);
-        if !resolved.real.is_dir() {
-            return Ok(Vec::new());
-        }
+        let directory = match resolved.open(OFlag::O_DIRECTORY) {
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(Vec::new()),
+            opened => opened.map_err(|error| failed(&error))?,
+        };
         let mut names = BTreeMap::new();
         let mut found = Vec::new();
-        for entry in fs::read_dir(&resolved.real).map_err(|error| failed(&error))? {
+        for entry in fs::read_dir(itself(&directory)).map_err(|error| failed(&error))? {
             let entry = entry.map_err(|error| failed(&error))?;
             // An entry that vanishes between the two calls is simply not there.
             let Ok(about) = entry.metadata() else {
@@ -251,32 +254,24 @@ impl Files {
 
     /// Opens a regular file below its root.
     fn open(&self, path: &str, what: &str) -> Result<File, FileError> {
-        let resolved = self.resolve(path)?;
-        if resolved.real.is_dir() {
-            return Err(FileError::Invalid(format!("Cannot {what} a directory")));
-        }
-        // Not blocking: a pipe without a writer would hang us.
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(nix::libc::O_NONBLOCK)
-            .open(&resolved.real);
-        let file = file.map_err(|error| FileError::io("open file", &error))?;
-        let real =
-            fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap_or(resolved.real);
-        Resolved {
-            real,
-            base: resolved.base,
-        }
-        .inside()?;
-        let about = file
+        let failed = |error: &io::Error| FileError::io("open file", error);
+        // Nothing is opened for reading before it is known what it is: a device may do something at that.
+        let found = self
+            .resolve(path)?
+            .open(OFlag::O_PATH)
+            .map_err(|error| failed(&error))?;
+        let about = found
             .metadata()
             .map_err(|error| FileError::io("stat file", &error))?;
+        if about.is_dir() {
+            return Err(FileError::Invalid(format!("Cannot {what} a directory")));
+        }
         if !about.is_file() {
             return Err(FileError::Invalid(format!(
                 "Cannot {what} what is not a regular file"
             )));
         }
-        Ok(file)
+        File::open(itself(&found)).map_err(|error| failed(&error))
     }
 
     pub(crate) fn register(&self, router: &mut Router, authorizer: &Arc<dyn Authorizer>) {
@@ -318,6 +313,11 @@ impl Files {
     }
 }
 
+/// An open file or directory, as a path.
+fn itself(file: &File) -> PathBuf {
+    format!("/proc/self/fd/{}", file.as_raw_fd()).into()
+}
+
 fn parts(path: &str) -> Vec<&str> {
     path.split('/').filter(|part| !part.is_empty()).collect()
 }
@@ -341,6 +341,20 @@ impl Resolved {
         Err(FileError::Invalid(
             "Resolved path is inaccessible".to_owned(),
         ))
+    }
+
+    /// Opens what was found, unless it is behind a link by now.
+    fn open(&self, flags: OFlag) -> io::Result<File> {
+        let flags = flags | OFlag::O_CLOEXEC;
+        let inside = self.real.strip_prefix(&self.base).unwrap_or(&self.real);
+        if inside.as_os_str().is_empty() {
+            return Ok(open(&self.base, flags | OFlag::O_NOFOLLOW, Mode::empty())?.into());
+        }
+        let base = open(&self.base, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+        let how = OpenHow::new()
+            .flags(flags)
+            .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+        Ok(openat2(base, inside, how)?.into())
     }
 }
 
@@ -525,5 +539,36 @@ fn content_type(name: &str) -> &'static str {
         Some("xml") => "application/xml",
         Some("zip") => "application/zip",
         _ => "application/octet-stream",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_swapped_for_a_link_after_it_was_found_is_not_opened() {
+        let at = tempfile::tempdir().expect("a directory");
+        let base = at.path().canonicalize().expect("a path").join("sandbox");
+        fs::create_dir_all(base.join("dir")).expect("a directory");
+        fs::write(base.join("dir/file"), "own").expect("a file");
+        fs::write(at.path().join("file"), "other").expect("a file");
+        let files = Files::default();
+        files.attach("/s", &base);
+        let found = files.resolve("/s/dir/file").expect("it is there");
+        assert!(found.open(OFlag::O_RDONLY).is_ok());
+        fs::rename(base.join("dir"), base.join("away")).expect("own");
+        std::os::unix::fs::symlink(at.path(), base.join("dir")).expect("a link");
+        assert!(found.open(OFlag::O_RDONLY).is_err());
+        assert!(files.open("/s/dir/file", "read").is_err());
+        // Links that stay inside are followed, as ever.
+        fs::remove_file(base.join("dir")).expect("own");
+        std::os::unix::fs::symlink("away", base.join("dir")).expect("a link");
+        assert_eq!(
+            files
+                .read("/s/dir/file", Some(0), None)
+                .map(|(size, _)| size),
+            Ok(3)
+        );
     }
 }
