@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::connection::Connection;
 use crate::containers::Containers;
+use crate::deadlines::Deadlines;
 use crate::executors::Executors;
 use crate::gc::{Gc, Policy};
 use crate::http::Endpoints;
@@ -178,6 +179,7 @@ impl Agent {
             ended: ended_sender,
             played: BTreeMap::new(),
             groups: BTreeMap::new(),
+            deadlines: Deadlines::default(),
             executors: Executors::default(),
             resumable,
             session: None,

@@ -5,7 +5,6 @@ use std::path::Path;
 use tepui_containerizer::{Class, ContainerConfig, LaunchError, Termination};
 use tepui_executor::{ChildEnd, DefaultExecutor, GroupInput, GroupOutput, Identity};
 use tepui_model::id::{ContainerId, TaskId};
-use tepui_model::time::Now;
 use tepui_proto::v1::{self, TaskState};
 use tepui_proto::{Wire, v1::TaskInfo};
 use tepui_state_agent::{Event, ExecutorKind, Launch, Resumed};
@@ -43,19 +42,9 @@ impl Owner {
                 DefaultExecutor::resume(identity, id, seed, record, tasks, &mut outputs)
             }
         };
+        self.deadlines.set(&container, machine.next_deadline());
         self.groups.insert(container.clone(), machine);
         self.group_outputs(&container, outputs);
-    }
-
-    pub(crate) fn tick_groups(&mut self, now: Now) {
-        let due = self
-            .groups
-            .iter()
-            .filter(|(_, executor)| executor.next_deadline().is_some_and(|at| at <= now.mono));
-        let due: Vec<ContainerId> = due.map(|(container, _)| container.clone()).collect();
-        for container in due {
-            self.play_groups(&container, GroupInput::Tick);
-        }
     }
 
     pub(crate) fn play_groups(&mut self, container: &ContainerId, input: GroupInput) {
@@ -64,6 +53,7 @@ impl Owner {
         };
         let mut outputs = Vec::new();
         executor.apply(input, clock::now(), &mut outputs);
+        self.deadlines.set(container, executor.next_deadline());
         self.group_outputs(container, outputs);
     }
 

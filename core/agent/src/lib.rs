@@ -12,6 +12,7 @@ mod checks;
 mod clock;
 mod connection;
 mod containers;
+mod deadlines;
 mod detector;
 mod environment;
 mod executors;

@@ -29,6 +29,7 @@ use tepui_state_agent::{AgentState, Counts, Effect, Event, Framework, Record, Re
 use tokio::sync::{mpsc, oneshot};
 
 use crate::containers::Containers;
+use crate::deadlines::Deadlines;
 use crate::executors::Executors;
 use crate::gc::Gc;
 use crate::launching::end_of;
@@ -140,6 +141,8 @@ pub(crate) struct Owner {
     pub(crate) played: BTreeMap<ContainerId, CommandExecutor>,
     /// Default executors, played too.
     pub(crate) groups: BTreeMap<ContainerId, DefaultExecutor>,
+    /// Of all that are played.
+    pub(crate) deadlines: Deadlines,
     /// Executors with processes of their own.
     pub(crate) executors: Executors,
     /// Records of executors that an earlier process played.
@@ -174,29 +177,19 @@ impl Owner {
 
     /// Time until the next deadline.
     fn wait(&self) -> Option<Duration> {
-        let played = self
-            .played
-            .values()
-            .filter_map(CommandExecutor::next_deadline);
-        let groups = self.groups.values();
-        let groups = groups.filter_map(DefaultExecutor::next_deadline);
-        let all = played.chain(groups).chain(self.state.next_deadline());
-        let next: Option<Mono> = all.min();
+        let all = self.deadlines.next().into_iter();
+        let next: Option<Mono> = all.chain(self.state.next_deadline()).min();
         next.map(|at| at.since(clock::now().mono))
     }
 
     fn tick(&mut self) {
         let now = clock::now();
         self.events.push_back(Event::Tick);
-        let due = self
-            .played
-            .iter()
-            .filter(|(_, executor)| executor.next_deadline().is_some_and(|at| at <= now.mono));
-        let due: Vec<ContainerId> = due.map(|(container, _)| container.clone()).collect();
-        for container in due {
+        for container in self.deadlines.due(now.mono) {
+            // It is one of the two.
             self.play(&container, ExecutorInput::Tick);
+            self.play_groups(&container, GroupInput::Tick);
         }
-        self.tick_groups(now);
     }
 
     fn input(&mut self, input: Input) {
@@ -390,6 +383,7 @@ impl Owner {
                 self.collect(&framework, &executor, &container);
                 self.played.remove(&container);
                 self.groups.remove(&container);
+                self.deadlines.set(&container, None);
                 self.executors.forget(&container);
                 if let Err(error) = self.containers.forget(&container) {
                     tracing::debug!(%container, %error, "nothing to forget");

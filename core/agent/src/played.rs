@@ -33,6 +33,7 @@ impl Owner {
                 CommandExecutor::resume(identity, seed, record, task, state, &mut outputs)
             }
         };
+        self.deadlines.set(&container, machine.next_deadline());
         self.played.insert(container.clone(), machine);
         self.outputs(&container, outputs);
     }
@@ -43,6 +44,7 @@ impl Owner {
         };
         let mut outputs = Vec::new();
         executor.apply(input, clock::now(), &mut outputs);
+        self.deadlines.set(container, executor.next_deadline());
         self.outputs(container, outputs);
     }
 
