@@ -151,6 +151,7 @@ impl Agent {
         );
         let own = id.as_ref().map(|id| paths.slaves().join(id));
         gc.take_over(&paths.slaves(), own.as_deref(), &in_use);
+        gc.take_over_standalone(&paths.standalone(), &containers);
         let mut resumable = BTreeMap::new();
         let recovered = RecoveredAgent {
             agent_id: id,

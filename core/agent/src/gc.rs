@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use nix::sys::statvfs::statvfs;
-use tepui_containerizer::Sandbox;
+use tepui_containerizer::{Class, Sandbox};
 use tepui_http::shared::{Files, Sample};
 use tepui_model::id::ContainerId;
 use tokio::sync::Notify;
@@ -108,6 +108,17 @@ impl Gc {
         }
     }
 
+    /// The same once the container is over.
+    pub(crate) fn schedule_after(&self, containers: &Arc<dyn Containers>, id: ContainerId) {
+        let (containers, gc) = (containers.clone(), self.clone());
+        tokio::spawn(async move {
+            // Removed by somebody before, or over.
+            if containers.wait(&id).await.is_ok() {
+                gc.schedule_of(&*containers, &id);
+            }
+        });
+    }
+
     /// The same of one that has not been needed for some time.
     fn schedule_aged(&self, directory: Sandbox, age: Duration) {
         let at = Instant::now() + self.0.policy.delay.saturating_sub(age);
@@ -141,6 +152,26 @@ impl Gc {
                 self.schedule_old(old);
             }
         }
+    }
+
+    /// The same of the sandboxes of standalone containers, where those are not kept; those that run go in their time.
+    pub(crate) fn take_over_standalone(&self, sandboxes: &Path, containers: &Arc<dyn Containers>) {
+        if !self.0.policy.of_all {
+            return;
+        }
+        let mut running = BTreeSet::new();
+        for one in containers.list() {
+            if one.class == Class::Standalone {
+                running.insert(one.id.root().value.to_string());
+                self.schedule_after(containers, one.id);
+            }
+        }
+        let over = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default();
+            !running.contains(&*name.to_string_lossy())
+        };
+        let old = directories(sandboxes).into_iter();
+        old.filter(over).for_each(|path| self.schedule_old(path));
     }
 
     fn take_over_framework(&self, framework: PathBuf, running: &BTreeSet<String>) {

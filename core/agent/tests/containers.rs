@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use support::{start_with, surroundings, task, wait_until, welcomed};
 use tepui_containerizer::{Class, Exit};
-use tepui_core_agent::Containers as _;
+use tepui_core_agent::{Containers as _, Settings};
 use tepui_http::Media;
 use tepui_model::id::ContainerId;
 
@@ -194,5 +194,44 @@ async fn sandboxes_go_in_time_where_that_is_asked_for_and_readers_get_signs_of_l
         wait_until("its sandbox is gone", async || !sandbox.exists()).await;
     }
     assert!(containers.sandbox(&root).expect("it runs").path().is_dir());
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn standalone_sandboxes_of_an_earlier_agent_go_in_time() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut master = Master::start().await;
+    let containers = Arc::new(Pretend::default());
+    let change = |settings: &mut Settings| {
+        settings.gc_non_executor_container_sandboxes = true;
+        settings.gc_delay = Duration::from_millis(1);
+    };
+    let running = start_with(dir.path(), &master, &containers, change).await;
+    master.welcome().await;
+    let ids = ["over", "runs"].map(ContainerId::new);
+    for id in &ids {
+        let launch = call(
+            "LAUNCH_CONTAINER",
+            json!({ "value": id.value }),
+            shell("exit 7"),
+        );
+        assert_eq!(running.call(&launch).await.0, 200);
+    }
+    let [over, runs] = ids.map(|id| (containers.sandbox(&id).expect("launched").path(), id));
+    running.stop().await;
+    // One is over and forgotten before the next agent comes, the other is not.
+    containers.end(&over.1, Exit::Status(0));
+    containers.forget(&over.1).expect("it is over");
+    let running = start_with(dir.path(), &master, &containers, change).await;
+    wait_until("the sandbox of what was over is gone", async || {
+        !over.0.exists()
+    })
+    .await;
+    assert!(runs.0.is_dir());
+    containers.end(&runs.1, Exit::Status(0));
+    wait_until("the sandbox of what runs is gone", async || {
+        !runs.0.exists()
+    })
+    .await;
     running.stop().await;
 }

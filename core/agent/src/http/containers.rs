@@ -188,23 +188,12 @@ async fn launched(
     let id = config.id.clone();
     match endpoints.containers.launch(config).await {
         Ok(_) => {
-            collect(endpoints, id);
+            endpoints.gc.schedule_after(&endpoints.containers, id);
             Ok(Response::empty(StatusCode::OK))
         }
         Err(LaunchError::Exists(_)) => Ok(Response::accepted()),
         Err(error) => Err(not_launched(endpoints, &id, &error)),
     }
-}
-
-/// The sandbox goes in time, once its container is over.
-fn collect(endpoints: &Endpoints, id: ContainerId) {
-    let (containers, gc) = (endpoints.containers.clone(), endpoints.gc.clone());
-    tokio::spawn(async move {
-        // Removed by somebody before, or over.
-        if containers.wait(&id).await.is_ok() {
-            gc.schedule_of(&*containers, &id);
-        }
-    });
 }
 
 /// Nothing of a container that did not start is kept.

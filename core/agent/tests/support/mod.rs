@@ -108,7 +108,12 @@ impl Containers for Pretend {
         Box::pin(async move {
             let mut recovered = Recovered::default();
             let mut all = self.all.lock().expect("no panic under it");
-            all.retain(|id, _| known.contains(id));
+            let configs = self.configs.lock().expect("no panic under it");
+            let stands = |id: &ContainerId| {
+                let config = configs.iter().rfind(|config| config.id == *id);
+                config.is_some_and(|config| config.class == Class::Standalone)
+            };
+            all.retain(|id, _| known.contains(id) || stands(id));
             for id in known {
                 match all.get(&id).map(|c| c.borrow().clone()) {
                     Some(None) => recovered.running.push(RunningContainer { id, pid: 7 }),
