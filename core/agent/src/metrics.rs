@@ -1,6 +1,7 @@
 //! What an agent tells of itself as metrics: Mesos' names and meanings.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use tepui_http::shared::Sample;
@@ -99,7 +100,31 @@ fn samples(endpoints: &Endpoints, snapshot: &Snapshot) -> Vec<Sample> {
         used += read::executor_resources(executor);
     }
     resources(&snapshot.resources, &used, &mut samples);
+    let settings = &endpoints.settings;
+    let gids = settings
+        .volume_gids
+        .map(|total| volume_gids(total, &settings.work_dir));
+    samples.extend(gids.into_iter().flatten());
     samples
+}
+
+/// Groups for shared volumes, as the isolators have written them down: a line for each after that of the version, with
+/// the group and the volume. A volume that is gone needs none.
+fn volume_gids(total: u64, work_dir: &Path) -> [Sample; 2] {
+    let file = work_dir.join("meta/volume_gid_manager/volume_gids");
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let volumes = text.lines().skip(1).filter_map(|line| line.split_once(' '));
+    let used = volumes
+        .filter(|(_, volume)| Path::new(volume).exists())
+        .count();
+    let free = total.saturating_sub(used as u64);
+    let gauge = |name: &str, value: u64| {
+        Sample::gauge(
+            format!("volume_gid_manager/volume_gids_{name}"),
+            value as f64,
+        )
+    };
+    [gauge("total", total), gauge("free", free)]
 }
 
 fn of_executors(live: &[&Executor], samples: &mut Vec<Sample>) {

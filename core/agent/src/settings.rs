@@ -58,6 +58,8 @@ pub struct Settings {
     pub gc_non_executor_container_sandboxes: bool,
     /// Time between signs of life to who reads the output of a container.
     pub http_heartbeat_interval: Duration,
+    /// How many groups there are for volumes that are shared, where they get some.
+    pub volume_gids: Option<u64>,
     /// How often tasks that wait for an image tell how far its pull is; zero is never.
     pub image_pull_progress_interval: Duration,
     /// How often the disk's usage is looked at.
@@ -103,6 +105,7 @@ impl Settings {
             gc_disk_headroom: 0.1,
             gc_non_executor_container_sandboxes: false,
             http_heartbeat_interval: Duration::from_secs(30),
+            volume_gids: None,
             image_pull_progress_interval: Duration::from_secs(10),
             disk_watch_interval: Duration::from_mins(1),
             max_completed_executors_per_framework: 150,

@@ -32,6 +32,7 @@ use crate::{
     isolation::{self, Isolator},
     os::{self, Launcher, Supervisor, Users},
     records::{Entry, LaunchRecord, Records},
+    requests,
     services::Fetches,
 };
 pub(crate) use ground::Ground;
@@ -378,12 +379,8 @@ impl Driver {
 
     /// Those who prepare next see where the container's root is, and its sandbox in it.
     fn tell_of_root(&mut self) {
-        if let Some(rootfs) = &self.plan.rootfs {
-            let config = &mut self.launch.config;
-            config.rootfs = Some(rootfs.clone());
-            let inside = &self.context.settings.sandbox_directory;
-            config.sandbox_inside = inside.to_string_lossy().into_owned();
-        }
+        let inside = &self.context.settings.sandbox_directory;
+        requests::tell_of_root(&mut self.launch.config, &self.plan, inside);
     }
 
     fn obey(&mut self, command: Command) -> Option<Event> {

@@ -370,10 +370,6 @@ pub(crate) fn beyond_us(plan: &LaunchPlan) -> Option<&'static str> {
         (!plan.pre_exec.is_empty(), "pre_exec"),
         (plan.hostname.is_some(), "hostname"),
         (plan.user.is_some(), "user"),
-        (
-            !plan.supplementary_groups.is_empty(),
-            "supplementary_groups",
-        ),
         (plan.umask.is_some(), "umask"),
         (!plan.sysctls.is_empty(), "sysctls"),
         (plan.tty.is_some(), "tty"),

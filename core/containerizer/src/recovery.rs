@@ -1,6 +1,7 @@
 //! What a new agent process does with what an earlier one left.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use tepui_init::Request;
@@ -15,7 +16,7 @@ use crate::{
     nested,
     os::{self, Found},
     records::{History, LaunchRecord},
-    requests::decode_share,
+    requests::{self, decode_share},
 };
 
 /// A container with its records and what was found of its supervisor.
@@ -33,6 +34,17 @@ impl Left {
             .marks
             .iter()
             .any(|mark| matches!(mark, Mark::Terminated(_)))
+    }
+
+    /// What isolators are told of it: with its root, and what it was given last.
+    fn config(&self, sandbox_directory: &Path) -> messages::ContainerConfig {
+        let mut config = self.launch.config.clone();
+        requests::tell_of_root(&mut config, &self.history.plan, sandbox_directory);
+        if let Some(update) = &self.history.update {
+            config.resources.clone_from(&update.resources);
+            config.limits.clone_from(&update.limits);
+        }
+        config
     }
 
     fn pid(&self) -> Option<u32> {
@@ -212,6 +224,7 @@ async fn recover_isolators(
     left: &[Left],
     strays: &[String],
 ) -> Result<(), Error> {
+    let sandbox_directory = &containerizer.inner.context.settings.sandbox_directory;
     for isolator in &containerizer.inner.isolators {
         let takes_part = |left: &&Left| {
             left.launch
@@ -226,7 +239,7 @@ async fn recover_isolators(
         for left in left.iter().filter(takes_part) {
             match left.pid() {
                 Some(pid) => request.running.push(messages::RunningContainer {
-                    config: Some(left.launch.config.clone()),
+                    config: Some(left.config(sandbox_directory)),
                     pid,
                     plan: Some(left.history.plan.clone()),
                 }),

@@ -1,5 +1,7 @@
 //! What isolators are told of a container, and the same the other way.
 
+use std::path::Path;
+
 use prost::Message;
 use tepui_model::resources::{Resources, Scalar};
 use tepui_module_proto::isolator as messages;
@@ -66,6 +68,18 @@ pub(crate) fn isolator_config(
         share_cgroups: config.id.parent.is_some() && config.share_cgroups,
         command_task: config.is_command_task,
         ..Default::default()
+    }
+}
+
+/// Says where the root of a container is, if its plan gives it one, and where its sandbox is in that.
+pub(crate) fn tell_of_root(
+    config: &mut messages::ContainerConfig,
+    plan: &messages::LaunchPlan,
+    sandbox_directory: &Path,
+) {
+    if let Some(rootfs) = &plan.rootfs {
+        config.rootfs = Some(rootfs.clone());
+        config.sandbox_inside = sandbox_directory.to_string_lossy().into_owned();
     }
 }
 

@@ -60,7 +60,7 @@ pub(crate) fn launch_spec(
         program,
         arguments,
         environment: environment(config, plan, sandbox_inside),
-        user: ground.user,
+        user: in_groups(ground.user, &plan.supplementary_groups)?,
         oom_score_adj: plan.oom_score_adj,
         // The later of two wins.
         rlimits: rlimits
@@ -151,6 +151,21 @@ fn environment(config: &ContainerConfig, plan: &LaunchPlan, sandbox: &Path) -> V
         .into_iter()
         .map(|(name, value)| format!("{name}={value}").into())
         .collect()
+}
+
+/// A user who is in more groups than those of the host's database.
+fn in_groups(
+    user: Option<tepui_init::User>,
+    more: &[u32],
+) -> Result<Option<tepui_init::User>, String> {
+    match user {
+        Some(mut user) => {
+            user.groups.extend(more);
+            Ok(Some(user))
+        }
+        None if more.is_empty() => Ok(None),
+        None => Err("supplementary groups need a user to switch to".to_owned()),
+    }
 }
 
 fn clone_flags(plan: &LaunchPlan) -> Result<CloneFlags, String> {

@@ -6,14 +6,13 @@ use std::{
     collections::BTreeSet,
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
 
-use common::{Notes, kernel, read, shell};
+use common::{Notes, busybox, is_root, kernel, provisioner, read, shell};
 use serde_json::json;
 use tepui_containerizer::{ContainerConfig, Containerizer, Isolator, leaks};
-use tepui_module_proto::isolator::LaunchPlan;
 use tepui_proto::{
     convert, json as mesos_json,
     v1::{self, ContainerInfo},
@@ -24,48 +23,6 @@ const ISOLATORS: [&str; 3] = [
     "volume/host_path",
     "volume/sandbox_path",
 ];
-
-fn is_root() -> bool {
-    let is_root = nix::unistd::geteuid().is_root();
-    if !is_root {
-        eprintln!("not run: needs root");
-    }
-    is_root
-}
-
-/// A root file system with nothing but a shell.
-fn busybox(at: &Path) -> Option<PathBuf> {
-    let program = Path::new("/bin/busybox");
-    if !program.exists() {
-        eprintln!("not run: needs /bin/busybox (Debian's busybox-static)");
-        return None;
-    }
-    let root = at.join("rootfs");
-    fs::create_dir_all(root.join("bin")).unwrap();
-    fs::copy(program, root.join("bin/busybox")).unwrap();
-    for applet in [
-        "sh", "cat", "ls", "id", "stat", "sleep", "touch", "mkdir", "mount", "readlink", "test",
-        "echo",
-    ] {
-        symlink("busybox", root.join("bin").join(applet)).unwrap();
-    }
-    Some(root)
-}
-
-/// In the place of the provisioner: one root file system for all, made a mount point.
-fn provisioner(root: &Path) -> Arc<dyn Isolator> {
-    let mut plan = LaunchPlan {
-        rootfs: Some(root.to_string_lossy().into_owned()),
-        ..LaunchPlan::none()
-    }
-    .bind(root, root);
-    plan.mounts[0].outside = true;
-    Arc::new(Notes {
-        name: "provisioner",
-        plan,
-        ..Notes::default()
-    })
-}
 
 async fn containerizer(
     at: &Path,

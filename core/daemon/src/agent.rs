@@ -404,6 +404,7 @@ fn agent_settings(
         gc_disk_headroom: settings.gc_disk_headroom,
         gc_non_executor_container_sandboxes: settings.gc_non_executor_container_sandboxes,
         http_heartbeat_interval: settings.http_heartbeat_interval,
+        volume_gids: settings.volume_gids,
         image_pull_progress_interval: settings.image_pull_progress_interval,
         disk_watch_interval: settings.disk_watch_interval,
         max_completed_executors_per_framework: settings.max_completed_executors_per_framework,

@@ -8,7 +8,7 @@ mod runtime;
 mod xfs;
 
 pub use du::{Config as DuConfig, Du};
-pub use linux::LinuxFilesystem;
+pub use linux::{Config as LinuxFilesystemConfig, LinuxFilesystem};
 pub use posix::PosixFilesystem;
 pub use runtime::{Config as RuntimeConfig, DockerRuntime};
 pub use xfs::{Config as XfsConfig, Xfs};

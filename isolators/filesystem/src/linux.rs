@@ -2,9 +2,15 @@
 //! and persistent volumes.
 //!
 //! Mirrors `src/slave/containerizer/mesos/isolators/filesystem/linux.cpp` and `src/linux/fs.cpp`. Everything is mounted
-//! in the container's namespace and vanishes with it, so there is nothing to clean up.
+//! in the container's namespace, also the volumes that later tasks of an executor bring, and vanishes with it: there is
+//! nothing to clean up.
 
-use std::path::Path;
+use std::io;
+use std::path::{Component, Path};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tepui_isolators_linux::gids::VolumeGids;
+use tepui_isolators_linux::mounts::{Place, Process};
 
 use tepui_module_sdk::mesos::{self, volume};
 use tepui_module_sdk::prelude::*;
@@ -12,9 +18,38 @@ use tepui_module_sdk::proto::isolator::{ContainerClass, Device, File, file, moun
 
 use crate::persistent::{give_to, volume_path};
 
+/// Settings of `filesystem/linux`.
+#[config]
+pub struct Config {
+    /// First and last group of each range from which a shared persistent volume gets one whose container's user is not
+    /// root.
+    #[serde(default)]
+    volume_gid_ranges: Vec<(u32, u32)>,
+}
+
 /// See the module.
 pub struct LinuxFilesystem {
     work_dir: PathBuf,
+    gids: Option<VolumeGids>,
+    containers: Mutex<BTreeMap<ContainerId, Running>>,
+}
+
+/// A container with the persistent volumes that it has.
+struct Running {
+    /// None until its first process is there.
+    process: Option<Arc<Process>>,
+    user: Option<String>,
+    sandbox_inside: String,
+    volumes: BTreeMap<String, Volume>,
+}
+
+/// A persistent volume that is to be at some path of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Volume {
+    id: String,
+    source: PathBuf,
+    read_only: bool,
+    shared: bool,
 }
 
 const MS_RDONLY: u64 = 1;
@@ -68,14 +103,17 @@ const LINKS: [(&str, &str); 5] = [
 const OF_NETWORK: [&str; 3] = ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf"];
 
 impl Module for LinuxFilesystem {
-    type Config = NoConfig;
+    type Config = Config;
     const NAME: &'static str = "filesystem/linux";
     const DESCRIPTION: &'static str =
         "a mount namespace, a root file system and persistent volumes for each container";
 
-    fn create(_: NoConfig, context: Context) -> Result<Self> {
+    fn create(config: Config, context: Context) -> Result<Self> {
+        let work_dir = context.work_dir();
         Ok(Self {
-            work_dir: context.work_dir(),
+            gids: VolumeGids::new(config.volume_gid_ranges, &work_dir),
+            work_dir,
+            containers: Mutex::default(),
         })
     }
 }
@@ -86,7 +124,20 @@ impl Isolator for LinuxFilesystem {
     const LIMITS: bool = false;
     const NEEDS: &'static [&'static str] = &["root", "launcher/linux"];
 
-    async fn recover(&self, _: Vec<Container>, _: Vec<ContainerId>) -> Result<()> {
+    async fn recover(&self, running: Vec<Container>, _: Vec<ContainerId>) -> Result<()> {
+        for container in running {
+            if container.config.class() == ContainerClass::Debug {
+                continue;
+            }
+            let (id, resources) = (container.id.clone(), container.resources.clone());
+            let mut running = Running::of(&container);
+            running.process = Process::open(container.pid).ok().map(Arc::new);
+            self.containers().insert(id.clone(), running);
+            // A change may have been recorded and not done.
+            if let Err(error) = self.change(&id, &resources).await {
+                warn!(container = %id, %error, "its volumes are not as they should be");
+            }
+        }
         Ok(())
     }
 
@@ -99,71 +150,209 @@ impl Isolator for LinuxFilesystem {
         if container.plan.rootfs.is_some() {
             plan = root(plan, &container);
         }
-        for resource in &container.resources {
-            if let Some(mount) = self.persistent_volume(&container, resource)? {
-                plan = plan.mount(mount);
-            }
+        let mut running = Running::of(&container);
+        running.volumes = self.wanted(&running.sandbox_inside, &container.resources)?;
+        for (target, volume) in &running.volumes {
+            let group = volume.give_to(running.user.as_deref(), self.gids.as_ref())?;
+            plan.supplementary_groups.extend(group);
+            plan = plan.mount(volume.mount(target));
         }
+        self.containers().insert(container.id.clone(), running);
         Ok(plan)
     }
 
-    async fn cleanup(&self, _: &ContainerId) -> Result<()> {
+    async fn isolate(&self, id: &ContainerId, pid: u32) -> Result<()> {
+        if let Some(running) = self.containers().get_mut(id) {
+            let process = Process::open(pid).map_err(|error| {
+                Failure::unavailable(format!("failed to open the process {pid}: {error}"))
+            })?;
+            running.process = Some(Arc::new(process));
+        }
+        Ok(())
+    }
+
+    async fn update(&self, id: &ContainerId, update: Update) -> Result<()> {
+        self.change(id, &update.resources).await
+    }
+
+    async fn cleanup(&self, id: &ContainerId) -> Result<()> {
+        self.containers().remove(id);
         Ok(())
     }
 }
 
 impl LinuxFilesystem {
-    /// The mount of a persistent volume among the resources; none of any other resource.
-    fn persistent_volume(
+    fn containers(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Running>> {
+        self.containers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The persistent volumes among resources, by their paths in the container.
+    fn wanted(
         &self,
-        container: &Container,
-        resource: &mesos::Resource,
-    ) -> Result<Option<Mount>> {
-        let disk = resource.disk.as_ref();
-        let Some((persistence, volume)) =
-            disk.and_then(|disk| disk.persistence.as_ref().zip(disk.volume.as_ref()))
-        else {
-            return Ok(None);
-        };
-        let id = &persistence.id;
-        let source = volume_path(&self.work_dir, resource).ok_or_else(|| {
-            Failure::invalid(format!(
-                "the volume '{id}' has no place on a disk of this agent"
-            ))
-        })?;
-        if !source.is_dir() {
-            return Err(Failure::not_found(format!(
-                "the directory '{}' of the volume '{id}' is missing",
-                source.display()
-            )));
+        sandbox: &str,
+        resources: &[mesos::Resource],
+    ) -> Result<BTreeMap<String, Volume>> {
+        let mut wanted = BTreeMap::new();
+        for resource in resources {
+            let disk = resource.disk.as_ref();
+            let Some((persistence, volume)) =
+                disk.and_then(|disk| disk.persistence.as_ref().zip(disk.volume.as_ref()))
+            else {
+                continue;
+            };
+            let id = persistence.id.clone();
+            let source = volume_path(&self.work_dir, resource).ok_or_else(|| {
+                Failure::invalid(format!(
+                    "the volume '{id}' has no place on a disk of this agent"
+                ))
+            })?;
+            if !source.is_dir() {
+                return Err(Failure::not_found(format!(
+                    "the directory '{}' of the volume '{id}' is missing",
+                    source.display()
+                )));
+            }
+            let target = inside(sandbox, &volume.container_path)?;
+            let read_only = volume.mode() == volume::Mode::Ro;
+            let shared = resource.shared.is_some();
+            let volume = Volume {
+                id,
+                source,
+                read_only,
+                shared,
+            };
+            wanted.insert(target, volume);
         }
-        if resource.shared.is_none()
-            && let Some(user) = &container.user
-        {
-            give_to(&source, user)?;
-        }
-        let target = inside(&container.config.sandbox_inside, &volume.container_path)?;
-        let read_only = match volume.mode() {
-            volume::Mode::Ro => MS_RDONLY,
-            volume::Mode::Rw => 0,
+        Ok(wanted)
+    }
+
+    /// Mounts the volumes that a running container has now and did not have, and unmounts those that it has no more.
+    async fn change(&self, id: &ContainerId, resources: &[mesos::Resource]) -> Result<()> {
+        let (process, sandbox, user, before) = match self.containers().get(id) {
+            Some(Running {
+                process: Some(process),
+                sandbox_inside,
+                user,
+                volumes,
+            }) => (
+                process.clone(),
+                sandbox_inside.clone(),
+                user.clone(),
+                volumes.clone(),
+            ),
+            // It has not begun, or is over.
+            _ => return Ok(()),
         };
-        Ok(Some(Mount {
-            source: source.to_string_lossy().into_owned(),
-            target,
+        let wanted = self.wanted(&sandbox, resources)?;
+        if wanted == before {
+            return Ok(());
+        }
+        let (now, gids) = (wanted.clone(), self.gids.clone());
+        let changed = blocking(move || -> Result<()> {
+            for (target, volume) in &before {
+                if wanted.get(target) != Some(volume) {
+                    volume.unmount(&process, &place(&sandbox, target))?;
+                }
+            }
+            for (target, volume) in &wanted {
+                if before.get(target) != Some(volume) {
+                    // The groups of a process that runs stay what they are.
+                    volume.give_to(user.as_deref(), gids.as_ref())?;
+                    volume.attach(&process, &place(&sandbox, target))?;
+                }
+            }
+            Ok(())
+        });
+        changed.await??;
+        if let Some(running) = self.containers().get_mut(id) {
+            running.volumes = now;
+        }
+        Ok(())
+    }
+}
+
+impl Running {
+    fn of(container: &Container) -> Self {
+        Self {
+            process: None,
+            user: container.user.clone(),
+            sandbox_inside: container.config.sandbox_inside.clone(),
+            volumes: BTreeMap::new(),
+        }
+    }
+}
+
+impl Volume {
+    /// A volume is its container's, unless others share it: these share it by a group, which is answered, where groups
+    /// are given and the user is not root.
+    fn give_to(&self, user: Option<&str>, gids: Option<&VolumeGids>) -> Result<Option<u32>> {
+        match (user, gids) {
+            (Some(user), _) if !self.shared => give_to(&self.source, user).map(|()| None),
+            (Some(user), Some(gids)) if user != "root" => {
+                let place = Place {
+                    base: self.source.as_path().into(),
+                    below: Path::new("").into(),
+                };
+                gids.share(&place).map(Some).map_err(|error| {
+                    let id = &self.id;
+                    Failure::unavailable(format!("the volume '{id}' cannot be shared: {error}"))
+                })
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// For the launch of a container.
+    fn mount(&self, target: &str) -> Mount {
+        let read_only = if self.read_only { MS_RDONLY } else { 0 };
+        Mount {
+            source: self.source.to_string_lossy().into_owned(),
+            target: target.to_owned(),
             flags: MS_BIND | MS_REC | read_only,
             create: mount::Create::Directory.into(),
             ..Mount::default()
-        }))
+        }
+    }
+
+    /// For a container that runs.
+    fn attach(&self, process: &Process, place: &Place) -> Result<()> {
+        let mounted = process.mount(&self.source, place, self.read_only);
+        mounted.map_err(|error| self.failure("mount", place, &error))
+    }
+
+    fn unmount(&self, process: &Process, place: &Place) -> Result<()> {
+        let unmounted = process.unmount(&self.source, place);
+        unmounted.map_err(|error| self.failure("unmount", place, &error))
+    }
+
+    fn failure(&self, what: &str, place: &Place, error: &io::Error) -> Failure {
+        Failure::unavailable(format!(
+            "failed to {what} the volume '{}' at '{}' in the running container: {error}",
+            self.id,
+            place.base.join(&place.below).display()
+        ))
+    }
+}
+
+/// Where a target is in a container. What is below the sandbox is its user's.
+fn place(sandbox: &str, target: &str) -> Place {
+    let target = Path::new(target);
+    let (base, below) = match target.strip_prefix(sandbox) {
+        Ok(below) => (Path::new(sandbox), below),
+        Err(_) => (Path::new("/"), target.strip_prefix("/").unwrap_or(target)),
+    };
+    Place {
+        base: base.into(),
+        below: below.into(),
     }
 }
 
 /// A volume's path in a container: one that is relative lies in the sandbox.
 fn inside(sandbox: &str, container_path: &str) -> Result<String> {
     let path = Path::new(container_path);
-    if path
-        .components()
-        .any(|part| part == std::path::Component::ParentDir)
-    {
+    if path.components().any(|part| part == Component::ParentDir) {
         return Err(Failure::invalid(format!(
             "the volume's 'container_path' '{container_path}' must not contain '..'"
         )));

@@ -52,10 +52,12 @@ impl Isolator for PosixFilesystem {
 
     async fn recover(&self, running: Vec<Container>, _: Vec<ContainerId>) -> Result<()> {
         for container in running {
-            let mut linked = Linked::of(&container);
-            // Its links are there; what is wrong with one is told when it changes.
-            linked.links = self.wanted(&container.resources).unwrap_or_default();
-            self.containers().insert(container.id.clone(), linked);
+            let (id, linked) = (container.id.clone(), Linked::of(&container));
+            self.containers().insert(id.clone(), linked);
+            // Most links are there; a change may have been recorded and not done.
+            if let Err(error) = self.update_links(&id, &container.resources) {
+                warn!(container = %id, %error, "its links are not as they should be");
+            }
         }
         Ok(())
     }

@@ -1,4 +1,5 @@
-//! Kernel primitives that the isolators share: where cgroups are, their files, and notifications of the kernel.
+//! Kernel primitives that the isolators share: where cgroups are, their files, mounts in other namespaces, and
+//! notifications of the kernel.
 //!
 //! A plain crate, no module: it knows neither containers nor settings.
 
@@ -7,7 +8,9 @@ mod bytes;
 pub mod cgroup;
 mod devices;
 mod eventfd;
+pub mod gids;
 mod hierarchy;
+pub mod mounts;
 mod quota;
 mod watch;
 

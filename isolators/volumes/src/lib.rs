@@ -12,7 +12,7 @@ mod secret;
 pub use docker::{Config as DockerConfig, DockerVolumes};
 pub use host_path::{Config as HostPathConfig, HostPathVolumes};
 pub use image::ImageVolumes;
-pub use sandbox_path::SandboxPathVolumes;
+pub use sandbox_path::{Config as SandboxPathConfig, SandboxPathVolumes};
 pub use secret::SecretVolumes;
 
 use std::path::{Component, Path};

@@ -6,25 +6,36 @@
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use tepui_isolators_linux::{gids::VolumeGids, mounts::Place};
 use tepui_module_sdk::mesos::volume::source::{self, sandbox_path};
 use tepui_module_sdk::prelude::*;
 use tepui_module_sdk::proto::isolator::mount::Create;
 
 use crate::{bind, has_parent_parts};
 
+/// Settings of `volume/sandbox_path`.
+#[config]
+pub struct Config {
+    /// First and last group of each range from which a volume of PARENT gets one whose container's user is not root.
+    #[serde(default)]
+    volume_gid_ranges: Vec<(u32, u32)>,
+}
+
 /// See the module.
 pub struct SandboxPathVolumes {
+    gids: Option<VolumeGids>,
     /// Sandboxes of containers, for those nested in them.
     sandboxes: Mutex<BTreeMap<ContainerId, PathBuf>>,
 }
 
 impl Module for SandboxPathVolumes {
-    type Config = NoConfig;
+    type Config = Config;
     const NAME: &'static str = "volume/sandbox_path";
     const DESCRIPTION: &'static str = "directories of the sandbox, or of the parent's, as volumes";
 
-    fn create(_: NoConfig, _: Context) -> Result<Self> {
+    fn create(config: Config, context: Context) -> Result<Self> {
         Ok(Self {
+            gids: VolumeGids::new(config.volume_gid_ranges, &context.work_dir()),
             sandboxes: Mutex::default(),
         })
     }
@@ -56,6 +67,10 @@ impl Isolator for SandboxPathVolumes {
                 continue;
             }
             let (sandbox, path) = self.source(&container, source)?;
+            if sandbox != container.sandbox {
+                plan.supplementary_groups
+                    .extend(self.group(&container, &sandbox, &path)?);
+            }
             plan = plan.mount(Mount {
                 source: path,
                 source_root: sandbox.to_string_lossy().into_owned(),
@@ -76,6 +91,27 @@ impl SandboxPathVolumes {
         self.sandboxes
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The group that a container of a user other than root shares a directory of its parent's sandbox by.
+    fn group(&self, container: &Container, sandbox: &Path, path: &str) -> Result<Option<u32>> {
+        let is_root = |user: &String| user == "root";
+        let Some(gids) = &self.gids else {
+            return Ok(None);
+        };
+        if container.user.as_ref().is_none_or(is_root) {
+            return Ok(None);
+        }
+        let place = Place {
+            base: sandbox.into(),
+            below: Path::new(path).into(),
+        };
+        let shared = gids.share(&place);
+        shared.map(Some).map_err(|error| {
+            Failure::unavailable(format!(
+                "the volume '{path}' of the parent's sandbox cannot be shared: {error}"
+            ))
+        })
     }
 
     /// Whose sandbox it is, and the path in it.

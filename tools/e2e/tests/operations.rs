@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tepui_e2e::scheduler::{framework, task};
 use tepui_e2e::scratch::wait_clean;
 use tepui_e2e::{Daemon, Scheduler, Scratch, wait_for};
+use tepui_http::scheduler_client::scalar;
 use tepui_model::Resources;
 use tepui_proto::convert;
 use tepui_proto::v1::offer::{self, operation, operation::Type};
@@ -154,6 +155,18 @@ fn offer_with_volume(scheduler: &mut Scheduler) -> v1::Offer {
     })
 }
 
+/// Kills an agent, and waits until all that it has is not offered any more.
+fn kill_holding_offer(agent: Daemon, scheduler: &mut Scheduler) {
+    let held = offer_with_volume(scheduler);
+    agent.kill();
+    scheduler.wait("the end of offers of the agent", |scheduler| {
+        let mut rescinded = scheduler.other.iter().filter_map(|e| e.rescind.as_ref());
+        rescinded
+            .find(|rescind| rescind.offer_id == held.id)
+            .map(|_| ())
+    });
+}
+
 #[test]
 fn a_volume_outlives_its_tasks_and_its_agent() {
     let scratch = Scratch::new();
@@ -171,14 +184,7 @@ fn a_volume_outlives_its_tasks_and_its_agent() {
     finished(&mut scheduler, "reserve");
     finished(&mut scheduler, "create");
     scheduler.wait_state("writes", TaskState::TaskFinished);
-    let held = offer_with_volume(&mut scheduler);
-    agent.kill();
-    scheduler.wait("the end of offers of the agent", |scheduler| {
-        let mut rescinded = scheduler.other.iter().filter_map(|e| e.rescind.as_ref());
-        rescinded
-            .find(|rescind| rescind.offer_id == held.id)
-            .map(|_| ())
-    });
+    kill_holding_offer(agent, &mut scheduler);
     let agent = Daemon::agent(scratch.path(), "agent", master.address, &[RESOURCES]);
     let offer = offer_with_volume(&mut scheduler);
     let reads = with_volume("reads", "grep kept data/file", &offer);
@@ -199,6 +205,81 @@ fn a_volume_outlives_its_tasks_and_its_agent() {
     assert!(!dir.exists());
     let answer = master.call(&json!({"type": "GET_OPERATIONS"}));
     assert_eq!(answer["get_operations"], json!({}));
+    agent.stop(Signal::SIGUSR1);
+    wait_clean(scratch.path());
+}
+
+/// A task of an executor with a process of its own, which does what `data` says.
+fn of_executor(id: &str, data: &str, offer: &v1::Offer, volumes: &str) -> offer::Operation {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/python/executor.py");
+    let mut command = task("", &format!("exec python3 {script}"), 0.0, 0.0).command;
+    let variable = v1::environment::Variable {
+        name: "PATH".to_owned(),
+        value: Some("/usr/local/bin:/usr/bin:/bin".to_owned()),
+        ..Default::default()
+    };
+    command.as_mut().expect("it has one").environment = Some(v1::Environment {
+        variables: vec![variable],
+    });
+    let executor = v1::ExecutorInfo {
+        r#type: Some(v1::executor_info::Type::Custom.into()),
+        executor_id: v1::ExecutorId {
+            value: "executor".to_owned(),
+        },
+        command,
+        resources: vec![scalar("cpus", 0.1), scalar("mem", 32.0)],
+        ..Default::default()
+    };
+    launch(vec![v1::TaskInfo {
+        command: None,
+        executor: Some(executor),
+        data: Some(data.to_owned().into()),
+        ..task_with(id, "", offer, all(volumes))
+    }])
+}
+
+#[test]
+fn volumes_come_to_a_running_executor_with_its_tasks() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("not run: needs root");
+        return;
+    }
+    let scratch = Scratch::new();
+    let master = Daemon::master(scratch.path(), &[]);
+    let flags = [RESOURCES, "--isolation=filesystem/linux,namespaces/pid"];
+    let agent = Daemon::agent(scratch.path(), "agent", master.address, &flags);
+    let port = agent.address.port();
+    let mut scheduler = subscribe(&master);
+    let offer = scheduler.offer();
+    let made = [
+        operation(Type::Reserve, "reserve"),
+        operation(Type::Create, "create"),
+    ];
+    let stays = of_executor("stays", "run", &offer, "");
+    accept(
+        &mut scheduler,
+        &offer,
+        [made.to_vec(), vec![stays]].concat(),
+    );
+    scheduler.wait_state("stays", TaskState::TaskRunning);
+    for id in ["reserve", "create"] {
+        finished(&mut scheduler, id);
+    }
+    let run = |scheduler: &mut Scheduler, id: &str, command: &str, volumes: &str| {
+        let offer = offer_with_volume(scheduler);
+        let task = of_executor(id, &format!("sh {command}"), &offer, volumes);
+        accept(scheduler, &offer, vec![task]);
+        scheduler.wait_state(id, TaskState::TaskFinished);
+    };
+    run(&mut scheduler, "writes", "echo kept > data/file", VOLUME);
+    run(&mut scheduler, "without", "test ! -e data/file", "");
+    kill_holding_offer(agent, &mut scheduler);
+    let agent = Daemon::agent_at(port, scratch.path(), "agent", master.address, &flags);
+    run(&mut scheduler, "reads", "grep kept data/file", VOLUME);
+    let volume = scratch.path().join("agent/volumes/roles/peer/v/file");
+    assert_eq!(fs::read_to_string(volume).expect("it is kept"), "kept\n");
+    scheduler.kill("stays");
+    scheduler.wait_state("stays", TaskState::TaskKilled);
     agent.stop(Signal::SIGUSR1);
     wait_clean(scratch.path());
 }

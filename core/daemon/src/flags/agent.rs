@@ -172,7 +172,7 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("systemd_enable_support", "Use systemd slice so executors outlive the agent.").default("true").ignored(NO_SUCH_PART),
     text("systemd_runtime_directory", "systemd unit directory for the runtime slice.").default("/run/systemd/system").ignored(NO_SUCH_PART),
     flag("version", "Print version, exit.").default("false").group(Group::Program),
-    text("volume_gid_range", "Gid pool for shared volumes of non-root tasks, e.g. `[10000-20000]`.").refused(NOT_YET),
+    text("volume_gid_range", "Gid pool for shared volumes of non-root tasks, e.g. `[10000-20000]`.").group(Group::Containers),
     path("work_dir", "Sandboxes and checkpointed metadata (required).").group(Group::State),
     flag("xfs_kill_containers", "disk/xfs kills over-limit containers using soft limits.").default("false").hidden().group(Group::Containers),
     text("xfs_project_range", "XFS project ids available for quotas.").default("[5000-10000]").hidden().group(Group::Containers),

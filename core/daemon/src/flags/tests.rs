@@ -364,6 +364,33 @@ fn settings_that_do_not_go_together_are_refused() {
             ],
             "'seccomp_profile_name' needs the isolator 'linux/seccomp' in 'isolation'",
         ),
+        (
+            &[
+                "--work_dir=/w",
+                "--master=a:1",
+                "--isolation=filesystem/linux",
+                "--volume_gid_range=10000",
+            ],
+            "'volume_gid_range': expected ranges of groups, such as [10000-20000]",
+        ),
+        (
+            &[
+                "--work_dir=/w",
+                "--master=a:1",
+                "--isolation=filesystem/linux",
+                "--volume_gid_range=[0-5]",
+            ],
+            "'volume_gid_range': groups are numbers from 1 to 4294967294",
+        ),
+        (
+            &[
+                "--work_dir=/w",
+                "--master=a:1",
+                "--isolation=filesystem/posix",
+                "--volume_gid_range=[1-5]",
+            ],
+            "'volume_gid_range': needs the isolator 'filesystem/linux' in 'isolation'",
+        ),
     ] {
         let values = run(Daemon::Agent, args, &[]).unwrap();
         assert_eq!(AgentSettings::new(values).unwrap_err().to_string(), message);
@@ -375,7 +402,8 @@ fn flags_of_isolators_become_their_settings() {
     let args = [
         "--work_dir=/w",
         "--master=a:1",
-        "--isolation=linux/capabilities,linux/seccomp,namespaces/pid,disk/xfs,cgroups/all",
+        "--isolation=linux/capabilities,linux/seccomp,namespaces/pid,disk/xfs,cgroups/all,filesystem/linux",
+        "--volume_gid_range=[10-12,14-14]",
         r#"--effective_capabilities={"capabilities":["NET_RAW"]}"#,
         "--seccomp_config_dir=/etc/seccomp",
         "--seccomp_profile_name=1",
@@ -398,6 +426,13 @@ fn flags_of_isolators_become_their_settings() {
         of("linux/seccomp"),
         serde_json::json!({ "seccomp_config_dir": "/etc/seccomp", "seccomp_profile_name": "1" })
     );
+    assert_eq!(settings.volume_gids, Some(4));
+    for isolator in ["filesystem/linux", "volume/sandbox_path"] {
+        assert_eq!(
+            of(isolator),
+            serde_json::json!({ "volume_gid_ranges": [[10, 12], [14, 14]] })
+        );
+    }
     assert_eq!(
         of("namespaces/pid"),
         serde_json::json!({ "disallow_sharing_agent_pid_namespace": true })

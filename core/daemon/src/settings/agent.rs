@@ -8,7 +8,7 @@ use tepui_core_agent::{CAPABILITIES, ReconfigurationPolicy};
 use tepui_host::HostSettings;
 use tepui_proto::v1::agent_info::capability::Type as Capability;
 
-use super::isolation::{cgroups, isolation_of, isolators, sandbox_directory};
+use super::isolation::{cgroups, isolation_of, isolators, sandbox_directory, volume_gids};
 use super::{
     CommonSettings, Images, cgroups_limit, common, duration, images, number, one_of, services,
     single, text, together,
@@ -74,6 +74,8 @@ pub struct AgentSettings {
     pub gc_delay: Duration,
     pub gc_disk_headroom: f64,
     pub gc_non_executor_container_sandboxes: bool,
+    /// How many groups there are for volumes that are shared, where they get some.
+    pub volume_gids: Option<u64>,
     /// How often tasks that wait for an image tell how far its pull is; zero is never.
     pub image_pull_progress_interval: Duration,
     pub http_heartbeat_interval: Duration,
@@ -190,6 +192,7 @@ impl AgentSettings {
         };
         cgroups(&mut values);
         isolators(&mut values)?;
+        let volume_gids = volume_gids(&mut values)?;
         services::fetcher(&mut values);
         let images = images::images(&mut values)?;
         let authorizer = single(&values, "authorizer")?;
@@ -240,6 +243,7 @@ impl AgentSettings {
             gc_delay: duration(&values, "gc_delay"),
             gc_non_executor_container_sandboxes: values.is("gc_non_executor_container_sandboxes"),
             http_heartbeat_interval: duration(&values, "http_heartbeat_interval"),
+            volume_gids,
             image_pull_progress_interval: duration(&values, "image_pull_progress_interval"),
             gc_disk_headroom: text(&values, "gc_disk_headroom")
                 .parse()

@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use serde_json::Value as Json;
 use tepui_host::value::parse_bytes;
 use tepui_isolators_linux::Hierarchies;
+use tepui_model::resources::{Value, parse_value};
 
 use super::{duration, set_in_module, text, together};
 use crate::flags::{FlagError, Kind, Values};
@@ -99,6 +100,43 @@ pub(super) fn isolators(values: &mut Values) -> Result<(), FlagError> {
         set_in_module(values, flag, module, flag, value);
     }
     Ok(())
+}
+
+/// `--volume_gid_range`, a setting of the isolators whose volumes may be shared; how many groups there are.
+pub(super) fn volume_gids(values: &mut Values) -> Result<Option<u64>, FlagError> {
+    const FLAG: &str = "volume_gid_range";
+    let Some(text) = values.text(FLAG) else {
+        return Ok(None);
+    };
+    let wrong = |what: &str| together(&format!("'{FLAG}': {what}"));
+    let ranges = match parse_value(text) {
+        Ok(Some(Value::Ranges(ranges))) if !ranges.is_empty() => ranges,
+        _ => return Err(wrong("expected ranges of groups, such as [10000-20000]")),
+    };
+    let last = u64::from(u32::MAX) - 1;
+    if ranges
+        .iter()
+        .any(|range| range.begin == 0 || range.end > last)
+    {
+        return Err(wrong(&format!("groups are numbers from 1 to {last}")));
+    }
+    let linux = "filesystem/linux";
+    if !isolation_of(values)?.iter().any(|name| name == linux) {
+        return Err(wrong(&format!(
+            "needs the isolator '{linux}' in 'isolation'"
+        )));
+    }
+    let pairs: Vec<[u64; 2]> = ranges.iter().map(|one| [one.begin, one.end]).collect();
+    for isolator in [linux, "volume/sandbox_path"] {
+        set_in_module(
+            values,
+            FLAG,
+            isolator,
+            "volume_gid_ranges",
+            pairs.clone().into(),
+        );
+    }
+    Ok(Some(ranges.count()))
 }
 
 /// Whether the cgroups of this machine limit CPU and memory as they are: hierarchies of version 1 for both, or that of
