@@ -4,7 +4,7 @@ mod common;
 
 use std::{collections::BTreeSet, path::Path};
 
-use common::{containerizer, kernel, read, shell, wait_for};
+use common::{busybox, containerizer, kernel, provisioner, read, shell, wait_for};
 use tepui_containerizer::{Command, ContainerConfig, Exit, Limit, leaks};
 use tepui_model::resources::{Resources, Scalar};
 use tepui_proto::v1::task_status::Reason;
@@ -387,5 +387,36 @@ async fn devices_that_are_none_stop_the_start() {
     assert!(
         said.contains("setting 'allowed_devices': '/etc/passwd' is not a device"),
         "{said}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_with_a_root_of_its_own_sees_its_own_cgroups() {
+    let at = tempfile::tempdir().unwrap();
+    if !kernel::available() {
+        return;
+    }
+    let Some(rootfs) = busybox(at.path()) else {
+        return;
+    };
+    let root = kernel::Root::new("seen");
+    let settings = serde_json::json!({ "cgroups": { "cgroups_root": root.0 } });
+    let names = ["filesystem/linux", "cgroups/cpu", "cgroups/mem"];
+    let mut isolators = kernel::load_in(&names, settings, None, Some(at.path())).unwrap();
+    isolators.push(provisioner(&rootfs));
+    let containerizer = containerizer(at.path(), isolators);
+    containerizer.recover(BTreeSet::new()).await.unwrap();
+    let text = "cd /sys/fs/cgroup; ls; cat memory/memory.limit_in_bytes cpu/cpu.shares; test -n \"$(cat memory/cgroup.procs)\" && echo own; \
+                 (echo 1 > memory/memory.limit_in_bytes) 2>/dev/null || echo refused; \
+                mkdir memory/x 2>/dev/null || echo refused; touch x 2>/dev/null || echo refused";
+    let mut config = shell(at.path(), "c", text);
+    config.resources = Resources::cpus_mem(0.2, 48.0);
+    containerizer.launch(config.clone()).await.unwrap();
+    containerizer.wait(&config.id).await.unwrap();
+    assert_eq!(read(&config, "stderr"), "");
+    let limit = 48 << 20;
+    assert_eq!(
+        read(&config, "stdout"),
+        format!("cpu\ncpuacct\nmemory\n{limit}\n204\nown\nrefused\nrefused\nrefused\n")
     );
 }

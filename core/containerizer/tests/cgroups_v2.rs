@@ -4,7 +4,7 @@ mod common;
 
 use std::{collections::BTreeSet, path::PathBuf};
 
-use common::{containerizer, kernel, read, shell, wait_for};
+use common::{busybox, containerizer, kernel, provisioner, read, shell, wait_for};
 use serde_json::json;
 use tepui_containerizer::{ContainerConfig, Limit, leaks};
 use tepui_model::resources::{Resources, Scalar};
@@ -312,5 +312,35 @@ async fn what_forks_without_end_is_killed_all_at_once() {
     assert_eq!(
         leaks::find(at.path(), Some(&root.0), &[]),
         Vec::<String>::new()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_with_a_root_of_its_own_sees_its_own_cgroup() {
+    let at = tempfile::tempdir().unwrap();
+    if !is_unified() {
+        return;
+    }
+    let Some(rootfs) = busybox(at.path()) else {
+        return;
+    };
+    let root = Root(format!("tepui-test-v2-seen-{}", std::process::id()));
+    let settings = json!({ "cgroups": { "cgroups_root": root.0 } });
+    let names = ["filesystem/linux", "cgroups/cpu", "cgroups/mem"];
+    let mut isolators = kernel::load_in(&names, settings, None, Some(at.path())).unwrap();
+    isolators.push(provisioner(&rootfs));
+    let containerizer = containerizer(at.path(), isolators);
+    containerizer.recover(BTreeSet::new()).await.unwrap();
+    let text = "cd /sys/fs/cgroup; cat memory.max; test -n \"$(cat leaf/cgroup.procs)\" && echo own; \
+                (echo 1 > memory.max) 2>/dev/null || echo refused; mkdir x 2>/dev/null || echo refused";
+    let mut config = shell(at.path(), "c", text);
+    config.resources = Resources::cpus_mem(0.2, 48.0);
+    containerizer.launch(config.clone()).await.unwrap();
+    containerizer.wait(&config.id).await.unwrap();
+    assert_eq!(read(&config, "stderr"), "");
+    let limit = 48 << 20;
+    assert_eq!(
+        read(&config, "stdout"),
+        format!("{limit}\nown\nrefused\nrefused\n")
     );
 }

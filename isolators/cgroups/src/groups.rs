@@ -103,11 +103,19 @@ impl Groups {
 
     /// The cgroups of a container, one a hierarchy, each with one of its subsystems.
     pub(crate) fn of_each_hierarchy(&self, id: &ContainerId) -> Vec<(&'static str, Cgroup)> {
-        let mut found: Vec<(&'static str, Cgroup)> = Vec::new();
+        let each = self.by_hierarchy(id).into_iter();
+        each.map(|(subsystems, cgroup)| (subsystems[0], cgroup))
+            .collect()
+    }
+
+    /// The cgroups of a container, one a hierarchy, each with all of its subsystems that are in use.
+    pub(crate) fn by_hierarchy(&self, id: &ContainerId) -> Vec<(Vec<&'static str>, Cgroup)> {
+        let mut found: Vec<(Vec<&'static str>, Cgroup)> = Vec::new();
         for subsystem in self.roots.keys() {
             let cgroup = self.of(subsystem, id);
-            if !found.iter().any(|(_, other)| *other == cgroup) {
-                found.push((subsystem, cgroup));
+            match found.iter_mut().find(|(_, other)| *other == cgroup) {
+                Some((subsystems, _)) => subsystems.push(subsystem),
+                None => found.push((vec![subsystem], cgroup)),
             }
         }
         found

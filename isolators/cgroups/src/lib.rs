@@ -21,6 +21,7 @@ mod mem;
 mod mem_v2;
 mod net_cls;
 mod perf_event;
+mod seen;
 mod subsystems;
 mod unified;
 
@@ -184,8 +185,12 @@ impl Isolator for Cgroups {
                 plan.oom_score_adj = mem::oom_score_adj(share.mem, share.mem_limit);
             }
         }
-        for (subsystem, cgroup) in self.groups.joined(&self.home(id)) {
+        let home = self.home(id);
+        for (subsystem, cgroup) in self.groups.joined(&home) {
             plan = plan.cgroup(cgroup.path().to_string_lossy(), subsystem);
+        }
+        if container.plan.rootfs.is_some() {
+            plan = seen::mounts(plan, &self.groups, &home);
         }
         Ok(plan)
     }
