@@ -199,9 +199,7 @@ async fn sandboxes_go_in_time_where_that_is_asked_for_and_readers_get_signs_of_l
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn standalone_sandboxes_of_an_earlier_agent_go_in_time() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let mut master = Master::start().await;
-    let containers = Arc::new(Pretend::default());
+    let (dir, mut master, containers) = surroundings().await;
     let change = |settings: &mut Settings| {
         settings.gc_non_executor_container_sandboxes = true;
         settings.gc_delay = Duration::from_millis(1);
