@@ -179,3 +179,21 @@ fn resources(total: &Resources, used: &Resources, samples: &mut Vec<Sample>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_of_volumes_that_are_gone_are_free() {
+        let at = tempfile::tempdir().expect("a directory");
+        let gauges = || volume_gids(3, at.path()).map(|sample| sample.value);
+        assert_eq!(gauges(), [3.0, 3.0]);
+        let meta = at.path().join("meta/volume_gid_manager");
+        std::fs::create_dir_all(&meta).expect("a directory");
+        let here = at.path().display();
+        let text = format!("1\n10000 {here}/meta\n10001 {here}/gone\n");
+        std::fs::write(meta.join("volume_gids"), text).expect("a file");
+        assert_eq!(gauges(), [3.0, 2.0]);
+    }
+}
