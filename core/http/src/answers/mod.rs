@@ -40,7 +40,7 @@ pub use written::{Unfinished, Written};
 pub type Encode = Arc<dyn Fn(Sink<'_>) + Send + Sync>;
 
 /// Batches of pieces that are written ahead of a reader.
-const AHEAD: usize = 4;
+const AHEAD: usize = 3;
 
 /// Answers that are written at once, slow ones included. More wait for their end.
 const THREADS: usize = 128;
