@@ -61,15 +61,18 @@ pub(crate) async fn launch_tasks(
         .await?)
 }
 
-/// Takes events until as many tasks have reached a state; every update is acknowledged.
+/// Takes events until as many tasks have reached a state; every update is acknowledged. Answers the offers that came
+/// meanwhile, which nobody has accepted or declined.
 pub(crate) async fn wait_state(
     framework: &mut SchedulerClient,
     count: usize,
     state: TaskState,
-) -> Result<()> {
-    let mut reached = 0;
+) -> Result<Vec<v1::Offer>> {
+    let (mut reached, mut came) = (0, Vec::new());
     while reached < count {
-        let Some(update) = framework.next().await?.update else {
+        let event = framework.next().await?;
+        came.extend(event.offers.into_iter().flat_map(|offers| offers.offers));
+        let Some(update) = event.update else {
             continue;
         };
         let status = update.status;
@@ -88,7 +91,7 @@ pub(crate) async fn wait_state(
         }
         framework.acknowledge(&status).await?;
     }
-    Ok(())
+    Ok(came)
 }
 
 /// MiB of KiB.
