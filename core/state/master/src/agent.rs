@@ -138,7 +138,7 @@ impl MasterState {
             Some(id) => AgentId::from(id.value.as_str()),
             None => {
                 // Mesos removes a disconnected agent when a new one registers at its address.
-                if let Some(old) = self.broken_agent_at(&hello.address) {
+                for old in self.broken_agents_at(&hello.address) {
                     deletes.extend([format!("agents/{old}"), service::key(&old)]);
                     self.out_of_service.remove(&old);
                     self.counts.add(Count::Removed);
@@ -267,12 +267,15 @@ impl MasterState {
         Some(info.domain?.fault_domain?.region.name)
     }
 
-    fn broken_agent_at(&self, address: &str) -> Option<AgentId> {
-        let there = self.agents_at.get(address)?.iter();
-        there
-            .map(|key| &self.agent_runs[key])
-            .find(|agent| agent.session.is_none() && !self.transitioning.contains(&agent.id))
-            .map(|agent| agent.id.clone())
+    /// A disconnected agent at an address, and all that were lost there before they told anything.
+    fn broken_agents_at(&self, address: &str) -> Vec<AgentId> {
+        let there = self.agents_at.get(address).into_iter().flatten();
+        let runs = there.map(|key| &self.agent_runs[key]);
+        let broken =
+            runs.filter(|run| run.session.is_none() && !self.transitioning.contains(&run.id));
+        let (known, unknown): (Vec<_>, Vec<_>) = broken.partition(|run| run.known);
+        let all = known.into_iter().take(1).chain(unknown);
+        all.map(|run| run.id.clone()).collect()
     }
 
     /// Notes where an agent can be reached.

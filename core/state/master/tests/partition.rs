@@ -276,6 +276,28 @@ fn a_framework_that_only_agents_know_can_be_torn_down() {
 }
 
 #[test]
+fn a_new_agent_whose_welcomes_are_lost_is_one_agent_in_the_end() {
+    let mut world = World::new();
+    let address = "127.0.0.1:5051";
+    // The master learns late that nobody is there any more.
+    for session in 1..=3 {
+        world.hello_from(address, session, None, 1);
+    }
+    for session in (1..=3).map(SessionKey) {
+        world.apply(Event::AgentClosed { session });
+    }
+    assert_eq!(world.state.view().agents.iter().count(), 3);
+    world.hello_from(address, 4, None, 1);
+    world.sync(4, AGENT, link::Sync::default());
+    assert_eq!(world.state.view().agents.iter().count(), 1);
+    let records = world
+        .registry
+        .keys()
+        .filter(|key| key.starts_with("agents/"));
+    assert_eq!(records.count(), 1, "{:?}", world.registry);
+}
+
+#[test]
 fn an_agent_comes_back_as_it_is_now() {
     let mut world = World::new();
     let agent = world.agent(1, AGENT);

@@ -342,6 +342,15 @@ impl World {
     }
 
     pub fn hello(&mut self, session: u64, id: Option<&str>, run_number: u64) {
+        self.hello_from(
+            &format!("127.0.0.1:{}", 5051 + session),
+            session,
+            id,
+            run_number,
+        );
+    }
+
+    pub fn hello_from(&mut self, address: &str, session: u64, id: Option<&str>, run_number: u64) {
         self.apply(Event::AgentHello {
             session: SessionKey(session),
             principal: None,
@@ -354,7 +363,7 @@ impl World {
                     id: id.map(|id| v1::AgentId { value: id.into() }),
                     ..Default::default()
                 }),
-                address: format!("127.0.0.1:{}", 5051 + session),
+                address: address.to_owned(),
                 run_number,
                 ..Default::default()
             }),
