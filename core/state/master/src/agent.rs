@@ -172,6 +172,7 @@ impl MasterState {
             session,
             id,
             hello: Box::new(hello),
+            new,
         };
         self.store(vec![entry], deletes, pending, effects);
     }

@@ -21,6 +21,8 @@ pub(crate) enum Pending {
         session: SessionKey,
         id: AgentId,
         hello: Box<link::Hello>,
+        /// It has the id from this master, and does not know it yet.
+        new: bool,
     },
     /// The agent is unreachable, and its tasks with it.
     Unreachable { id: AgentId, since: Wall },
@@ -147,7 +149,12 @@ impl MasterState {
     pub(crate) fn stored(&mut self, id: StoreId, now: Now, effects: &mut Vec<Effect>) {
         match self.stores.remove(&id) {
             None => {}
-            Some(Pending::Admit { session, id, hello }) => {
+            Some(Pending::Admit {
+                session,
+                id,
+                hello,
+                new,
+            }) => {
                 self.transitioning.remove(&id);
                 if self.unreachable.remove(&id).is_some() {
                     self.globals_version += 1;
@@ -156,6 +163,13 @@ impl MasterState {
                     self.admit(session, id.clone(), *hello, now, effects);
                     // Its machine may have gone down while it was written.
                     self.take_down_if_down(self.agent_ids[&id], effects);
+                } else if new {
+                    // Nobody has learned the id, so nobody will come back by it.
+                    let forgotten = Pending::Pruned {
+                        unreachable: Vec::new(),
+                        gone: Vec::new(),
+                    };
+                    self.store(Vec::new(), vec![format!("agents/{id}")], forgotten, effects);
                 } else if !self.agent_ids.contains_key(&id) {
                     // Its session broke meanwhile: admitted, not back yet.
                     let info = bytes_of(&hello.info.unwrap_or_default());

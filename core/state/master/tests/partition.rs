@@ -298,6 +298,20 @@ fn a_new_agent_whose_welcomes_are_lost_is_one_agent_in_the_end() {
 }
 
 #[test]
+fn a_new_agent_that_is_lost_before_its_record_is_written_is_forgotten() {
+    let mut world = World::new();
+    world.slow_registry = true;
+    world.hello(1, None, 1);
+    let session = SessionKey(1);
+    world.apply(Event::AgentClosed { session });
+    world.write();
+    world.write();
+    assert!(world.state.view().globals.recovered_agents.is_empty());
+    let mut records = world.registry.keys();
+    assert!(!records.any(|key| key.starts_with("agents/")));
+}
+
+#[test]
 fn an_agent_comes_back_as_it_is_now() {
     let mut world = World::new();
     let agent = world.agent(1, AGENT);
