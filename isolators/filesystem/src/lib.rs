@@ -1,4 +1,5 @@
-//! Isolators of a container's file system: `filesystem/linux`, `filesystem/posix`, `docker/runtime`, `disk/du` and `disk/xfs`.
+//! Isolators of a container's file system: `filesystem/linux`, `filesystem/posix`, `docker/runtime`, `appc/runtime`,
+//! `disk/du` and `disk/xfs`.
 
 mod du;
 mod linux;
@@ -10,5 +11,5 @@ mod xfs;
 pub use du::{Config as DuConfig, Du};
 pub use linux::{Config as LinuxFilesystemConfig, LinuxFilesystem};
 pub use posix::PosixFilesystem;
-pub use runtime::{Config as RuntimeConfig, DockerRuntime};
+pub use runtime::{AppcRuntime, Config as RuntimeConfig, DockerRuntime};
 pub use xfs::{Config as XfsConfig, Xfs};

@@ -1,10 +1,10 @@
-//! Isolator `docker/runtime`: what an image says of how it is run.
+//! Isolators `docker/runtime` and `appc/runtime`: what an image says of how it is run.
 //!
-//! Mirrors `src/slave/containerizer/mesos/isolators/docker/runtime.cpp`. The image's user is not taken, as in Mesos: the
+//! Mirrors `src/slave/containerizer/mesos/isolators/{docker,appc}/runtime.cpp`. The image's user is not taken, as in Mesos: the
 //! command runs as the task's.
 
 use serde::Deserialize;
-use tepui_module_sdk::mesos::CommandInfo;
+use tepui_module_sdk::mesos::{CommandInfo, image};
 use tepui_module_sdk::prelude::*;
 use tepui_module_sdk::proto::{Message, isolator};
 
@@ -18,6 +18,9 @@ pub struct Config {
 
 /// See the module.
 pub struct DockerRuntime(Config);
+
+/// The same for App Container images, whose store gives their manifests the form of the OCI.
+pub struct AppcRuntime;
 
 /// The configuration of an image, as far as it is about running it.
 #[derive(Debug, Default, Deserialize)]
@@ -57,32 +60,77 @@ impl Isolator for DockerRuntime {
     }
 
     async fn prepare(&self, container: Container) -> Result<LaunchPlan> {
-        if self.0.docker_ignore_runtime || container.config.image_config.is_empty() {
-            return Ok(LaunchPlan::none());
+        match self.0.docker_ignore_runtime || is_appc(&container)? {
+            true => Ok(LaunchPlan::none()),
+            false => plan(&container),
         }
-        let config: ImageConfig =
-            serde_json::from_slice(&container.config.image_config).map_err(|error| {
-                Failure::invalid(format!("the image's configuration cannot be read: {error}"))
-            })?;
-        let run = config.config.unwrap_or_default();
-        run.check()?;
-        let command = CommandInfo::decode(&*container.config.command_info)
-            .map_err(|error| Failure::invalid(format!("the command cannot be read: {error}")))?;
-        let mut plan = LaunchPlan::none();
-        plan.command = run.command(&command)?;
-        for variable in run.env.iter().flatten() {
-            // One without a value is no variable of the image's.
-            if let Some((name, value)) = variable.split_once('=') {
-                plan = plan.env(name, value);
-            }
-        }
-        plan.working_directory = run.working_dir.filter(|dir| dir.starts_with('/'));
-        Ok(plan)
     }
 
     async fn cleanup(&self, _: &ContainerId) -> Result<()> {
         Ok(())
     }
+}
+
+impl Module for AppcRuntime {
+    type Config = NoConfig;
+    const NAME: &'static str = "appc/runtime";
+    const DESCRIPTION: &'static str = "program, environment and working directory of Appc images";
+
+    fn create(_: NoConfig, _: Context) -> Result<Self> {
+        Ok(Self)
+    }
+}
+
+impl Isolator for AppcRuntime {
+    const NESTING: bool = true;
+    const STANDALONE: bool = true;
+    const LIMITS: bool = false;
+    const NEEDS: &'static [&'static str] = &["filesystem/linux"];
+
+    async fn recover(&self, _: Vec<Container>, _: Vec<ContainerId>) -> Result<()> {
+        Ok(())
+    }
+
+    async fn prepare(&self, container: Container) -> Result<LaunchPlan> {
+        match is_appc(&container)? {
+            true => plan(&container),
+            false => Ok(LaunchPlan::none()),
+        }
+    }
+
+    async fn cleanup(&self, _: &ContainerId) -> Result<()> {
+        Ok(())
+    }
+}
+
+fn is_appc(container: &Container) -> Result<bool> {
+    let image = container.info()?.mesos.and_then(|mesos| mesos.image);
+    Ok(image.is_some_and(|image| image.r#type() == image::Type::Appc))
+}
+
+/// What the container's image says, if it has one.
+fn plan(container: &Container) -> Result<LaunchPlan> {
+    if container.config.image_config.is_empty() {
+        return Ok(LaunchPlan::none());
+    }
+    let config: ImageConfig =
+        serde_json::from_slice(&container.config.image_config).map_err(|error| {
+            Failure::invalid(format!("the image's configuration cannot be read: {error}"))
+        })?;
+    let run = config.config.unwrap_or_default();
+    run.check()?;
+    let command = CommandInfo::decode(&*container.config.command_info)
+        .map_err(|error| Failure::invalid(format!("the command cannot be read: {error}")))?;
+    let mut plan = LaunchPlan::none();
+    plan.command = run.command(&command)?;
+    for variable in run.env.iter().flatten() {
+        // One without a value is no variable of the image's.
+        if let Some((name, value)) = variable.split_once('=') {
+            plan = plan.env(name, value);
+        }
+    }
+    plan.working_directory = run.working_dir.filter(|dir| dir.starts_with('/'));
+    Ok(plan)
 }
 
 impl Run {

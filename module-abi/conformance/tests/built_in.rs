@@ -132,6 +132,37 @@ fn images() {
     both("tepui_images", "docker", json!({}), |subject| {
         image_store(subject, None).unwrap()
     });
+    appc(layouts.path());
+}
+
+/// The suite for `appc`, with an image that has an empty root file system.
+fn appc(dir: &std::path::Path) {
+    std::fs::create_dir(dir.join("rootfs")).unwrap();
+    let manifest = r#"{"acKind":"ImageManifest","acVersion":"0.8.11","name":"empty"}"#;
+    std::fs::write(dir.join("manifest"), manifest).unwrap();
+    let arch = if cfg!(target_arch = "aarch64") {
+        "aarch64"
+    } else {
+        "amd64"
+    };
+    let archive = format!("empty-latest-linux-{arch}.aci");
+    let packed = std::process::Command::new("tar")
+        .args(["-czf", &archive, "manifest", "rootfs"])
+        .current_dir(dir)
+        .status();
+    assert!(packed.unwrap().success());
+    let image = Image {
+        r#type: image::Type::Appc.into(),
+        appc: Some(image::Appc {
+            name: "empty".to_owned(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let settings = json!({ "appc_simple_discovery_uri_prefix": format!("{}/", dir.display()) });
+    both("tepui_images", "appc", settings, |subject| {
+        image_store(subject, Some(&image)).unwrap()
+    });
 }
 
 #[test]
@@ -194,8 +225,10 @@ fn kernel_isolators() {
         ("cgroups/cpu", json!({"cgroups_root": own})),
         ("cgroups/mem", json!({"cgroups_root": own})),
         ("cgroups/all", json!({"cgroups_root": own})),
+        ("appc/runtime", json!({})),
         ("disk/du", json!({})),
         ("docker/runtime", json!({})),
+        ("docker/volume", json!({})),
         ("filesystem/linux", json!({})),
         ("filesystem/posix", json!({})),
         ("linux/devices", json!({})),

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sys::signal::Signal;
-use tepui_e2e::cluster::wait_clean;
 use tepui_e2e::images::stdout;
 use tepui_e2e::scheduler::{framework, task};
+use tepui_e2e::scratch::wait_clean;
 use tepui_e2e::{Daemon, Scheduler, Scratch, wait_for};
 use tepui_proto::v1::volume::source;
 use tepui_proto::v1::{self, TaskInfo, TaskState, volume};

@@ -37,33 +37,37 @@ const OF_DOCKER: [&str; 4] = [
     "hadoop_home",
 ];
 
+/// The same of the module `appc`.
+const OF_APPC: [&str; 2] = ["appc_simple_discovery_uri_prefix", "appc_store_dir"];
+
 pub(super) fn images(values: &mut Values) -> Result<Images, FlagError> {
     let stores: Vec<String> = values.list("image_providers");
     let mut names = Vec::new();
     for store in stores {
         match store.as_str() {
-            "DOCKER" | "OCI" => names.push(store.to_ascii_lowercase()),
-            "APPC" => {
-                return Err(together(
-                    "'image_providers': there are no APPC images; DOCKER and OCI are known",
-                ));
-            }
+            "APPC" | "DOCKER" | "OCI" => names.push(store.to_ascii_lowercase()),
             // The name of a module of the site's own.
             own if own.contains(char::is_lowercase) => names.push(store),
             _ => {
                 return Err(together(&format!(
-                    "'image_providers': '{store}' is neither DOCKER, OCI nor the name of a module, which has lower case letters"
+                    "'image_providers': '{store}' is neither APPC, DOCKER, OCI nor the name of a module, which has lower case letters"
                 )));
             }
         }
     }
-    // Where the module keeps them, so that `/flags` says it.
-    if let Some(dir) = values
-        .path("work_dir")
-        .filter(|_| names.iter().any(|name| name == "docker"))
-    {
-        let own = dir.join("modules/docker").display().to_string();
-        values.set_default("docker_store_dir", own);
+    // Where the modules keep them, so that `/flags` says it.
+    for (store, flag) in [("appc", "appc_store_dir"), ("docker", "docker_store_dir")] {
+        let dir = values.path("work_dir");
+        if let Some(dir) = dir.filter(|_| names.iter().any(|name| name == store)) {
+            let own = dir.join("modules").join(store).display().to_string();
+            values.set_default(flag, own);
+        }
+    }
+    for flag in OF_APPC {
+        if let Some(text) = values.text(flag).filter(|_| values.given(flag)) {
+            let text = Json::String(text.into());
+            set_in_module(values, flag, "appc", flag, text);
+        }
     }
     for flag in OF_DOCKER {
         let Some(text) = values.text(flag).filter(|_| values.given(flag)) else {

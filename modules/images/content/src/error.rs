@@ -19,6 +19,19 @@ pub enum Error {
     Disk(String),
 }
 
+impl Error {
+    /// The same, with what it is about in front.
+    #[must_use]
+    pub fn about(self, what: &str) -> Self {
+        match self {
+            Self::Refused(said) => Self::Refused(format!("{what}: {said}")),
+            Self::Missing(said) => Self::Missing(format!("{what}: {said}")),
+            Self::Unavailable(said) => Self::Unavailable(format!("{what}: {said}")),
+            Self::Disk(said) => Self::Disk(format!("{what}: {said}")),
+        }
+    }
+}
+
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 

@@ -18,7 +18,7 @@ use crate::registry::Registry;
 use crate::unpack::{Allowance, unpack};
 
 /// Pieces of a download that wait to be unpacked.
-const WAITING: usize = 16;
+pub(crate) const WAITING: usize = 16;
 /// How often a download that breaks off is tried to be taken up without a byte coming of it.
 const TRIES: u32 = 3;
 /// The wait before the first of them; each is twice as long as the one before.
@@ -35,10 +35,7 @@ pub(crate) async fn download(
 ) -> Result<()> {
     let (mut response, _) = registry.blob(&part.digest.to_string(), 0).await?;
     let (sender, receiver) = mpsc::channel(WAITING);
-    let pieces = Pieces {
-        receiver,
-        piece: Bytes::new(),
-    };
+    let pieces = Pieces::new(receiver);
     let unpacking = install(pieces, Some(part.clone()), diff_id.clone(), into, allowance);
     let downloading = async {
         // Bytes that are here, and those to come that are here already.
@@ -145,7 +142,11 @@ pub(crate) async fn install(
 }
 
 /// Answers the digest of what was unpacked; the layer is read to its end.
-fn unpack_all(compressed: &mut impl Read, into: &Path, allowance: &Allowance) -> Result<Digest> {
+pub(crate) fn unpack_all(
+    compressed: &mut impl Read,
+    into: &Path,
+    allowance: &Allowance,
+) -> Result<Digest> {
     let mut compressed = BufReader::with_capacity(64 << 10, compressed);
     let digest = unpack_plain(decoder(&mut compressed)?, into, allowance)?;
     io::copy(&mut compressed, &mut io::sink())
@@ -167,8 +168,12 @@ fn unpack_plain(plain: impl Read, into: &Path, allowance: &Allowance) -> Result<
     }
 }
 
-/// By the first bytes: media types of manifests are wrong too often.
-fn decoder<'a>(compressed: &'a mut BufReader<impl Read>) -> Result<Box<dyn Read + 'a>> {
+/// What an archive is unpacked by: gzip, zstd or nothing. By the first bytes: media types of manifests are wrong too often.
+///
+/// # Errors
+///
+/// When it cannot be read.
+pub fn decoder<'a>(compressed: &'a mut BufReader<impl Read>) -> Result<Box<dyn Read + 'a>> {
     use std::io::BufRead;
     let broken = |error: io::Error| Error::Refused(format!("the layer cannot be read: {error}"));
     let start = compressed.fill_buf().map_err(broken)?;
@@ -216,9 +221,18 @@ impl<R: Read> Read for Hashed<R> {
 }
 
 /// A download, read by a thread.
-struct Pieces {
+pub(crate) struct Pieces {
     receiver: mpsc::Receiver<io::Result<Bytes>>,
     piece: Bytes,
+}
+
+impl Pieces {
+    pub(crate) fn new(receiver: mpsc::Receiver<io::Result<Bytes>>) -> Self {
+        Self {
+            receiver,
+            piece: Bytes::new(),
+        }
+    }
 }
 
 impl Read for Pieces {

@@ -303,7 +303,7 @@ impl Registry {
     }
 }
 
-fn with_causes(error: &reqwest::Error) -> String {
+pub(crate) fn with_causes(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
     let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(error);
     while let Some(inner) = cause {

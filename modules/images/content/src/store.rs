@@ -21,7 +21,7 @@ use std::{
 
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Mutex as AsyncMutex, RwLock};
+use tokio::sync::{Mutex as AsyncMutex, RwLock, RwLockReadGuard};
 
 use crate::archive::Archive;
 use crate::error::{Error, Result, on_disk};
@@ -190,10 +190,7 @@ impl Store {
             Source::Archive(path, _) => Some(open_archive(path.clone()).await?),
             _ => None,
         };
-        let allowance = Arc::new(Allowance::new(
-            self.settings.max_image_bytes,
-            self.settings.max_image_files,
-        ));
+        let allowance = Arc::new(self.allowance());
         let sizes = parts.layers.iter().map(|layer| match layer {
             LayerAt::Remote(part) => part.size,
             LayerAt::Local(_) | LayerAt::InArchive(_) => 0,
@@ -262,18 +259,58 @@ impl Store {
             }
         }
         let staged_at = into.clone();
-        tokio::task::spawn_blocking(move || {
-            let directory = fs::File::open(&staged_at).map_err(on_disk("open", &staged_at))?;
-            // A layer under its digest is complete, also after the machine has failed.
-            rustix::fs::syncfs(directory)
-                .map_err(|error| on_disk("sync", &staged_at)(error.into()))?;
-            fs::rename(&staged_at, &place).map_err(on_disk("move a layer to", &place))
-        })
-        .await
-        .map_err(|error| Error::Disk(error.to_string()))??;
+        tokio::task::spawn_blocking(move || keep(&staged_at, &place))
+            .await
+            .map_err(|error| Error::Disk(error.to_string()))??;
         self.counters.layers.fetch_add(1, Relaxed);
         progress.layer_done();
         Ok(())
+    }
+
+    /// What the layers of one image may come to.
+    pub fn allowance(&self) -> Allowance {
+        Allowance::new(self.settings.max_image_bytes, self.settings.max_image_files)
+    }
+
+    /// Nothing is removed while this is held. For pulls by [`Self::add`].
+    pub async fn hold(&self) -> RwLockReadGuard<'_, ()> {
+        self.removing.read().await
+    }
+
+    /// Unpacks an archive whose digest is not known beforehand, and keeps it as a layer if `check` takes what came of it.
+    /// Answers the digest of the unpacked archive.
+    ///
+    /// # Errors
+    ///
+    /// Those of `open` and `check`; when the archive is refused, or the disk fails. Nothing of it is left then.
+    pub async fn add<T: Send + 'static>(
+        &self,
+        open: impl FnOnce() -> Result<fs::File> + Send + 'static,
+        allowance: Arc<Allowance>,
+        check: impl FnOnce(&Path) -> Result<T> + Send + 'static,
+    ) -> Result<(Digest, T)> {
+        let staged = self.stage()?;
+        let layers = self.settings.dir.join("layers");
+        let work = move || {
+            let digest = layer::unpack_all(&mut open()?, &staged.0, &allowance)?;
+            let checked = check(&staged.0)?;
+            let place = layers.join(digest.hex());
+            match keep(&staged.0, &place) {
+                // Another pull had it at the same time, or before.
+                Err(_) if place.is_dir() => {}
+                kept => kept?,
+            }
+            Ok((digest, checked))
+        };
+        let added = tokio::task::spawn_blocking(work).await;
+        let added = added.map_err(|error| Error::Disk(error.to_string()))??;
+        self.counters.layers.fetch_add(1, Relaxed);
+        Ok(added)
+    }
+
+    /// A directory for what is on its way.
+    pub(crate) fn stage(&self) -> Result<Staged> {
+        Staged::new(&self.settings.dir)
     }
 
     /// Removes images but those to keep, and the layers that then nobody needs; those `in_use` stay. With `dry_run` it
@@ -363,7 +400,12 @@ impl Store {
         self.settings.dir.join("images").join(file)
     }
 
-    fn remember(&self, image: &Image) -> Result<()> {
+    /// Notes an image whose layers are all here.
+    ///
+    /// # Errors
+    ///
+    /// When the disk fails.
+    pub fn remember(&self, image: &Image) -> Result<()> {
         let path = self.record(&image.name);
         let temporary = path.with_extension(format!("{}.tmp", uuid::Uuid::new_v4()));
         let text = serde_json::to_vec(image).expect("plain data");
@@ -376,10 +418,22 @@ impl Store {
     }
 }
 
+/// Gives a layer its place. Under its digest it is complete, also after the machine has failed.
+fn keep(staged: &Path, place: &Path) -> Result<()> {
+    let directory = fs::File::open(staged).map_err(on_disk("open", staged))?;
+    rustix::fs::syncfs(directory).map_err(|error| on_disk("sync", staged)(error.into()))?;
+    fs::rename(staged, place).map_err(on_disk("move a layer to", place))
+}
+
 /// A directory that goes when it is not wanted.
-struct Staged(PathBuf);
+#[derive(Debug)]
+pub(crate) struct Staged(PathBuf);
 
 impl Staged {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
     fn new(dir: &Path) -> Result<Self> {
         let path = dir.join("staging").join(uuid::Uuid::new_v4().to_string());
         fs::create_dir(&path).map_err(on_disk("create", &path))?;
