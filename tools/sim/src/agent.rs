@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tepui_executor::{CommandExecutor, Input};
+use tepui_model::Resources;
 use tepui_model::id::{ContainerId, FrameworkId, Uuid};
 use tepui_model::time::Mono;
 use tepui_proto::{convert, v1};
@@ -218,6 +219,27 @@ impl Simulation {
         agent.disk.executors.clear();
         for records in agent.disk.records.values_mut() {
             records.push(RecordBody::Retired);
+        }
+    }
+
+    /// The next process of the agent has more to give, as `--reconfiguration_policy=additive` allows it.
+    pub(crate) fn enlarge_agent(&mut self, index: usize) {
+        if !self.site.reconfigures {
+            return;
+        }
+        let agent = &mut self.agents[index];
+        let more = Resources::parse("cpus:0.5;mem:128", "*").expect("a text of ours");
+        let given = convert::resources(&agent.resources).expect("texts of ours");
+        agent.resources = convert::to_proto(&(&given + &more));
+        self.tried.reconfigured += 1;
+    }
+
+    /// After a reboot its settings do not allow its id: the agent that comes is a new one, on the old one's disk.
+    pub(crate) fn forget_agent(&mut self, index: usize) {
+        if self.site.reconfigures {
+            self.agents[index].disk.identity = None;
+            self.decisions.replace_agents();
+            self.tried.reconfigured += 1;
         }
     }
 

@@ -26,6 +26,13 @@ pub struct Case {
     pub allocator: AllocatorKind,
     /// Numbers of the faults that are needed.
     pub faults: BTreeSet<u32>,
+    /// The generation of faults that the numbers belong to.
+    #[serde(default = "first_generation")]
+    pub generation: u32,
+}
+
+fn first_generation() -> u32 {
+    1
 }
 
 impl Case {
@@ -35,6 +42,7 @@ impl Case {
             faulty: Duration::from_millis(self.faulty_ms),
             allocator: self.allocator,
             only: Some(self.faults.clone()),
+            generation: self.generation,
             ..Options::new(self.seed)
         }
     }
@@ -84,6 +92,7 @@ impl Case {
             faulty_ms: search.options.faulty.as_millis() as u64,
             allocator: options.allocator,
             faults: search.failure.faults.iter().copied().collect(),
+            generation: options.generation,
         }
     }
 }

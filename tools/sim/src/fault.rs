@@ -201,12 +201,22 @@ impl Simulation {
             Kind::Cut => session.into_iter().for_each(|one| self.break_link(one)),
             Kind::Hang => session.into_iter().for_each(|one| self.hang_link(one)),
             Kind::Stream => self.lose_stream(scheduler),
-            Kind::AgentCrash if self.agents[agent].state.is_some() => self.crash_agent(agent),
+            Kind::AgentCrash if self.agents[agent].state.is_some() => {
+                if amount.is_multiple_of(3) {
+                    self.enlarge_agent(agent);
+                }
+                self.crash_agent(agent);
+            }
             Kind::AgentCrash => {}
             Kind::MasterCrash if self.master.is_some() => self.crash_master(),
             Kind::MasterCrash => {}
             Kind::Partition => self.partition(agent, scheduler, seconds),
-            Kind::Reboot => self.reboot_agent(agent),
+            Kind::Reboot => {
+                self.reboot_agent(agent);
+                if amount.is_multiple_of(3) {
+                    self.forget_agent(agent);
+                }
+            }
             Kind::Clock => self.jump(amount),
             Kind::FullDisk => self.agents[agent].disk_full_until = self.now.mono + seconds,
             Kind::Operator => return self.operator_acts(),

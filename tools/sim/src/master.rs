@@ -53,6 +53,7 @@ impl Simulation {
             seed: self.rng.next_u64(),
             agent_reregister_timeout: Duration::from_secs(60 + self.rng.below(540)),
             returns_per_second: 5,
+            agent_removal_rate_limit: self.site.removal_limit,
             ..Settings::default()
         };
         let run = self.master_runs;

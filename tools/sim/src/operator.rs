@@ -90,13 +90,19 @@ pub(crate) struct Decisions {
     /// What may be so: one state where the operator was answered, several where a master died before it answered.
     may_be: BTreeMap<Topic, BTreeSet<String>>,
     answered: u64,
-    /// Machines went down: their agents are removed, and what was decided of them with them, also when they come back.
+    /// Machines went down, or new agents stand where others stood: those are removed, and what was decided of them with
+    /// them, also when they come back.
     removed: bool,
     /// They are drained, and gone when nothing runs on them any more.
     going: BTreeSet<AgentId>,
 }
 
 impl Decisions {
+    /// From now on new agents may take the places of others.
+    pub(crate) fn replace_agents(&mut self) {
+        self.removed = true;
+    }
+
     pub(crate) fn answer(&mut self, call: CallId, reply: &Reply) {
         let Some((topic, state)) = self.open.remove(&call) else {
             return;

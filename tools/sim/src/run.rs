@@ -27,7 +27,13 @@ pub struct Options {
     pub careless: bool,
     /// Keep all events.
     pub record: bool,
+    /// Which kinds of faults there are: a seed means the same for ever only among those that it was found with.
+    pub generation: u32,
 }
+
+/// The newest generation of faults: 1 had no agents that come back otherwise than they were, no limits to how fast
+/// agents are removed, and an address for each agent.
+pub(crate) const GENERATION: u32 = 2;
 
 impl Options {
     /// The usual run of a seed.
@@ -44,6 +50,7 @@ impl Options {
             only: None,
             careless: false,
             record: false,
+            generation: GENERATION,
         }
     }
 
@@ -70,6 +77,8 @@ pub struct Tried {
     pub operations: u64,
     /// Agent processes that took over what an earlier one ran.
     pub recoveries: u64,
+    /// Agents that came back with more resources, or as new ones.
+    pub reconfigured: u64,
     /// Faults, by kind.
     pub faults: BTreeMap<String, u64>,
 }
@@ -84,6 +93,7 @@ impl Tried {
         self.decisions += other.decisions;
         self.operations += other.operations;
         self.recoveries += other.recoveries;
+        self.reconfigured += other.reconfigured;
         for (kind, count) in &other.faults {
             *self.faults.entry(kind.clone()).or_default() += count;
         }

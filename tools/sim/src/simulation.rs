@@ -45,6 +45,36 @@ pub(crate) struct Simulation {
     pub(crate) recording: Option<Recording>,
     pub(crate) oracle: Oracle,
     pub(crate) operations: Operations,
+    pub(crate) site: Site,
+}
+
+/// What sites have chosen otherwise than by default.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Site {
+    /// Agents may come back otherwise than they were.
+    pub(crate) reconfigures: bool,
+    /// All agents are told of by one address, as behind a gateway.
+    pub(crate) one_address: bool,
+    /// How fast masters may give up agents.
+    pub(crate) removal_limit: Option<(u32, Duration)>,
+}
+
+impl Site {
+    /// Drawn by a generator of its own, so that what else a seed means stays as it was without.
+    fn of(options: &Options) -> Self {
+        let mut rng = Rng::new(options.seed ^ 0x7369_7465);
+        let mut chosen = |one_in: u64| options.generation > 1 && rng.below(one_in) == 0;
+        let (reconfigures, one_address, limited) = (!chosen(4), chosen(4), chosen(2));
+        let limit = (
+            1 + rng.below(2) as u32,
+            Duration::from_secs(20 + rng.below(280)),
+        );
+        Self {
+            reconfigures: reconfigures && options.generation > 1,
+            one_address,
+            removal_limit: limited.then_some(limit),
+        }
+    }
 }
 
 impl Simulation {
@@ -59,6 +89,11 @@ impl Simulation {
                 Agent::new(convert::to_proto(&given))
             })
             .collect();
+        let site = Site::of(options);
+        let mut decisions = Decisions::default();
+        if site.one_address {
+            decisions.replace_agents();
+        }
         let busy = (options.faulty.as_secs() / 120).max(1) as u32;
         let schedulers = (0..1 + rng.below(3))
             .map(|index| {
@@ -92,12 +127,13 @@ impl Simulation {
             links: BTreeMap::new(),
             sessions: 0,
             calls: 0,
-            decisions: Decisions::default(),
+            decisions,
             tried: Tried::default(),
             hash: EffectHash::default(),
             recording: options.record.then(|| Recording::new(options.seed)),
             oracle: Oracle::default(),
             operations: Operations::default(),
+            site,
         }
     }
 
@@ -196,7 +232,14 @@ impl Simulation {
             );
         }
         if let Some(master) = &mut self.master {
-            for framework in &master.state.view().frameworks {
+            let view = master.state.view();
+            for operation in view.operations.iter() {
+                text += &format!("master has an operation {operation:?}; ");
+            }
+            for agent in view.agents.iter().filter(|row| row.total.is_empty()) {
+                text += &format!("master knows nothing of agent {}; ", agent.id);
+            }
+            for framework in &view.frameworks {
                 for task in framework.tasks.iter() {
                     text += &format!("master has {} {}; ", task.id, task.state.as_str_name());
                 }

@@ -30,6 +30,7 @@ fn seeds(part: u64) {
         && tried.decisions > 7 * SEEDS
         && tried.operations > 20 * SEEDS
         && tried.recoveries > 4 * SEEDS
+        && tried.reconfigured > SEEDS
         && tried.faults.len() == 15;
     assert!(enough, "too little was tried: {tried:?}");
 }

@@ -19,7 +19,10 @@ impl Simulation {
             version: "1.11.0".into(),
             info: Some(state.info()),
             run_number: agent.hellos,
-            address: format!("10.0.0.{index}:5051"),
+            address: match self.site.one_address {
+                true => "10.0.0.0:5051".to_owned(),
+                false => format!("10.0.0.{index}:5051"),
+            },
             resource_version: bytes::Bytes::copy_from_slice(state.resource_version()),
             cluster_id: cluster_id.to_owned(),
             epoch_seen,
