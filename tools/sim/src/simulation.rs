@@ -67,7 +67,7 @@ impl Site {
         let (reconfigures, one_address, limited) = (!chosen(4), chosen(4), chosen(2));
         let limit = (
             1 + rng.below(2) as u32,
-            Duration::from_secs(20 + rng.below(280)),
+            Duration::from_secs(5 + rng.below(25)),
         );
         Self {
             reconfigures: reconfigures && options.generation > 1,
@@ -235,6 +235,9 @@ impl Simulation {
             let view = master.state.view();
             for operation in view.operations.iter() {
                 text += &format!("master has an operation {operation:?}; ");
+            }
+            for agent in &view.globals.recovered_agents {
+                text += &format!("master waits for agent {}; ", agent.id);
             }
             for agent in view.agents.iter().filter(|row| row.total.is_empty()) {
                 text += &format!("master knows nothing of agent {}; ", agent.id);
