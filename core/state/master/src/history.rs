@@ -55,6 +55,32 @@ impl History {
         self.rows.get(number).is_some_and(is_it) || self.rows.iter().any(is_it)
     }
 
+    /// Takes back the newest end of a task on an agent.
+    pub(crate) fn remove(&mut self, id: &TaskId, agent: &str) {
+        let hash = self.hash(id, agent);
+        let Some(newest) = self.newest.get(&hash).copied() else {
+            return;
+        };
+        let same_hash: Vec<u64> = { (self.first..=newest).rev() }
+            .filter(|number| {
+                let row = self.rows.get(number);
+                row.is_some_and(|row| self.hash(&row.id, row.agent.as_str()) == hash)
+            })
+            .collect();
+        let is_it = |number: &&u64| {
+            let row = self.rows.get(number);
+            row.is_some_and(|row| row.id == *id && row.agent.as_str() == agent)
+        };
+        let Some(found) = same_hash.iter().find(is_it).copied() else {
+            return;
+        };
+        self.rows.remove(&found);
+        match same_hash.into_iter().find(|number| *number != found) {
+            Some(left) => self.newest.insert(hash, left),
+            None => self.newest.swap_remove(&hash),
+        };
+    }
+
     fn hash(&self, id: &TaskId, agent: &str) -> u64 {
         self.newest.hasher().hash_one((id, agent))
     }
@@ -92,7 +118,7 @@ mod tests {
         }
     }
 
-    /// Ids come again while older ones with the same id go.
+    /// Ids come again while older ones with the same id go, and some ends are taken back.
     #[test]
     fn it_contains_what_its_rows_say() {
         const LIMIT: usize = 7;
@@ -107,6 +133,13 @@ mod tests {
             history.push(row(id, agent), LIMIT);
             last.push((id, agent));
             last.drain(..last.len().saturating_sub(LIMIT));
+            if random >> 60 & 3 == 0 {
+                let (id, agent) = (random >> 20 & 3, random >> 30 & 3);
+                let at = last.iter().rposition(|known| *known == (id, agent));
+                let row = row(id, agent);
+                history.remove(&row.id, row.agent.as_str());
+                at.map(|at| last.remove(at));
+            }
             assert_eq!(history.len(), last.len());
             for (id, agent) in (0..4).flat_map(|id| (0..4).map(move |agent| (id, agent))) {
                 let row = row(id, agent);

@@ -284,7 +284,8 @@ impl MasterState {
         }
         let terminal = task.state.is_terminal();
         let agent_id = self.agent_runs[&agent].id.as_str();
-        if terminal && owner.completed.contains(&id, agent_id) {
+        let was_ended = owner.completed.contains(&id, agent_id);
+        if terminal && was_ended {
             return;
         }
         let was_lost = self.agent_runs[&agent]
@@ -301,7 +302,13 @@ impl MasterState {
         if was_unreachable {
             self.touch(framework).unreachable.remove(&id);
         }
-        if terminal || !(was_unreachable || was_lost) {
+        if was_ended {
+            // Its agent was removed (for another one at its address, say) and is back: so is the task.
+            let agent_id = self.agent_runs[&agent].id.clone();
+            let owner = self.touch(framework);
+            owner.completed.remove(&id, agent_id.as_str());
+        }
+        if terminal || !(was_unreachable || was_ended || was_lost) {
             return;
         }
         self.say_reregistered(framework, &id, now, effects);

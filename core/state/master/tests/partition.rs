@@ -9,7 +9,7 @@ use tepui_model::Attributes;
 use tepui_model::allocation::Fact;
 use tepui_proto::Message as _;
 use tepui_proto::link::{self, link_frame::Body};
-use tepui_proto::v1::{self, TaskState, scheduler, scheduler::call::Type};
+use tepui_proto::v1::{self, TaskState, scheduler, scheduler::call::Type, task_status};
 use tepui_proto::{Wire, convert};
 use tepui_state_master::{Effect, Event, OperatorCall, Reply, SessionKey, Settings};
 
@@ -127,6 +127,56 @@ fn who_knows_nothing_of_partitions_hears_of_lost_tasks_that_come_back() {
         !frames.iter().any(|frame| matches!(frame, Body::Kill(_))),
         "releases before 1.5 killed it: {frames:?}"
     );
+}
+
+/// Each end that the master tells is followed by the word that the task is back, before another end.
+#[test]
+fn frameworks_hear_that_tasks_of_a_removed_agent_are_back() {
+    for (info, end) in [
+        (framework("aware", "role"), TaskState::TaskGone),
+        (old("old"), TaskState::TaskLost),
+    ] {
+        let mut world = World::new();
+        let address = "127.0.0.1:5051";
+        let scheduler = world.subscribe(v1::FrameworkInfo {
+            checkpoint: Some(true),
+            ..info
+        });
+        world.hello_from(address, 1, None, 1);
+        let agent = world.welcome(1);
+        world.sync(1, AGENT, link::Sync::default());
+        launch(&mut world, &scheduler, &agent, &["t"]);
+        for session in [1, 3] {
+            let closed = SessionKey(session);
+            world.apply(Event::AgentClosed { session: closed });
+            world.hello_from(address, session + 1, None, 1);
+            let over = statuses(world.take(&scheduler)).remove(0);
+            assert_eq!(
+                (over.state(), over.message()),
+                (end, "Agent localhost removed")
+            );
+            assert_eq!(world.state.view().frameworks[0].completed.len(), 1);
+
+            world.hello_from(address, session + 2, Some(&agent), session + 1);
+            let sync = link::Sync {
+                tasks: vec![told(&scheduler, &agent, "t")],
+                ..Default::default()
+            };
+            world.sync(session + 2, AGENT, sync);
+            let back = statuses(world.take(&scheduler));
+            let [back] = &back[..] else {
+                panic!("one status: {back:?}");
+            };
+            assert_eq!(back.state(), TaskState::TaskRunning);
+            assert_eq!(back.reason(), task_status::Reason::AgentReregistered);
+            let view = world.state.view();
+            assert_eq!(view.frameworks[0].tasks.len(), 1);
+            assert_eq!(view.frameworks[0].completed.len(), 0, "it is not over");
+            let frames = world.take_frames(SessionKey(session + 2));
+            let killed = frames.iter().any(|frame| matches!(frame, Body::Kill(_)));
+            assert!(!killed, "{frames:?}");
+        }
+    }
 }
 
 #[test]
