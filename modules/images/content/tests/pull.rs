@@ -265,7 +265,7 @@ async fn a_download_that_breaks_off_goes_on_where_it_was() {
         let pulled = store.pull("a/b:1", &source(&base, "1"), &progress).await;
         let content = std::fs::read(store.layer(&pulled.unwrap().layers[0]).join("large"));
         assert_eq!(content.unwrap(), noise(1 << 20));
-        assert_eq!(progress.to_string(), "1 of 1 layers, 1.0 of 1.0 MiB");
+        assert_eq!(progress.to_string(), "1.0 of 1.0 MiB, 1 of 1 layers");
         let asked = served.asked.lock().unwrap();
         let asked: Vec<&str> = asked
             .iter()
