@@ -45,7 +45,12 @@ fn nothing_goes_on_working_for_a_test_that_was_killed() {
     let dir = dir.expect("it starts an agent");
     let dir = Path::new(&dir);
     let left = || leaks::find(dir, Some(&cgroups_root(dir)), &[]);
-    assert!(left().iter().any(|line| line.contains("sleep 1004")));
+    // A task is running from the moment that its command is let go.
+    wait_for("the command", || {
+        let left = left();
+        let found = left.iter().any(|line| line.contains("sleep 1004"));
+        found.then_some(()).ok_or(left)
+    });
 
     killed.kill().expect("it runs");
     killed.wait().expect("a child");
