@@ -21,7 +21,7 @@ use tepui_host::{LoadError, ModuleHost};
 use tepui_http::authorize::{AllowAll, Authorizer, ModuleAuthorizer, Object};
 use tepui_http::shared::{Files, Guard, Logging, Metrics, Shared, VersionInfo};
 use tepui_http::{Listener, Router, Server, ServerSettings};
-use tepui_isolators_linux::Hierarchies;
+use tepui_isolators_linux::{Hierarchies, Mounted};
 use tepui_model::Attributes;
 use tepui_model::authorization::Action;
 use tepui_module_proto::isolator::Rlimit;
@@ -58,14 +58,7 @@ async fn run(mut settings: AgentSettings, level: LogLevel) -> anyhow::Result<()>
     // Tasks and supervisors have other working directories.
     settings.runtime_dir = std::path::absolute(&settings.runtime_dir)
         .with_context(|| format!("--runtime_dir: {}", settings.runtime_dir.display()))?;
-    if !settings.agent_subsystems.is_empty() {
-        let hierarchies = Hierarchies::detect().context("the cgroup mounts cannot be read")?;
-        own_cgroup::enter(
-            &hierarchies,
-            &settings.cgroups_root,
-            &settings.agent_subsystems,
-        )?;
-    }
+    enter_cgroups(&settings)?;
     let host = ModuleHost::new(settings.host());
     let metrics = Metrics::default();
     let containers = containerizer(&settings, &host, &metrics).await?;
@@ -142,6 +135,22 @@ fn domain_socket(path: &Path, local: SocketAddr, router: Arc<Router>) -> anyhow:
         .context("--http_executor_domain_sockets")?;
     tracing::info!(path = %path.display(), "executors find the agent at a socket");
     Ok(server)
+}
+
+/// Places the agent itself where it was told to be, and where it does not keep its containers from theirs.
+fn enter_cgroups(settings: &AgentSettings) -> anyhow::Result<()> {
+    let root = &settings.cgroups_root;
+    let hierarchies = Hierarchies::detect().context("the cgroup mounts cannot be read")?;
+    if !settings.agent_subsystems.is_empty() {
+        own_cgroup::enter(&hierarchies, root, &settings.agent_subsystems)?;
+    }
+    let mut limits = settings.isolation.iter();
+    if limits.any(|isolator| isolator.starts_with("cgroups/"))
+        && let Mounted::V2(mount) = hierarchies.find("memory")
+    {
+        own_cgroup::make_way(&mount, root)?;
+    }
+    Ok(())
 }
 
 /// The containerizer with the isolators that are configured, or with our choice for this user.
