@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -56,11 +57,30 @@ pub(crate) fn fuzz(args: &Args) -> Result<()> {
         }
         args.targets.clone()
     };
-    let outcomes = all(&chosen, args.seconds.unwrap_or(args.minutes * 60))?;
+    let bound = Bound::Seconds(args.seconds.unwrap_or(args.minutes * 60));
+    let outcomes = all(&chosen, bound)?;
     if args.note {
         reliability::note(rows(&outcomes)?)?;
     }
     verdict(outcomes)
+}
+
+/// How long a target runs.
+#[derive(Clone, Copy)]
+enum Bound {
+    /// Other inputs each time, and those kept from earlier runs too.
+    Seconds(u64),
+    /// So many inputs, the same for the same build: a change is judged by what it does.
+    Inputs(u64),
+}
+
+impl Bound {
+    fn arguments(self) -> Vec<String> {
+        match self {
+            Self::Seconds(seconds) => vec![format!("-max_total_time={seconds}")],
+            Self::Inputs(count) => vec![format!("-runs={count}"), "-seed=1".to_owned()],
+        }
+    }
 }
 
 /// What a target did, or how it failed.
@@ -89,9 +109,9 @@ fn verdict(outcomes: Vec<Outcome>) -> Result<()> {
     }
 }
 
-/// Every target for a few seconds, as a step of the tests.
-pub(crate) fn short(seconds: u64) -> Result<()> {
-    verdict(all(&targets()?, seconds)?)
+/// Every target with as many inputs, as a step of the tests.
+pub(crate) fn short(inputs: u64) -> Result<()> {
+    verdict(all(&targets()?, Bound::Inputs(inputs))?)
 }
 
 fn corpus() -> PathBuf {
@@ -109,7 +129,7 @@ fn targets() -> Result<Vec<String>> {
 }
 
 /// Runs the targets, as many at a time as there are processors; what came of each, by name.
-fn all(targets: &[String], seconds: u64) -> Result<Vec<Outcome>> {
+fn all(targets: &[String], bound: Bound) -> Result<Vec<Outcome>> {
     let program = build()?;
     let waiting = Mutex::new(targets.iter());
     let outcomes = Mutex::new(Vec::new());
@@ -118,7 +138,7 @@ fn all(targets: &[String], seconds: u64) -> Result<Vec<Outcome>> {
         for _ in 0..at_once.min(targets.len()) {
             scope.spawn(|| {
                 while let Some(name) = { waiting.lock().expect("no panic").next() } {
-                    let outcome = one(&program, name, seconds);
+                    let outcome = one(&program, name, bound);
                     if let Ok(line) = &outcome {
                         println!("{name}: {line}");
                     }
@@ -155,14 +175,22 @@ fn build() -> Result<PathBuf> {
 }
 
 /// Runs one target; the line says how much was tried.
-fn one(program: &Path, name: &str, seconds: u64) -> Result<String> {
+fn one(program: &Path, name: &str, bound: Bound) -> Result<String> {
     let folder = target_dir().join("fuzz").join(name);
-    let found = folder.join("corpus");
+    // libFuzzer begins with what is in its first folder, and writes what it finds there.
+    let found = match bound {
+        Bound::Seconds(_) => folder.join("corpus"),
+        Bound::Inputs(_) => folder.join("fresh"),
+    };
+    if matches!(bound, Bound::Inputs(_)) && found.exists() {
+        fs::remove_dir_all(&found)?;
+    }
     fs::create_dir_all(&found)?;
     let log = folder.join("log");
+    let started = Instant::now();
     let status = Command::new(program)
         .env("TEPUI_FUZZ_TARGET", name)
-        .arg(format!("-max_total_time={seconds}"))
+        .args(bound.arguments())
         .arg(format!("-rss_limit_mb={MEMORY}"))
         .arg(format!("-max_len={INPUT}"))
         .args(["-timeout=10", "-print_final_stats=1"])
@@ -191,8 +219,9 @@ fn one(program: &Path, name: &str, seconds: u64) -> Result<String> {
             .to_owned()
     };
     Ok(format!(
-        "{} inputs in {seconds} s, {} of them new, {} MiB",
+        "{} inputs in {} s, {} of them new, {} MiB",
         stat("stat::number_of_executed_units"),
+        started.elapsed().as_secs(),
         stat("stat::new_units_added"),
         stat("stat::peak_rss_mb"),
     ))

@@ -61,11 +61,14 @@ impl<'a> Value<'a> {
     }
 }
 
-/// A JSON number: an integer where it is written as one and fits, else a double.
+/// A JSON number: an integer where it is written as one and fits into 64 bits, else a double.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Number {
     /// An integer
     Int(i64),
+    /// An integer that only an unsigned one holds. Mesos reads it as a double, which is another
+    /// number; what was written by us or by Mesos reads back as it was.
+    Uint(u64),
     /// Anything else
     Float(f64),
 }
@@ -75,6 +78,7 @@ impl Number {
     pub fn as_f64(self) -> f64 {
         match self {
             Self::Int(value) => value as f64,
+            Self::Uint(value) => value as f64,
             Self::Float(value) => value,
         }
     }
@@ -83,6 +87,7 @@ impl Number {
     pub fn as_i64(self) -> i64 {
         match self {
             Self::Int(value) => value,
+            Self::Uint(_) => i64::MAX,
             Self::Float(value) => value as i64,
         }
     }
@@ -91,6 +96,7 @@ impl Number {
     pub fn as_u64(self) -> u64 {
         match self {
             Self::Int(value) => value as u64,
+            Self::Uint(value) => value,
             Self::Float(value) => value as u64,
         }
     }
@@ -260,6 +266,9 @@ impl<'a> Input<'a> {
         if let Ok(value) = text.parse() {
             return Some(Number::Int(value));
         }
+        if let Ok(value) = text.parse() {
+            return Some(Number::Uint(value));
+        }
         text.parse()
             .ok()
             .filter(|value: &f64| value.is_finite())
@@ -415,7 +424,8 @@ mod tests {
         let value = value.unwrap();
         assert_eq!(value.get("b"), Some(&Value::Bool(true)));
         assert_eq!(value.get("a"), Some(&Value::Null));
-        let list = parse(br#"[1,-2.5,1e2,01,"\u00e9\ud83d\ude00\/",9223372036854775808]"#).unwrap();
+        let list =
+            parse(br#"[1,-2.5,1e2,01,"\u00e9\ud83d\ude00\/",9223372036854775808,1e19]"#).unwrap();
         assert_eq!(
             list,
             Value::Array(vec![
@@ -424,7 +434,8 @@ mod tests {
                 Value::Number(Number::Float(100.0)),
                 Value::Number(Number::Int(1)),
                 Value::String("é😀/".into()),
-                Value::Number(Number::Float(9223372036854775808.0)),
+                Value::Number(Number::Uint(9223372036854775808)),
+                Value::Number(Number::Float(1e19)),
             ])
         );
     }

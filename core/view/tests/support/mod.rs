@@ -42,6 +42,7 @@ fn exact(value: &json::Value<'_>) -> Value {
         json::Value::Number(number) => match number {
             json::Number::Float(value) => (*value).into(),
             json::Number::Int(value) => (*value).into(),
+            json::Number::Uint(value) => (*value).into(),
         },
         json::Value::String(text) => text.to_string().into(),
         json::Value::Array(items) => items.iter().map(exact).collect(),
