@@ -23,6 +23,18 @@ use crate::time::{Mono, Wall};
 )]
 pub struct FrameworkKey(pub u32);
 
+impl From<u32> for FrameworkKey {
+    fn from(number: u32) -> Self {
+        Self(number)
+    }
+}
+
+impl From<FrameworkKey> for u32 {
+    fn from(key: FrameworkKey) -> Self {
+        key.0
+    }
+}
+
 /// Number of an agent.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,

@@ -3,6 +3,8 @@
 //! [`Cluster`] is kept from the facts and answers what is the same for every policy: what is free, who may be
 //! offered what, who has what. It has no policy of its own.
 
+mod books;
+mod capabilities;
 mod limits;
 mod proposals;
 
@@ -14,9 +16,13 @@ use tepui_model::allocation::{
     Unavailability,
 };
 use tepui_model::id::Role;
-use tepui_model::resources::{Name, Quantities, Resource, Resources};
+use tepui_model::resources::{Quantities, Resources};
+use tepui_model::roles::{is_at_or_below, up};
+use tepui_model::slots::Slots;
 use tepui_model::time::Mono;
 
+use books::AgentState;
+use capabilities::{FrameworkState, obstacle, sees};
 use limits::Amounts;
 pub use proposals::Proposals;
 
@@ -34,29 +40,10 @@ pub struct Client {
 }
 
 #[derive(Debug)]
-struct AgentState {
-    agent: Agent,
-    taken: Resources,
-    /// Total less taken. What can be shared is free however many have it.
-    free: Resources,
-    /// Scalars by who has them.
-    held: BTreeMap<Client, Amounts>,
-    /// More is taken than there is, so `free` cannot be kept by adding and taking away.
-    over: bool,
-    unavailable: Option<Unavailability>,
-}
-
-impl AgentState {
-    fn recount(&mut self) {
-        let taken = self.taken.non_shared();
-        self.over = !self.agent.total.contains(&taken);
-        self.free = &self.agent.total - &taken;
-    }
-}
-
-#[derive(Debug)]
 struct RoleState {
     role: Role,
+    /// The role at the top of its tree, once a fact named it.
+    top: Option<RoleKey>,
     weight: u64,
     quota: Quota,
     taken: Amounts,
@@ -73,10 +60,12 @@ struct Filter {
 /// The cluster as the facts tell it.
 #[derive(Debug, Default)]
 pub struct Cluster {
-    agents: BTreeMap<AgentKey, AgentState>,
-    frameworks: BTreeMap<FrameworkKey, Framework>,
+    agents: Slots<AgentKey, AgentState>,
+    frameworks: Slots<FrameworkKey, FrameworkState>,
     roles: Vec<RoleState>,
     role_keys: BTreeMap<Role, RoleKey>,
+    /// Roles whose top no fact has named.
+    topless: Vec<RoleKey>,
     /// Those who want offers, by framework and role.
     clients: Vec<Client>,
     /// Scalars in the hands of each client; also of such as want no offers now.
@@ -124,7 +113,8 @@ impl Cluster {
 
     /// All agents, in the order of their numbers.
     pub fn agents(&self) -> impl Iterator<Item = (&AgentKey, &Agent)> {
-        self.agents.iter().map(|(key, state)| (key, &state.agent))
+        let agents = self.agents.values();
+        agents.map(|state| (&state.agent.key, &state.agent))
     }
 
     /// An agent.
@@ -139,12 +129,12 @@ impl Cluster {
 
     /// A framework.
     pub fn framework(&self, key: FrameworkKey) -> Option<&Framework> {
-        self.frameworks.get(&key)
+        self.frameworks.get(&key).map(|state| &state.framework)
     }
 
     /// All frameworks, in the order of their numbers.
     pub fn frameworks(&self) -> impl Iterator<Item = &Framework> {
-        self.frameworks.values()
+        self.frameworks.values().map(|state| &state.framework)
     }
 
     /// Name of a role.
@@ -218,24 +208,27 @@ impl Cluster {
         agent: AgentKey,
         free: &Resources,
     ) -> Result<Resources, NotOffered> {
-        let (Some(state), Some(framework)) = (
+        let (Some(state), Some(owner)) = (
             self.agents.get(&agent),
             self.frameworks.get(&client.framework),
         ) else {
             return Err(NotOffered::Inactive);
         };
-        if !state.agent.active || !framework.active {
+        if !state.agent.active || !owner.framework.active {
             return Err(NotOffered::Inactive);
         }
         let role = self.role(client.role);
-        capable(framework, &state.agent, role).map_err(NotOffered::Capability)?;
+        if let Some(capability) = obstacle(owner.can, state.asks, role) {
+            return Err(NotOffered::Capability(capability));
+        }
         let part = free.filter(|resource| {
-            resource.is_allocatable_to(role.as_str()) && sees(framework, resource)
+            resource.is_allocatable_to(role.as_str()) && sees(owner.can, resource)
         });
         if part.is_empty() {
             return Err(NotOffered::NothingFree);
         }
-        let of_role = framework.minimums.iter().filter(|(of, _)| of == role);
+        let minimums = owner.framework.minimums.iter();
+        let of_role = minimums.filter(|(of, _)| of == role);
         let mut own = of_role.map(|(_, minimum)| minimum).peekable();
         let has = |minimum: &Quantities| {
             let mut amounts = minimum.iter();
@@ -287,7 +280,8 @@ impl Cluster {
                 }
             }
             Fact::FrameworkAdded(framework) | Fact::FrameworkUpdated(framework) => {
-                self.frameworks.insert(framework.key, framework.clone());
+                let state = FrameworkState::new(framework.clone());
+                self.frameworks.insert(framework.key, state);
                 self.list_clients(framework.key);
             }
             Fact::FrameworkRemoved(framework) => {
@@ -297,8 +291,8 @@ impl Cluster {
                 self.list_clients(*framework);
             }
             Fact::FrameworkActive(framework, active) => {
-                if let Some(framework) = self.frameworks.get_mut(framework) {
-                    framework.active = *active;
+                if let Some(state) = self.frameworks.get_mut(framework) {
+                    state.framework.active = *active;
                 }
                 self.list_clients(*framework);
             }
@@ -327,8 +321,28 @@ impl Cluster {
             return key;
         }
         let key = RoleKey(u32::try_from(self.roles.len()).expect("fewer than 2^32 roles"));
+        let top = up(role.as_str()).last().unwrap_or_default();
+        let top = if top == role.as_str() {
+            // Those below that were named before.
+            let (roles, name) = (&mut self.roles, top);
+            self.topless.retain(|below| {
+                let state = &mut roles[below.0 as usize];
+                let mine = is_at_or_below(state.role.as_str(), name);
+                if mine {
+                    state.top = Some(key);
+                }
+                !mine
+            });
+            Some(key)
+        } else {
+            self.role_keys.get(top).copied()
+        };
+        if top.is_none() {
+            self.topless.push(key);
+        }
         self.roles.push(RoleState {
             role: role.clone(),
+            top,
             weight: 1000,
             quota: Quota::default(),
             taken: Amounts::default(),
@@ -342,138 +356,6 @@ impl Cluster {
         Client {
             framework: holding.framework,
             role: self.key_of(&holding.role),
-        }
-    }
-
-    /// Changes an agent, and with it what is free for all.
-    fn change_agent(&mut self, agent: AgentKey, change: impl FnOnce(&mut AgentState)) {
-        let Some(state) = self.agents.get_mut(&agent) else {
-            return;
-        };
-        self.room -= &Self::charged(&state.free);
-        change(state);
-        self.room += &Self::charged(&state.free);
-    }
-
-    fn agent_added(&mut self, agent: &Agent) {
-        self.agent_removed(agent.key);
-        self.total += &agent.total.quantities();
-        self.reserve(&agent.total, true);
-        let state = AgentState {
-            agent: agent.clone(),
-            taken: Resources::new(),
-            free: agent.total.clone(),
-            held: BTreeMap::new(),
-            over: false,
-            unavailable: None,
-        };
-        self.room += &Self::charged(&state.free);
-        self.agents.insert(agent.key, state);
-    }
-
-    fn agent_updated(&mut self, agent: &Agent) {
-        let Some(state) = self.agents.get(&agent.key) else {
-            return self.agent_added(agent);
-        };
-        let old = state.agent.total.clone();
-        self.change_agent(agent.key, |state| {
-            state.agent.clone_from(agent);
-            state.recount();
-        });
-        self.total -= &old.quantities();
-        self.total += &agent.total.quantities();
-        self.reserve(&old, false);
-        self.reserve(&agent.total, true);
-    }
-
-    fn agent_removed(&mut self, agent: AgentKey) {
-        let Some(state) = self.agents.remove(&agent) else {
-            return;
-        };
-        self.room -= &Self::charged(&state.free);
-        self.total -= &state.agent.total.quantities();
-        self.reserve(&state.agent.total, false);
-        for (client, amounts) in &state.held {
-            self.charge(*client, amounts, false);
-        }
-        self.filters.retain(|(_, of), _| *of != agent);
-    }
-
-    fn take(&mut self, holding: &Holding) {
-        let client = self.client_of(holding);
-        // Facts about an agent that is gone mean nothing, for the shares too.
-        let Some(state) = self.agents.get_mut(&holding.agent) else {
-            return;
-        };
-        let amounts = Amounts::of(&holding.resources);
-        state.held.entry(client).or_default().add(&amounts);
-        for resource in &holding.resources {
-            state.taken.add_one(resource);
-        }
-        if !state.over && state.free.contains(&holding.resources) {
-            for resource in holding.resources.iter().filter(|one| !one.is_shared()) {
-                state.free.sub_one(resource);
-            }
-            // What can be shared is reserved, so it is not part of either.
-            self.room -= &amounts.charged;
-        } else {
-            self.change_agent(holding.agent, AgentState::recount);
-        }
-        self.charge(client, &amounts, true);
-    }
-
-    fn give_back(&mut self, holding: &Holding) {
-        let client = self.client_of(holding);
-        let Some(state) = self.agents.get_mut(&holding.agent) else {
-            return;
-        };
-        let amounts = Amounts::of(&holding.resources);
-        if let Some(held) = state.held.get_mut(&client) {
-            held.sub(&amounts);
-            if held.all.is_empty() {
-                state.held.remove(&client);
-            }
-        }
-        for resource in &holding.resources {
-            state.taken.sub_one(resource);
-        }
-        if state.over {
-            self.change_agent(holding.agent, AgentState::recount);
-        } else {
-            for resource in holding.resources.iter().filter(|one| !one.is_shared()) {
-                state.free.add_one(resource);
-            }
-            self.room += &amounts.charged;
-        }
-        self.charge(client, &amounts, false);
-    }
-
-    /// Adds to what a client and its role have, or takes from it.
-    fn charge(&mut self, client: Client, amounts: &Amounts, more: bool) {
-        let of_role = &mut self.roles[client.role.0 as usize].taken;
-        let of_client = self.taken.entry(client).or_default();
-        if more {
-            of_role.add(amounts);
-            *of_client += &amounts.all;
-        } else {
-            of_role.sub(amounts);
-            *of_client -= &amounts.all;
-            if of_client.is_empty() {
-                self.taken.remove(&client);
-            }
-        }
-    }
-
-    /// Counts the reservations of an agent, or counts them no more.
-    fn reserve(&mut self, total: &Resources, more: bool) {
-        for (role, resources) in total.reserved() {
-            let key = self.key_of(&role);
-            let reserved = &mut self.roles[key.0 as usize].reserved;
-            if more {
-                *reserved += &resources.quantities();
-            } else {
-                *reserved -= &resources.quantities();
-            }
         }
     }
 
@@ -513,7 +395,7 @@ impl Cluster {
     }
 
     fn suppress(&mut self, key: FrameworkKey, roles: &[Role]) {
-        if let Some(framework) = self.frameworks.get_mut(&key) {
+        if let Some(FrameworkState { framework, .. }) = self.frameworks.get_mut(&key) {
             let all = framework.roles.clone();
             for role in if roles.is_empty() { &all } else { roles } {
                 if !framework.suppressed.contains(role) {
@@ -525,7 +407,7 @@ impl Cluster {
     }
 
     fn revive(&mut self, key: FrameworkKey, roles: &[Role]) {
-        if let Some(framework) = self.frameworks.get_mut(&key) {
+        if let Some(FrameworkState { framework, .. }) = self.frameworks.get_mut(&key) {
             framework
                 .suppressed
                 .retain(|role| !roles.is_empty() && !roles.contains(role));
@@ -536,13 +418,13 @@ impl Cluster {
     /// Lists anew where the framework wants offers.
     fn list_clients(&mut self, framework: FrameworkKey) {
         let mut wanted = Vec::new();
-        if let Some(state) = self.frameworks.get(&framework)
-            && state.active
+        if let Some(FrameworkState { framework, .. }) = self.frameworks.get(&framework)
+            && framework.active
         {
-            let roles = state
+            let roles = framework
                 .roles
                 .iter()
-                .filter(|role| !state.suppressed.contains(role));
+                .filter(|role| !framework.suppressed.contains(role));
             wanted.extend(roles.cloned());
         }
         let wanted = wanted.iter().map(|role| Client {
@@ -559,34 +441,4 @@ impl Cluster {
             .partition_point(|client| client.framework <= framework);
         self.clients.splice(from..to, wanted);
     }
-}
-
-fn has(capabilities: &[String], name: &str) -> bool {
-    capabilities.iter().any(|capability| capability == name)
-}
-
-/// Whether the framework may be offered from the agent at all; else the capability that one of them lacks.
-fn capable(framework: &Framework, agent: &Agent, role: &Role) -> Result<(), &'static str> {
-    let multi_role = has(&framework.capabilities, "MULTI_ROLE");
-    if multi_role && !has(&agent.capabilities, "MULTI_ROLE") {
-        return Err("MULTI_ROLE (agent)");
-    }
-    if role.as_str().contains('/') && !has(&agent.capabilities, "HIERARCHICAL_ROLE") {
-        return Err("HIERARCHICAL_ROLE (agent)");
-    }
-    if agent.remote && !has(&framework.capabilities, "REGION_AWARE") {
-        return Err("REGION_AWARE");
-    }
-    if agent.total.scalar(&Name::GPUS).0 > 0 && !has(&framework.capabilities, "GPU_RESOURCES") {
-        return Err("GPU_RESOURCES");
-    }
-    Ok(())
-}
-
-/// Whether the framework's capabilities let it see the resource.
-fn sees(framework: &Framework, resource: &Resource) -> bool {
-    let needs = |needed: bool, name: &str| !needed || has(&framework.capabilities, name);
-    needs(resource.is_revocable(), "REVOCABLE_RESOURCES")
-        && needs(resource.is_shared(), "SHARED_RESOURCES")
-        && needs(resource.is_refined(), "RESERVATION_REFINEMENT")
 }

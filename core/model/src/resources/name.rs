@@ -11,13 +11,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[derive(Clone, PartialEq, Eq)]
 pub struct Name(Repr);
 
-/// `Other` never holds a common name, so that the derived comparison is right.
+/// `Other` never holds a common name, so that the derived comparison is right. The common ones are in the order of their
+/// texts, and are compared without them.
 #[derive(Clone, PartialEq, Eq)]
 enum Repr {
     Cpus,
-    Mem,
     Disk,
     Gpus,
+    Mem,
     Ports,
     Other(Arc<str>),
 }
@@ -46,6 +47,18 @@ impl Name {
             Repr::Other(name) => name,
         }
     }
+
+    /// Place of a common name among those.
+    fn rank(&self) -> Option<u8> {
+        match self.0 {
+            Repr::Cpus => Some(0),
+            Repr::Disk => Some(1),
+            Repr::Gpus => Some(2),
+            Repr::Mem => Some(3),
+            Repr::Ports => Some(4),
+            Repr::Other(_) => None,
+        }
+    }
 }
 
 impl From<&str> for Name {
@@ -69,7 +82,10 @@ impl PartialOrd for Name {
 
 impl Ord for Name {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.as_str().cmp(other.as_str())
+        match (self.rank(), other.rank()) {
+            (Some(left), Some(right)) => left.cmp(&right),
+            _ => self.as_str().cmp(other.as_str()),
+        }
     }
 }
 
@@ -101,5 +117,24 @@ impl<'de> Deserialize<'de> for Name {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
         Ok(Self::from(&*name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_in_the_order_of_their_texts() {
+        let texts = [
+            "", "cpus", "cpux", "disk", "gpu", "gpus", "mem", "ports", "z",
+        ];
+        let names = texts.map(Name::from);
+        for (left, a) in names.iter().zip(texts) {
+            for (right, b) in names.iter().zip(texts) {
+                assert_eq!(left.cmp(right), a.cmp(b), "{a:?} {b:?}");
+                assert_eq!(left == right, a == b, "{a:?} {b:?}");
+            }
+        }
     }
 }

@@ -5,12 +5,12 @@
 use std::collections::BTreeMap;
 
 use tepui_model::resources::{Name, Quantities, Resource, Resources, Scalar};
-use tepui_model::roles::{is_at_or_below, up};
+use tepui_model::roles::is_at_or_below;
 
 use super::{Cluster, RoleKey};
 
 /// Scalars in somebody's hands.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Amounts {
     pub(super) all: Quantities,
     /// The part that counts against a quota besides reservations.
@@ -45,23 +45,31 @@ impl Cluster {
     /// The amounts that count against a quota when these resources are taken: what is neither reserved, which
     /// counts where that is done, nor revocable.
     pub fn charged(resources: &Resources) -> Quantities {
-        let charged = resources.iter().filter(|one| is_charged(one));
-        let amounts = charged.filter_map(|one| Some((one.name().clone(), one.amount()?)));
-        amounts.collect()
+        let mut charged = Quantities::new();
+        for resource in resources.iter().filter(|one| is_charged(one)) {
+            if let Some(amount) = resource.amount() {
+                charged.add(resource.name(), amount);
+            }
+        }
+        charged
     }
 
     /// The role at the top of the tree that this one is in, where quota is set; none before a fact named it.
     pub fn top(&self, role: RoleKey) -> Option<RoleKey> {
-        let top = up(self.role(role).as_str()).last()?;
-        self.role_keys.get(top).copied()
+        self.roles[role.0 as usize].top
     }
 
     /// What a role and those below it have of its quota: all that is reserved to them, and what else they hold.
     pub fn consumed(&self, role: RoleKey) -> Quantities {
-        let top = self.role(role).as_str();
+        let name = self.role(role).as_str();
+        let is_top = self.top(role) == Some(role);
         let mut consumed = Quantities::new();
         for state in &self.roles {
-            if is_at_or_below(state.role.as_str(), top) {
+            let below = match is_top {
+                true => state.top == Some(role),
+                false => is_at_or_below(state.role.as_str(), name),
+            };
+            if below {
                 consumed += &state.taken.charged;
                 consumed += &state.reserved;
             }
@@ -85,24 +93,25 @@ impl Cluster {
         unmet
     }
 
-    /// What a role may still take of what its top-level role is limited to; `given` it has on top. Empty: there is
-    /// no limit. Reservations of roles below count as taken, as does what these use.
+    /// The role at the top of the tree that this one is in, if that one has limits.
+    pub(super) fn limited_top(&self, role: RoleKey) -> Option<RoleKey> {
+        let top = self.top(role)?;
+        (!self.quota(top).limits.is_empty()).then_some(top)
+    }
+
+    /// What a role may still take of what its top-level role is limited to; top-level roles have what was `given` on
+    /// top. Empty: there is no limit. Reservations of roles below count as taken, as does what these use.
     pub(super) fn below_limits(
         &self,
         role: RoleKey,
         given: &BTreeMap<RoleKey, Quantities>,
     ) -> Vec<(&Name, Scalar)> {
-        let top = self.top(role);
-        let Some((top, limits)) = top.map(|top| (top, &self.quota(top).limits)) else {
+        let Some(top) = self.limited_top(role) else {
             return Vec::new();
         };
-        if limits.is_empty() {
-            return Vec::new();
-        }
+        let limits = &self.quota(top).limits;
         let mut consumed = self.consumed(top);
-        let top = self.role(top).as_str();
-        let below = |role: &RoleKey| is_at_or_below(self.role(*role).as_str(), top);
-        for (_, given) in given.iter().filter(|(role, _)| below(role)) {
+        if let Some(given) = given.get(&top) {
             consumed += given;
         }
         let left =

@@ -1,6 +1,6 @@
 //! Where proposals are put, and what is left after them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use tepui_model::allocation::{AgentKey, Proposal};
 use tepui_model::resources::{Name, Quantities, Resources, Scalar};
@@ -15,8 +15,8 @@ use super::{Client, Cluster, NotOffered, RoleKey};
 #[derive(Debug)]
 pub struct Proposals<'a> {
     cluster: &'a Cluster,
-    left: BTreeMap<AgentKey, Resources>,
-    /// What counts against quota of what was proposed, by role.
+    left: HashMap<AgentKey, Resources>,
+    /// What counts against quota of what was proposed, by top-level role that has limits.
     given: BTreeMap<RoleKey, Quantities>,
     made: Vec<Proposal>,
 }
@@ -26,7 +26,7 @@ impl<'a> Proposals<'a> {
     pub fn new(cluster: &'a Cluster) -> Self {
         Self {
             cluster,
-            left: BTreeMap::new(),
+            left: HashMap::new(),
             given: BTreeMap::new(),
             made: Vec::new(),
         }
@@ -52,7 +52,6 @@ impl<'a> Proposals<'a> {
         agent: AgentKey,
         bounds: &[(Name, Scalar)],
     ) -> Result<&Resources, NotOffered> {
-        let free = self.free(agent);
         let mut most = self.cluster.below_limits(client.role, &self.given);
         for (name, bound) in bounds {
             match most.iter_mut().find(|(limited, _)| *limited == name) {
@@ -60,13 +59,19 @@ impl<'a> Proposals<'a> {
                 None => most.push((name, *bound)),
             }
         }
-        let part = if most.is_empty() {
-            self.cluster.offerable(client, agent, free)?
+        let free = self.free(agent);
+        let (part, whole) = if most.is_empty() {
+            let part = self.cluster.offerable(client, agent, free)?;
+            // Entries are left out, but not made less.
+            let whole = part.len() == free.len();
+            (part, whole)
         } else {
             let cut = cut(free, &mut most);
-            self.cluster.offerable(client, agent, &cut)?
+            let part = self.cluster.offerable(client, agent, &cut)?;
+            let whole = is_whole(&part, free);
+            (part, whole)
         };
-        self.push(client, agent, part);
+        self.push(client, agent, part, whole);
         Ok(&self.made.last().expect("just pushed").resources)
     }
 
@@ -74,7 +79,8 @@ impl<'a> Proposals<'a> {
     pub fn offer(&mut self, client: &Client, agent: AgentKey, resources: Resources) -> bool {
         let fits = !resources.is_empty() && self.free(agent).contains(&resources);
         if fits {
-            self.push(client, agent, resources);
+            let whole = is_whole(&resources, self.free(agent));
+            self.push(client, agent, resources, whole);
         }
         fits
     }
@@ -82,7 +88,8 @@ impl<'a> Proposals<'a> {
     /// Offers without a look at what is free: the master refuses what does not hold. To test that it does.
     #[doc(hidden)]
     pub fn unchecked(&mut self, client: &Client, agent: AgentKey, resources: Resources) {
-        self.push(client, agent, resources);
+        let whole = is_whole(&resources, self.free(agent));
+        self.push(client, agent, resources, whole);
     }
 
     /// The proposals made so far.
@@ -90,10 +97,9 @@ impl<'a> Proposals<'a> {
         &self.made
     }
 
-    fn push(&mut self, client: &Client, agent: AgentKey, resources: Resources) {
-        let free = self.free(agent);
-        if resources.len() == free.len() && resources.contains(free) {
-            // All of it, as most proposals are.
+    /// Notes a proposal, of the `whole` of what was left or of a part.
+    fn push(&mut self, client: &Client, agent: AgentKey, resources: Resources, whole: bool) {
+        if whole {
             self.left.insert(agent, Resources::new());
         } else {
             let left = self
@@ -104,7 +110,9 @@ impl<'a> Proposals<'a> {
                 left.sub_one(resource);
             }
         }
-        *self.given.entry(client.role).or_default() += &Cluster::charged(&resources);
+        if let Some(top) = self.cluster.limited_top(client.role) {
+            *self.given.entry(top).or_default() += &Cluster::charged(&resources);
+        }
         let role = self.cluster.role(client.role).clone();
         self.made.push(Proposal {
             framework: client.framework,
@@ -118,4 +126,9 @@ impl<'a> Proposals<'a> {
     pub fn into_vec(self) -> Vec<Proposal> {
         self.made
     }
+}
+
+/// Whether it is all that is free, as most proposals are.
+fn is_whole(resources: &Resources, free: &Resources) -> bool {
+    resources.len() == free.len() && resources.contains(free)
 }

@@ -10,7 +10,7 @@ use tepui_module_sdk::model::roles::up;
 use tepui_module_sdk::prelude::*;
 
 use crate::headroom::Headroom;
-use crate::share::{Share, share};
+use crate::share::{Share, WHOLE, share};
 use crate::{Config, Hierarchical, Sorter};
 
 /// Place among siblings: share, then offers ever got, then name.
@@ -66,8 +66,27 @@ struct Node<'a> {
     /// Offers before the round.
     before: u64,
     children: BTreeMap<Place<'a>, usize>,
-    /// The role whose frameworks are offered to here. A node has either this or children.
-    role: Option<RoleKey>,
+    /// Where the role is, whose frameworks are offered to here. A node has either this or children.
+    role: Option<usize>,
+}
+
+/// A role that somebody wants offers for.
+struct Role<'a> {
+    key: RoleKey,
+    /// Its top-level role, where quota is kept.
+    top: Option<RoleKey>,
+    /// The node where its frameworks are offered to.
+    leaf: usize,
+    /// Where its clients are, by place.
+    clients: BTreeMap<Place<'a>, usize>,
+}
+
+/// Who wants offers.
+struct Wanting<'a> {
+    client: Client,
+    /// Where its role is.
+    role: usize,
+    standing: Standing<'a>,
 }
 
 /// Name of the node of a role's own frameworks, as in Mesos.
@@ -80,13 +99,8 @@ pub(crate) struct Order<'a> {
     cluster: &'a Cluster,
     config: &'a Config,
     nodes: Vec<Node<'a>>,
-    /// Where the frameworks of a role are offered to.
-    leaves: BTreeMap<RoleKey, usize>,
-    /// The top-level role of each, where quota is kept.
-    tops: BTreeMap<RoleKey, Option<RoleKey>>,
-    /// The clients of each role, by place.
-    clients: BTreeMap<RoleKey, BTreeMap<Place<'a>, Client>>,
-    of_clients: BTreeMap<Client, Standing<'a>>,
+    roles: Vec<Role<'a>>,
+    clients: Vec<Wanting<'a>>,
     pub(crate) headroom: Headroom,
 }
 
@@ -95,7 +109,7 @@ impl<'a> Order<'a> {
         let root = Node {
             path: "",
             parent: ROOT,
-            standing: Standing::new(Quantities::new(), 1000, 0, ""),
+            standing: Standing::new(Quantities::new(), WHOLE, 0, ""),
             before: 0,
             children: BTreeMap::new(),
             role: None,
@@ -104,10 +118,8 @@ impl<'a> Order<'a> {
             cluster,
             config: &state.config,
             nodes: vec![root],
-            leaves: BTreeMap::new(),
-            tops: BTreeMap::new(),
-            clients: BTreeMap::new(),
-            of_clients: BTreeMap::new(),
+            roles: Vec::new(),
+            clients: Vec::new(),
             headroom: Headroom::new(cluster),
         };
         order.list_clients(state);
@@ -116,27 +128,42 @@ impl<'a> Order<'a> {
     }
 
     fn list_clients(&mut self, state: &Hierarchical) {
+        let mut keys: Vec<RoleKey> = self.cluster.clients().iter().map(|one| one.role).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let role = |key: RoleKey| Role {
+            key,
+            top: self.cluster.top(key),
+            leaf: ROOT,
+            clients: BTreeMap::new(),
+        };
+        self.roles = keys.iter().copied().map(role).collect();
         for client in self.cluster.clients() {
             let framework = self.cluster.framework(client.framework);
             let mut standing = Standing::new(
                 self.cluster.taken(client).cloned().unwrap_or_default(),
-                1000,
+                WHOLE,
                 state.client_offers.get(client).copied().unwrap_or(0),
                 framework.map_or("", |framework| framework.id.as_str()),
             );
             standing.settle(self.cluster, self.config);
-            let clients = self.clients.entry(client.role).or_default();
-            clients.insert(standing.place, *client);
-            self.of_clients.insert(*client, standing);
+            let role = keys.binary_search(&client.role).expect("listed above");
+            let clients = &mut self.roles[role].clients;
+            clients.insert(standing.place, self.clients.len());
+            self.clients.push(Wanting {
+                client: *client,
+                role,
+                standing,
+            });
         }
     }
 
     fn grow_tree(&mut self, state: &Hierarchical) {
         let cluster = self.cluster;
         let mut paths: BTreeMap<&'a str, usize> = BTreeMap::new();
-        for role in self.clients.keys() {
+        for role in &self.roles {
             // From the top on, so that parents are there before.
-            let above: Vec<&'a str> = up(cluster.role(*role).as_str()).collect();
+            let above: Vec<&'a str> = up(cluster.role(role.key).as_str()).collect();
             let mut parent = ROOT;
             for path in above.into_iter().rev() {
                 parent = *paths.entry(path).or_insert_with(|| {
@@ -156,16 +183,15 @@ impl<'a> Order<'a> {
             self.nodes.iter().for_each(|node| inner[node.parent] = true);
             inner
         };
-        for role in self.clients.keys() {
-            let path = cluster.role(*role).as_str();
+        for (at, role) in self.roles.iter_mut().enumerate() {
+            let path = cluster.role(role.key).as_str();
             let mut leaf = paths[path];
             if inner[leaf] {
                 leaf = add(&mut self.nodes, state, cluster, path, OWN, leaf);
-                self.nodes[leaf].standing.taken = cluster.taken_by_role(*role).clone();
+                self.nodes[leaf].standing.taken = cluster.taken_by_role(role.key).clone();
             }
-            self.nodes[leaf].role = Some(*role);
-            self.leaves.insert(*role, leaf);
-            self.tops.insert(*role, cluster.top(*role));
+            self.nodes[leaf].role = Some(at);
+            role.leaf = leaf;
         }
         for node in ROOT + 1..self.nodes.len() {
             self.nodes[node].standing.settle(cluster, self.config);
@@ -178,18 +204,19 @@ impl<'a> Order<'a> {
     pub(crate) fn guarantee(&mut self, agent: AgentKey, rng: &mut Rng, out: &mut Proposals<'_>) {
         let mut given = Vec::new();
         'all: for role in roles(&self.nodes, self.config.role_sorter, rng) {
-            let top = self.tops[&role];
+            let top = self.roles[role].top;
             if top.is_none_or(|top| self.headroom.unmet(top).is_none()) {
                 continue;
             }
-            for client in clients(&self.clients[&role], self.config.framework_sorter, rng) {
+            for at in clients(&self.roles[role].clients, self.config.framework_sorter, rng) {
                 if out.free(agent).is_empty() {
                     break 'all;
                 }
+                let client = &self.clients[at].client;
                 let Some(unmet) = top.and_then(|top| self.headroom.unmet(top)) else {
                     break;
                 };
-                let free = self.cluster.offerable(&client, agent, out.free(agent));
+                let free = self.cluster.offerable(client, agent, out.free(agent));
                 let serves = |free: Resources| {
                     let free = Cluster::charged(&free);
                     unmet.iter().any(|(name, _)| free.get(name).0 > 0)
@@ -198,9 +225,9 @@ impl<'a> Order<'a> {
                     continue;
                 }
                 let bounds = self.headroom.bounds(Some(unmet));
-                if let Ok(resources) = out.free_within(&client, agent, &bounds) {
+                if let Ok(resources) = out.free_within(client, agent, &bounds) {
                     self.headroom.book(top, resources);
-                    given.push((client, resources.quantities()));
+                    given.push((at, resources.quantities()));
                 }
             }
         }
@@ -211,38 +238,38 @@ impl<'a> Order<'a> {
     pub(crate) fn offer(&mut self, agent: AgentKey, rng: &mut Rng, out: &mut Proposals<'_>) {
         let mut given = Vec::new();
         'all: for role in roles(&self.nodes, self.config.role_sorter, rng) {
-            for client in clients(&self.clients[&role], self.config.framework_sorter, rng) {
+            for at in clients(&self.roles[role].clients, self.config.framework_sorter, rng) {
                 if out.free(agent).is_empty() {
                     break 'all;
                 }
                 let bounds = self.headroom.bounds(None);
-                if let Ok(resources) = out.free_within(&client, agent, &bounds) {
+                let client = &self.clients[at].client;
+                if let Ok(resources) = out.free_within(client, agent, &bounds) {
                     if self.headroom.is_needed() {
-                        self.headroom.book(self.tops[&role], resources);
+                        self.headroom.book(self.roles[role].top, resources);
                     }
-                    given.push((client, resources.quantities()));
+                    given.push((at, resources.quantities()));
                 }
             }
         }
         self.charge_all(given);
     }
 
-    fn charge_all(&mut self, given: Vec<(Client, Quantities)>) {
+    fn charge_all(&mut self, given: Vec<(usize, Quantities)>) {
         for (client, amounts) in given {
             self.charge(client, &amounts);
         }
     }
 
     /// Counts an offer and moves its client and the roles above to their new places.
-    fn charge(&mut self, client: Client, amounts: &Quantities) {
-        const LISTED: &str = "only who is in the order is offered to";
+    fn charge(&mut self, at: usize, amounts: &Quantities) {
         let (cluster, config) = (self.cluster, self.config);
-        let standing = self.of_clients.get_mut(&client).expect(LISTED);
-        let [old, new] = standing.charge(amounts, cluster, config);
-        let clients = self.clients.get_mut(&client.role).expect(LISTED);
-        clients.remove(&old);
-        clients.insert(new, client);
-        let mut node = *self.leaves.get(&client.role).expect(LISTED);
+        let client = &mut self.clients[at];
+        let [old, new] = client.standing.charge(amounts, cluster, config);
+        let role = &mut self.roles[client.role];
+        role.clients.remove(&old);
+        role.clients.insert(new, at);
+        let mut node = role.leaf;
         while node != ROOT {
             let [old, new] = self.nodes[node].standing.charge(amounts, cluster, config);
             let parent = self.nodes[node].parent;
@@ -265,8 +292,8 @@ impl<'a> Order<'a> {
 
     /// How many offers each client has got, where there are any.
     pub(crate) fn offers_of_clients(&self) -> Vec<(Client, u64)> {
-        let clients = self.of_clients.iter();
-        let offers = clients.map(|(client, standing)| (*client, standing.offers()));
+        let clients = self.clients.iter();
+        let offers = clients.map(|one| (one.client, one.standing.offers()));
         offers.filter(|(_, offers)| *offers > 0).collect()
     }
 }
@@ -292,7 +319,7 @@ fn add<'a>(
     let before = before.unwrap_or_default();
     // A role's own frameworks compete with the roles below it by the usual weight.
     let weight = if name == OWN {
-        1000
+        WHOLE
     } else {
         cluster.weight_of(path)
     };
@@ -307,15 +334,15 @@ fn add<'a>(
     nodes.len() - 1
 }
 
-/// The roles in their order, made as far as it is asked for.
+/// Where the roles are, in their order, which is made as far as it is asked for.
 fn roles<'o>(
     nodes: &'o [Node<'_>],
     sorter: Sorter,
     rng: &mut Rng,
-) -> Box<dyn Iterator<Item = RoleKey> + 'o> {
+) -> Box<dyn Iterator<Item = usize> + 'o> {
     if sorter == Sorter::Random {
         let mut leaves = Vec::new();
-        weigh(nodes, ROOT, WHOLE, &mut leaves);
+        weigh(nodes, ROOT, ALL, &mut leaves);
         return Box::new(drawn(leaves, Rng::new(rng.next_u64())));
     }
     let mut stack = vec![nodes[ROOT].children.values()];
@@ -333,11 +360,12 @@ fn roles<'o>(
     }))
 }
 
+/// Where the clients of a role are, in their order.
 fn clients<'o>(
-    clients: &'o BTreeMap<Place<'_>, Client>,
+    clients: &'o BTreeMap<Place<'_>, usize>,
     sorter: Sorter,
     rng: &mut Rng,
-) -> Box<dyn Iterator<Item = Client> + 'o> {
+) -> Box<dyn Iterator<Item = usize> + 'o> {
     if sorter == Sorter::Random {
         let clients = clients.values().map(|client| (*client, 1));
         return Box::new(drawn(clients.collect(), Rng::new(rng.next_u64())));
@@ -346,10 +374,10 @@ fn clients<'o>(
 }
 
 /// The weight of all roles together.
-const WHOLE: u64 = 1 << 40;
+const ALL: u64 = 1 << 40;
 
 /// What each role weighs: siblings share what their parent weighs.
-fn weigh(nodes: &[Node<'_>], node: usize, whole: u64, leaves: &mut Vec<(RoleKey, u64)>) {
+fn weigh(nodes: &[Node<'_>], node: usize, whole: u64, leaves: &mut Vec<(usize, u64)>) {
     if let Some(role) = nodes[node].role {
         leaves.push((role, whole.max(1)));
     }

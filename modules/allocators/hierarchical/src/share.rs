@@ -9,6 +9,9 @@ pub(crate) type Share = u128;
 
 const BITS: u32 = 60;
 
+/// The usual weight, in thousandths.
+pub(crate) const WHOLE: u64 = 1000;
+
 /// The greatest part of any resource that `taken` is of `total`, divided by the weight (thousandths).
 pub(crate) fn share(
     taken: &Quantities,
@@ -20,20 +23,24 @@ pub(crate) fn share(
         .iter()
         .filter(|(name, _)| !excluded.contains(name.as_str()))
         .filter_map(|(name, amount)| {
-            let total = u128::try_from(total.get(name).0)
+            let total = u64::try_from(total.get(name).0)
                 .ok()
                 .filter(|total| *total > 0)?;
-            let amount = u128::try_from(amount.0).ok()?;
+            let amount = u64::try_from(amount.0).ok()?;
             Some((amount, total))
         });
     // Divided once: fractions are compared by their cross products, which are below 2^126.
-    let greater = |a: &(u128, u128), b: &(u128, u128)| (a.0 * b.1).cmp(&(b.0 * a.1));
+    let product = |left: u64, right: u64| u128::from(left) * u128::from(right);
+    let greater = |a: &(u64, u64), b: &(u64, u64)| product(a.0, b.1).cmp(&product(b.0, a.1));
     // Amounts are below 2^63, so the product is below 2^123.
-    let dominant = parts
-        .max_by(greater)
-        .map_or(0, |(amount, total)| (amount << BITS) / total);
+    let dominant = parts.max_by(greater).map_or(0, |(amount, total)| {
+        (u128::from(amount) << BITS) / u128::from(total)
+    });
+    if weight == WHOLE {
+        return dominant;
+    }
     // A weight is never zero in Mesos; one that is counts as the smallest there is.
-    dominant.saturating_mul(1000) / u128::from(weight.max(1))
+    dominant.saturating_mul(u128::from(WHOLE)) / u128::from(weight.max(1))
 }
 
 #[cfg(test)]
