@@ -9,7 +9,8 @@
 //!
 //! Turnaround: what a framework returns is open to others at once. To the same framework it is open at
 //! once only while its tokens last, and otherwise at the interval or when another one has had it, so
-//! that a framework that declines everything does not spin both sides.
+//! that a framework that declines everything does not spin both sides. What ends costs no token, and opens
+//! its agent to everybody: work that was done is no spinning, and waiting would bound the rate of short tasks.
 
 mod telling;
 
@@ -33,8 +34,10 @@ use crate::{Effect, MasterState};
 pub(crate) enum Back {
     /// Refused by the framework for so long.
     Refused(Duration),
-    /// Refused with no filter, or freed by an ended task.
+    /// Refused with no filter.
     Returned,
+    /// Freed by a task or an executor that is over.
+    Ended,
     /// Taken away by the master, or never the framework's fault.
     Withdrawn,
 }
@@ -155,14 +158,14 @@ impl Allocation {
         }));
     }
 
-    /// Opens an agent to those from whom it was held, but for the framework that has just returned it.
-    fn lift_holds(&mut self, agent: AgentKey, returning: FrameworkKey) {
+    /// Opens an agent to those from whom it was held, but for a framework that has just returned it.
+    fn lift_holds(&mut self, agent: AgentKey, returning: Option<FrameworkKey>) {
         let Some(held) = self.held.get_mut(&agent) else {
             return;
         };
         let (kept, lifted) = std::mem::take(held)
             .into_iter()
-            .partition(|(framework, _)| *framework == returning);
+            .partition(|(framework, _)| Some(*framework) == returning);
         *held = kept;
         if held.is_empty() {
             self.held.remove(&agent);
@@ -488,8 +491,12 @@ impl MasterState {
                 (Back::Returned, _) => self.hold_unless_tokens(framework, role, agent, now),
                 _ => {}
             }
-            if back != Back::Withdrawn {
-                self.allocation.lift_holds(agent, framework);
+            match back {
+                Back::Refused(_) | Back::Returned => {
+                    self.allocation.lift_holds(agent, Some(framework));
+                }
+                Back::Ended => self.allocation.lift_holds(agent, None),
+                Back::Withdrawn => {}
             }
             self.allocation.returned.insert(agent);
         }

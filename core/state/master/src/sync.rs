@@ -358,7 +358,7 @@ impl MasterState {
             let said = task.last_status();
             self.count_end(&self.frameworks[&framework], state, &said);
             self.give_back(framework, agent, &resources);
-            self.release(framework, agent, &resources, Back::Returned, now);
+            self.release(framework, agent, &resources, Back::Ended, now);
         }
     }
 

@@ -168,7 +168,7 @@ impl MasterState {
             run.executors.remove(&(framework, id.clone()));
         }
         self.give_back(framework, agent, &row.resources);
-        self.release(framework, agent, &row.resources, Back::Returned, now);
+        self.release(framework, agent, &row.resources, Back::Ended, now);
     }
 
     /// Records a status of a task that is known. The first terminal one frees its resources.
@@ -208,7 +208,7 @@ impl MasterState {
             let (agent, resources) = (row.agent, row.resources.clone());
             self.count_end(&self.frameworks[&framework], latest, status);
             self.give_back(framework, agent, &resources);
-            self.release(framework, agent, &resources, Back::Returned, now);
+            self.release(framework, agent, &resources, Back::Ended, now);
         }
         // Mesos tells its subscribers of each status, also when the state is the same; not of one that the agent
         // sends again for want of an acknowledgement.
@@ -238,7 +238,7 @@ impl MasterState {
         }
         if !row.terminal {
             self.give_back(framework, row.agent, &row.resources);
-            self.release(framework, row.agent, &row.resources, Back::Returned, now);
+            self.release(framework, row.agent, &row.resources, Back::Ended, now);
         }
         Some(row)
     }

@@ -4,7 +4,8 @@ mod support;
 
 use std::time::Duration;
 
-use support::{World, framework, names};
+use support::{World, accept_call, framework, names, task};
+use tepui_proto::v1::TaskState;
 use tepui_proto::v1::scheduler::call::Type;
 use tepui_state_master::Reply;
 
@@ -108,4 +109,46 @@ fn frameworks_that_pass_an_agent_to_and_fro_do_not_wait() {
     offer = world.take_offers(&other).pop().expect("open to the other");
     world.decline(&other, &offer.id.value, Some(0.0));
     assert!(world.take_offers(&holder).is_empty(), "it has a filter");
+}
+
+/// A framework that has no tokens left is offered at once what its ended tasks free, together with what it has returned;
+/// otherwise an agent would run no more short tasks in an interval than it has room for at once.
+#[test]
+fn what_an_ended_task_frees_does_not_wait() {
+    let mut world = World::with(tepui_state_master::Settings {
+        returns_per_second: 0,
+        ..Default::default()
+    });
+    let agent = world.agent(1, AGENT);
+    let scheduler = world.subscribe(framework("short", "one"));
+    let start = world.now.mono;
+    let mut offer = world
+        .take_offers(&scheduler)
+        .pop()
+        .expect("the first offer");
+    for number in 0..20 {
+        let id = number.to_string();
+        let ask = task(&id, &agent, "cpus:4;mem:32");
+        // The rest is returned, and held.
+        world.call(
+            &scheduler,
+            accept_call(&[&offer.id.value], vec![ask], Some(0.0)),
+        );
+        world.update(1, &scheduler, &agent, &id, TaskState::TaskFinished, number);
+        // Returned resources may wait a moment after a round that gave nothing.
+        world.wait(Duration::from_millis(10));
+        offer = world
+            .take_offers(&scheduler)
+            .pop()
+            .expect("what the task freed");
+        let cpus = offer.resources.iter().find(|one| one.name == "cpus");
+        assert!(cpus.is_some_and(|one| one.scalar.is_some_and(|cpus| cpus.value == 4.0)));
+    }
+    assert!(world.now.mono.since(start) < Duration::from_secs(1));
+    world.decline(&scheduler, &offer.id.value, Some(0.0));
+    world.wait(Duration::from_millis(100));
+    assert!(
+        world.take_offers(&scheduler).is_empty(),
+        "refusing it waits all the same"
+    );
 }
