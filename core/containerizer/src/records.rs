@@ -4,6 +4,7 @@
 //! sealed and renamed into place; `events.log` is a [`Log`].
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
@@ -13,7 +14,7 @@ use std::{
 use prost::Message;
 use tepui_model::time::Mono;
 use tepui_module_proto::isolator::{ContainerConfig, LaunchPlan, UpdateRequest};
-use tepui_proto::{Wire, disk};
+use tepui_proto::{Wire, disk, v1};
 use tepui_state_container::{Exit, Limitation, Mark, Termination};
 
 use crate::Error;
@@ -39,6 +40,8 @@ pub(crate) struct History {
     pub(crate) marks: Vec<Mark>,
     pub(crate) plan: LaunchPlan,
     pub(crate) update: Option<UpdateRequest>,
+    /// Persistent volumes of updates before that one, as they are recorded.
+    pub(crate) volumes: BTreeSet<Vec<u8>>,
 }
 
 /// A record for `events.log`.
@@ -210,6 +213,13 @@ fn private() -> fs::OpenOptions {
     options
 }
 
+/// Whether an encoded resource is a persistent volume.
+pub(crate) fn is_volume(resource: &[u8]) -> bool {
+    let resource = v1::Resource::decode(resource).ok();
+    let disk = resource.and_then(|resource| resource.disk);
+    disk.is_some_and(|disk| disk.persistence.is_some())
+}
+
 impl History {
     fn take(&mut self, event: disk::ContainerEvent) {
         use disk::container_event::Event;
@@ -219,6 +229,9 @@ impl History {
                 return;
             }
             Some(Event::Updated(update)) => {
+                let before = self.update.take();
+                let before = before.into_iter().flat_map(|update| update.resources);
+                self.volumes.extend(before.filter(|bytes| is_volume(bytes)));
                 self.update = UpdateRequest::decode(&*update).ok();
                 return;
             }

@@ -15,7 +15,7 @@ use crate::{
     driver::{Command, Driver, Parts},
     nested,
     os::{self, Found},
-    records::{History, LaunchRecord},
+    records::{History, LaunchRecord, is_volume},
     requests::{self, decode_share},
 };
 
@@ -45,6 +45,18 @@ impl Left {
             config.limits.clone_from(&update.limits);
         }
         config
+    }
+
+    /// The persistent volumes that it had once and has no more.
+    fn former_volumes(&self) -> Vec<Vec<u8>> {
+        let Some(update) = &self.history.update else {
+            return Vec::new();
+        };
+        let first = self.launch.config.resources.iter();
+        let first = first.filter(|resource| is_volume(resource));
+        let former = first.chain(&self.history.volumes);
+        let former = former.filter(|volume| !update.resources.contains(volume));
+        former.cloned().collect()
     }
 
     fn pid(&self) -> Option<u32> {
@@ -242,6 +254,7 @@ async fn recover_isolators(
                     config: Some(left.config(sandbox_directory)),
                     pid,
                     plan: Some(left.history.plan.clone()),
+                    former_volumes: left.former_volumes(),
                 }),
                 // Whatever is left of it is removed by its own cleanup, which follows.
                 None if left.is_over() => {}

@@ -193,7 +193,24 @@ async fn users_share_volumes_of_the_parent_by_a_group() {
         groups.contains("20001"),
         "what is gone has no group: {groups}"
     );
+    // The end of the container around gives its groups back, and nothing of it is the next one's.
+    let left = around.sandbox.join("more");
+    fs::write(left.join("file"), "").unwrap();
+    assert_eq!(fs::metadata(left.join("file")).unwrap().gid(), 20001);
     containerizer.destroy(&around.id).await.unwrap();
+    for path in [left.clone(), left.join("file")] {
+        let about = fs::metadata(path).unwrap();
+        assert_eq!((about.gid(), about.mode() & 0o2000), (0, 0));
+    }
+    let mut next = shell(at.path(), "next", "sleep 1000");
+    next.is_command_task = false;
+    containerizer.launch(next.clone()).await.unwrap();
+    let mut config = nested("nobody", "nobody", "own", "id -G");
+    config.id = next.id.child("nobody");
+    config.sandbox = next.sandbox.join("containers/nobody");
+    let groups = said(&containerizer, config).await;
+    assert!(groups.contains("20001"), "{groups}");
+    containerizer.destroy(&next.id).await.unwrap();
     assert_eq!(leaks::find(at.path(), None, &[]), Vec::<String>::new());
 }
 
@@ -233,4 +250,76 @@ async fn users_share_persistent_volumes_by_a_group() {
         fs::read_to_string(volume.join("file")).unwrap(),
         "nobody\nirc\n"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_whose_going_was_only_recorded_goes_with_the_next_agent_process() {
+    let at = tempfile::tempdir().unwrap();
+    if !is_root() {
+        return;
+    }
+    let volume = |id: &str| -> v1::Resource {
+        fs::create_dir_all(at.path().join("volumes/roles/r").join(id)).unwrap();
+        let described = json!({
+            "name": "disk", "type": "SCALAR", "scalar": { "value": 1 },
+            "reservations": [{ "type": "DYNAMIC", "role": "r" }],
+            "disk": { "persistence": { "id": id }, "volume": { "mode": "RW", "container_path": id } },
+        });
+        mesos_json::to_message(described.to_string().as_bytes()).unwrap()
+    };
+    for isolator in ["filesystem/linux", "filesystem/posix"] {
+        let name = isolator.replace('/', "-");
+        // Without isolators nothing is done with what is recorded: an agent that ended in between.
+        let begin = async |names: &[&str], known: BTreeSet<_>| {
+            let loaded = kernel::load_in(names, json!({}), None, Some(at.path())).unwrap();
+            let containerizer = common::containerizer(at.path(), loaded);
+            containerizer.recover(known).await.unwrap();
+            containerizer
+        };
+        let text = "while :; do if [ -e ask ]; then rm ask; for v in first later kept gone; do [ -e $v/in-$v ] && echo $v; \
+                    done > answer; mv answer told; fi; sleep 0.05; done";
+        let config = shell(at.path(), &name, text);
+        let id = config.id.clone();
+        let sandbox = config.sandbox.clone();
+        let sees = async || {
+            let told = sandbox.join("told");
+            fs::write(sandbox.join("ask"), "").unwrap();
+            common::wait_for("an answer", || told.exists()).await;
+            let text = fs::read_to_string(&told).unwrap();
+            fs::remove_file(told).unwrap();
+            text
+        };
+        let volumes = ["first", "later", "kept", "gone"].map(volume);
+        for id in ["first", "later", "kept", "gone"] {
+            let path = at.path().join("volumes/roles/r").join(id);
+            fs::write(path.join(format!("in-{id}")), "").unwrap();
+        }
+        let [first, later, kept, gone] = volumes;
+        let set = async |containerizer: &Containerizer, volumes: &[&v1::Resource]| {
+            let volumes: Vec<_> = volumes.iter().map(|volume| (*volume).clone()).collect();
+            let resources = convert::resources(&volumes).unwrap();
+            let updated = containerizer.update(&id, resources, Limits::default());
+            updated.await.unwrap();
+        };
+        let containerizer = begin(&[isolator], BTreeSet::new()).await;
+        let mut config = config.clone();
+        config.resources = convert::resources(std::slice::from_ref(&first)).unwrap();
+        containerizer.launch(config).await.unwrap();
+        set(&containerizer, &[&first, &later, &kept, &gone]).await;
+        assert_eq!(sees().await, "first\nlater\nkept\ngone\n", "{isolator}");
+        drop(containerizer);
+        let known = BTreeSet::from([id.clone()]);
+        let containerizer = begin(&[], known.clone()).await;
+        set(&containerizer, &[&kept]).await;
+        drop(containerizer);
+        // What is destroyed leaves nothing to compare with.
+        fs::remove_dir_all(at.path().join("volumes/roles/r/gone")).unwrap();
+        assert_eq!(sees().await, "first\nlater\nkept\n", "{isolator}");
+        let containerizer = begin(&[isolator], known).await;
+        assert_eq!(sees().await, "kept\n", "{isolator}");
+        assert!(!sandbox.join("gone").exists(), "{isolator}");
+        containerizer.destroy(&id).await.unwrap();
+        containerizer.forget(&id).unwrap();
+    }
+    assert_eq!(leaks::find(at.path(), None, &[]), Vec::<String>::new());
 }

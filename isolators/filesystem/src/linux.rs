@@ -5,6 +5,7 @@
 //! in the container's namespace, also the volumes that later tasks of an executor bring, and vanishes with it: there is
 //! nothing to clean up.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Component, Path};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -134,7 +135,11 @@ impl Isolator for LinuxFilesystem {
             running.process = Process::open(container.pid).ok().map(Arc::new);
             self.containers().insert(id.clone(), running);
             // A change may have been recorded and not done.
-            if let Err(error) = self.change(&id, &resources).await {
+            let changed = match self.take_away(&id, &container).await {
+                Ok(()) => self.change(&id, &resources).await,
+                failed => failed,
+            };
+            if let Err(error) = changed {
                 warn!(container = %id, %error, "its volumes are not as they should be");
             }
         }
@@ -153,7 +158,8 @@ impl Isolator for LinuxFilesystem {
         let mut running = Running::of(&container);
         running.volumes = self.wanted(&running.sandbox_inside, &container.resources)?;
         for (target, volume) in &running.volumes {
-            let group = volume.give_to(running.user.as_deref(), self.gids.as_ref())?;
+            let is_used = self.used_beside(&container.id).contains(&volume.source);
+            let group = volume.give_to(running.user.as_deref(), self.gids.as_ref(), is_used)?;
             plan.supplementary_groups.extend(group);
             plan = plan.mount(volume.mount(target));
         }
@@ -188,6 +194,14 @@ impl LinuxFilesystem {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The persistent volumes that other containers have.
+    fn used_beside(&self, id: &ContainerId) -> BTreeSet<PathBuf> {
+        let containers = self.containers();
+        let others = containers.iter().filter(|(other, _)| *other != id);
+        let volumes = others.flat_map(|(_, other)| other.volumes.values());
+        volumes.map(|volume| volume.source.clone()).collect()
+    }
+
     /// The persistent volumes among resources, by their paths in the container.
     fn wanted(
         &self,
@@ -196,36 +210,73 @@ impl LinuxFilesystem {
     ) -> Result<BTreeMap<String, Volume>> {
         let mut wanted = BTreeMap::new();
         for resource in resources {
-            let disk = resource.disk.as_ref();
-            let Some((persistence, volume)) =
-                disk.and_then(|disk| disk.persistence.as_ref().zip(disk.volume.as_ref()))
-            else {
+            let Some((target, volume)) = self.volume(sandbox, resource)? else {
                 continue;
             };
-            let id = persistence.id.clone();
-            let source = volume_path(&self.work_dir, resource).ok_or_else(|| {
-                Failure::invalid(format!(
-                    "the volume '{id}' has no place on a disk of this agent"
-                ))
-            })?;
-            if !source.is_dir() {
+            if !volume.source.is_dir() {
                 return Err(Failure::not_found(format!(
-                    "the directory '{}' of the volume '{id}' is missing",
-                    source.display()
+                    "the directory '{}' of the volume '{}' is missing",
+                    volume.source.display(),
+                    volume.id
                 )));
             }
-            let target = inside(sandbox, &volume.container_path)?;
-            let read_only = volume.mode() == volume::Mode::Ro;
-            let shared = resource.shared.is_some();
-            let volume = Volume {
-                id,
-                source,
-                read_only,
-                shared,
-            };
             wanted.insert(target, volume);
         }
         Ok(wanted)
+    }
+
+    /// A persistent volume and its path in the container; none of any other resource.
+    fn volume(
+        &self,
+        sandbox: &str,
+        resource: &mesos::Resource,
+    ) -> Result<Option<(String, Volume)>> {
+        let disk = resource.disk.as_ref();
+        let Some((persistence, volume)) =
+            disk.and_then(|disk| disk.persistence.as_ref().zip(disk.volume.as_ref()))
+        else {
+            return Ok(None);
+        };
+        let id = persistence.id.clone();
+        let source = volume_path(&self.work_dir, resource).ok_or_else(|| {
+            Failure::invalid(format!(
+                "the volume '{id}' has no place on a disk of this agent"
+            ))
+        })?;
+        let target = inside(sandbox, &volume.container_path)?;
+        let volume = Volume {
+            id,
+            source,
+            read_only: volume.mode() == volume::Mode::Ro,
+            shared: resource.shared.is_some(),
+        };
+        Ok(Some((target, volume)))
+    }
+
+    /// Unmounts what a container had once and has no more, as far as it is mounted still.
+    async fn take_away(&self, id: &ContainerId, container: &Container) -> Result<()> {
+        let sandbox = container.config.sandbox_inside.clone();
+        let process = self.containers().get(id).and_then(|c| c.process.clone());
+        let Some(process) = process.filter(|_| !container.former_volumes.is_empty()) else {
+            return Ok(());
+        };
+        let wanted = self.wanted(&sandbox, &container.resources)?;
+        let mut former = Vec::new();
+        for resource in &container.former_volumes {
+            former.extend(self.volume(&sandbox, resource)?);
+        }
+        // What is there still in another mode stays as it is.
+        former.retain(|(target, volume)| {
+            let there = wanted.get(target);
+            there.is_none_or(|there| there.source != volume.source)
+        });
+        let unmounted = blocking(move || -> Result<()> {
+            for (target, volume) in &former {
+                volume.unmount(&process, &place(&sandbox, target))?;
+            }
+            Ok(())
+        });
+        unmounted.await?
     }
 
     /// Mounts the volumes that a running container has now and did not have, and unmounts those that it has no more.
@@ -249,7 +300,7 @@ impl LinuxFilesystem {
         if wanted == before {
             return Ok(());
         }
-        let (now, gids) = (wanted.clone(), self.gids.clone());
+        let (now, gids, used) = (wanted.clone(), self.gids.clone(), self.used_beside(id));
         let changed = blocking(move || -> Result<()> {
             for (target, volume) in &before {
                 if wanted.get(target) != Some(volume) {
@@ -258,8 +309,10 @@ impl LinuxFilesystem {
             }
             for (target, volume) in &wanted {
                 if before.get(target) != Some(volume) {
-                    // The groups of a process that runs stay what they are.
-                    volume.give_to(user.as_deref(), gids.as_ref())?;
+                    // The groups of a process that runs stay what they are, as in Mesos: who needs the one of a shared
+                    // volume that comes later is a container of its own, such as a task of a group.
+                    let is_used = used.contains(&volume.source);
+                    volume.give_to(user.as_deref(), gids.as_ref(), is_used)?;
                     volume.attach(&process, &place(&sandbox, target))?;
                 }
             }
@@ -286,10 +339,18 @@ impl Running {
 
 impl Volume {
     /// A volume is its container's, unless others share it: these share it by a group, which is answered, where groups
-    /// are given and the user is not root.
-    fn give_to(&self, user: Option<&str>, gids: Option<&VolumeGids>) -> Result<Option<u32>> {
+    /// are given and the user is not root. Without groups it is the first one's who has it.
+    fn give_to(
+        &self,
+        user: Option<&str>,
+        gids: Option<&VolumeGids>,
+        is_used: bool,
+    ) -> Result<Option<u32>> {
         match (user, gids) {
             (Some(user), _) if !self.shared => give_to(&self.source, user).map(|()| None),
+            (Some(user), None) if user != "root" && !is_used => {
+                give_to(&self.source, user).map(|()| None)
+            }
             (Some(user), Some(gids)) if user != "root" => {
                 let place = Place {
                     base: self.source.as_path().into(),

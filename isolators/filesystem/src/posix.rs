@@ -3,6 +3,7 @@
 //! Mirrors `src/slave/containerizer/mesos/isolators/filesystem/posix.cpp`. The sandbox may be its user's already when
 //! a volume is added, so that nothing in it is followed: each part of a link's path is opened by itself.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path};
@@ -55,7 +56,9 @@ impl Isolator for PosixFilesystem {
             let (id, linked) = (container.id.clone(), Linked::of(&container));
             self.containers().insert(id.clone(), linked);
             // Most links are there; a change may have been recorded and not done.
-            if let Err(error) = self.update_links(&id, &container.resources) {
+            let changed = self.take_away(&container);
+            let changed = changed.and_then(|()| self.update_links(&id, &container.resources));
+            if let Err(error) = changed {
                 warn!(container = %id, %error, "its links are not as they should be");
             }
         }
@@ -99,8 +102,12 @@ impl PosixFilesystem {
 
     fn update_links(&self, id: &ContainerId, resources: &[mesos::Resource]) -> Result<()> {
         let wanted = self.wanted(resources)?;
-        match self.containers().get_mut(id) {
-            Some(linked) => linked.change(wanted, resources, &self.work_dir),
+        let mut containers = self.containers();
+        let others = containers.iter().filter(|(other, _)| *other != id);
+        let used = others.flat_map(|(_, other)| other.links.values().cloned());
+        let used: BTreeSet<PathBuf> = used.collect();
+        match containers.get_mut(id) {
+            Some(linked) => linked.change(wanted, resources, &self.work_dir, &used),
             None => Ok(()),
         }
     }
@@ -109,38 +116,68 @@ impl PosixFilesystem {
     fn wanted(&self, resources: &[mesos::Resource]) -> Result<BTreeMap<PathBuf, PathBuf>> {
         let mut wanted = BTreeMap::new();
         for resource in resources {
-            let disk = resource.disk.as_ref();
-            let Some((persistence, volume)) =
-                disk.and_then(|disk| disk.persistence.as_ref().zip(disk.volume.as_ref()))
-            else {
+            let Some((link, source)) = self.link(resource)? else {
                 continue;
             };
-            let id = &persistence.id;
-            let invalid = |why: &str| Failure::invalid(format!("the volume '{id}' {why}"));
-            let path = Path::new(&volume.container_path);
-            let mut parts = path.components();
-            if !parts.all(|part| matches!(part, Component::Normal(_))) || path == Path::new("") {
-                return Err(invalid(&format!(
-                    "has the 'container_path' '{}': filesystem/posix needs a relative path without '..'",
-                    volume.container_path
-                )));
-            }
-            if volume.mode() == volume::Mode::Ro {
-                return Err(invalid(
-                    "is read-only, which a link cannot be: it needs the isolator filesystem/linux",
-                ));
-            }
-            let source = volume_path(&self.work_dir, resource)
-                .ok_or_else(|| invalid("has no place on a disk of this agent"))?;
             if !source.is_dir() {
                 return Err(Failure::not_found(format!(
-                    "the directory '{}' of the volume '{id}' is missing",
-                    source.display()
+                    "the directory '{}' of the volume for '{}' is missing",
+                    source.display(),
+                    link.display()
                 )));
             }
-            wanted.insert(path.to_owned(), source);
+            wanted.insert(link, source);
         }
         Ok(wanted)
+    }
+
+    /// The link that a persistent volume needs, and what it leads to; none of any other resource.
+    fn link(&self, resource: &mesos::Resource) -> Result<Option<(PathBuf, PathBuf)>> {
+        let disk = resource.disk.as_ref();
+        let Some((persistence, volume)) =
+            disk.and_then(|disk| disk.persistence.as_ref().zip(disk.volume.as_ref()))
+        else {
+            return Ok(None);
+        };
+        let id = &persistence.id;
+        let invalid = |why: &str| Failure::invalid(format!("the volume '{id}' {why}"));
+        let path = Path::new(&volume.container_path);
+        let mut parts = path.components();
+        if !parts.all(|part| matches!(part, Component::Normal(_))) || path == Path::new("") {
+            return Err(invalid(&format!(
+                "has the 'container_path' '{}': filesystem/posix needs a relative path without '..'",
+                volume.container_path
+            )));
+        }
+        if volume.mode() == volume::Mode::Ro {
+            return Err(invalid(
+                "is read-only, which a link cannot be: it needs the isolator filesystem/linux",
+            ));
+        }
+        let source = volume_path(&self.work_dir, resource)
+            .ok_or_else(|| invalid("has no place on a disk of this agent"))?;
+        Ok(Some((path.to_owned(), source)))
+    }
+
+    /// Removes the links to what a container had once and has no more, as far as they are there still.
+    fn take_away(&self, container: &Container) -> Result<()> {
+        let wanted = self.wanted(&container.resources)?;
+        for resource in &container.former_volumes {
+            let Some((link, source)) = self.link(resource)? else {
+                continue;
+            };
+            if wanted.get(&link) == Some(&source) {
+                continue;
+            }
+            match remove_link(&container.sandbox, &link, &source) {
+                // Removed before, or something else by now.
+                Ok(()) | Err(Errno::ENOENT | Errno::EINVAL | Errno::ENOTDIR | Errno::ELOOP) => {}
+                Err(error) => {
+                    warn!(container = %container.id, link = %link.display(), %error, "link not removed");
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -154,12 +191,14 @@ impl Linked {
         }
     }
 
-    /// Makes the links that are wanted, and removes the others.
+    /// Makes the links that are wanted, and removes the others. A volume is its container's; a shared one is the first
+    /// one's, as long as no other container has it (`used`).
     fn change(
         &mut self,
         wanted: BTreeMap<PathBuf, PathBuf>,
         resources: &[mesos::Resource],
         work_dir: &Path,
+        used: &BTreeSet<PathBuf>,
     ) -> Result<()> {
         let shared = resources
             .iter()
@@ -169,9 +208,9 @@ impl Linked {
             if self.links.get(link) == Some(source) {
                 continue;
             }
-            if !shared.contains(source)
-                && let Some(user) = &self.user
-            {
+            let is_shared = shared.contains(source);
+            let is_given = |user: &&String| !is_shared || *user != "root" && !used.contains(source);
+            if let Some(user) = self.user.as_ref().filter(is_given) {
                 give_to(source, user)?;
             }
             make_link(&self.sandbox, link, source).map_err(|error| {

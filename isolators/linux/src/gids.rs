@@ -1,8 +1,9 @@
 //! Groups for volumes that tasks of several users share.
 //!
 //! Each volume gets a group of a range that nobody else uses; its directory belongs to that group, and the tasks that
-//! have the volume are in it. Mirrors `VolumeGidManager` of Mesos: a volume keeps its group for as long as its directory
-//! is there, so that what is left of it never belongs to the group of another one. What was given is written down where
+//! have the volume are in it. Mirrors `VolumeGidManager` of Mesos: a volume in a sandbox keeps its group until the
+//! container of the sandbox is over, and what is left of it is given to its owners' own groups then; any other keeps it
+//! for as long as its directory is there. So nothing that is left belongs to the group of another one. What was given is written down where
 //! Mesos keeps it, and shared by all who open the same file:
 //!
 //! ```text
@@ -19,9 +20,10 @@ use std::{
 };
 
 use nix::{
-    fcntl::{Flock, FlockArg, OFlag, open},
-    sys::stat::{Mode, fchmod},
-    unistd::{Gid, Uid, fchown},
+    dir::Dir,
+    fcntl::{AtFlags, Flock, FlockArg, OFlag, open, openat},
+    sys::stat::{Mode, SFlag, fchmod, fstatat},
+    unistd::{Gid, Uid, User, fchown, fchownat},
 };
 
 use crate::mounts::Place;
@@ -29,14 +31,18 @@ use crate::mounts::Place;
 /// Below the work directory of an agent.
 const FILE: &str = "meta/volume_gid_manager/volume_gids";
 const VERSION: &str = "1";
+/// Where sandboxes are, below it.
+const SANDBOXES: [&str; 2] = ["slaves", "containers"];
 /// Written by the group, and what is made in it is the group's, too.
 const SHARED: u32 = 0o2070;
+const SET_GID: u32 = 0o2000;
 
 /// The groups of volumes.
 #[derive(Debug, Clone)]
 pub struct VolumeGids {
     /// First and last, each.
     ranges: Vec<(u32, u32)>,
+    work_dir: PathBuf,
     file: PathBuf,
 }
 
@@ -82,8 +88,11 @@ impl VolumeGids {
     /// Gives groups of these ranges, first and last of each, to volumes of the agent with this work directory. None when
     /// there are no ranges.
     pub fn new(ranges: Vec<(u32, u32)>, work_dir: &Path) -> Option<Self> {
-        let file = work_dir.join(FILE);
-        (!ranges.is_empty()).then_some(Self { ranges, file })
+        (!ranges.is_empty()).then_some(Self {
+            ranges,
+            work_dir: work_dir.to_owned(),
+            file: work_dir.join(FILE),
+        })
     }
 
     /// The group of the volume at this directory, which is made and given to the group.
@@ -102,6 +111,56 @@ impl VolumeGids {
         let mode = Mode::from_bits_truncate(about.mode() & 0o7777 | SHARED);
         fchmod(&directory, mode).map_err(failed("change the mode of", &path))?;
         Ok(gid)
+    }
+
+    /// Takes the groups back that were given to what lies in this sandbox: its container is over. What is left of it
+    /// belongs to its owners' own groups then.
+    ///
+    /// # Errors
+    ///
+    /// When what was given cannot be read or written.
+    pub fn release(&self, sandbox: &Path) -> Result<(), GidError> {
+        self.release_where(|volume| volume.starts_with(sandbox))
+    }
+
+    /// The same for all sandboxes of the agent but these.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::release`].
+    pub fn release_all_but(&self, sandboxes: &[&Path]) -> Result<(), GidError> {
+        let places = SANDBOXES.map(|place| self.work_dir.join(place));
+        self.release_where(|volume| {
+            places.iter().any(|place| volume.starts_with(place))
+                && !sandboxes.iter().any(|sandbox| volume.starts_with(sandbox))
+        })
+    }
+
+    fn release_where(&self, is_over: impl Fn(&Path) -> bool) -> Result<(), GidError> {
+        let _alone = self.lock()?;
+        let mut given = self.read()?;
+        let over: Vec<PathBuf> = given.keys().filter(|path| is_over(path)).cloned().collect();
+        if over.is_empty() {
+            return Ok(());
+        }
+        for volume in over {
+            let gid = given.remove(&volume).expect("one of its keys");
+            // What leads to the work directory may be a link.
+            let base = match volume.starts_with(&self.work_dir) {
+                true => &*self.work_dir,
+                false => Path::new("/"),
+            };
+            let place = Place {
+                base: base.into(),
+                below: volume.strip_prefix(base).unwrap_or(&volume).into(),
+            };
+            // Its user may have removed it, or put something else there.
+            if let Ok(directory) = place.existing() {
+                give_back(&File::from(directory), gid)
+                    .map_err(failed("change the group of what is in", &volume))?;
+            }
+        }
+        self.write(&given)
     }
 
     fn open(&self, place: &Place, path: &Path) -> Result<File, GidError> {
@@ -199,6 +258,40 @@ impl VolumeGids {
     }
 }
 
+/// Gives a directory, and all below it that belongs to this group, to the first group of its owner. Nothing is followed.
+fn give_back(directory: &File, gid: u32) -> io::Result<()> {
+    let own = |uid: u32| -> nix::Result<Gid> {
+        let user = User::from_uid(Uid::from_raw(uid))?;
+        Ok(user.map_or(Gid::from_raw(0), |user| user.gid))
+    };
+    let mut waiting = vec![directory.try_clone()?];
+    while let Some(directory) = waiting.pop() {
+        let about = directory.metadata()?;
+        if about.gid() == gid {
+            fchown(&directory, None, Some(own(about.uid())?))?;
+            let mode = Mode::from_bits_truncate(about.mode() & 0o7777 & !SET_GID);
+            fchmod(&directory, mode)?;
+        }
+        let mut entries = Dir::from_fd(directory.try_clone()?.into())?;
+        for entry in entries.iter() {
+            let entry = entry?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            let found = fstatat(&directory, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+            if SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR {
+                let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+                waiting.push(openat(&directory, name, flags, Mode::empty())?.into());
+            } else if found.st_gid == gid {
+                let group = Some(own(found.st_uid)?);
+                fchownat(&directory, name, None, group, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,6 +318,18 @@ mod tests {
         );
         fs::remove_dir(at.path().join("sandbox/a")).unwrap();
         assert_eq!(gids().share(&place("sandbox/b")).unwrap(), own);
+        // What is in sandboxes of containers that are over is given back; other volumes keep theirs.
+        let gone = at.path().join("slaves/gone");
+        gids().release_all_but(&[&gone]).unwrap();
+        assert!(gids().share(&place("slaves/gone/x")).is_err());
+        gids().release(&at.path().join("sandbox")).unwrap();
+        let about = fs::metadata(at.path().join("sandbox/b")).unwrap();
+        assert_eq!(about.mode() & 0o2000, 0);
+        assert_eq!(gids().share(&place("slaves/gone/x")).unwrap(), own);
+        gids().release_all_but(&[&gone]).unwrap();
+        assert!(gids().share(&place("slaves/on/x")).is_err());
+        gids().release_all_but(&[]).unwrap();
+        assert_eq!(gids().share(&place("slaves/on/x")).unwrap(), own);
         std::os::unix::fs::symlink("/", at.path().join("sandbox/c")).unwrap();
         assert!(matches!(
             gids().share(&place("sandbox/c")),

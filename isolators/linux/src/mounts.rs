@@ -36,6 +36,17 @@ pub struct Place {
 }
 
 impl Place {
+    /// The directory at the place, which must be there.
+    ///
+    /// # Errors
+    ///
+    /// When it is not, or a part of the place is a link or a file.
+    pub fn existing(&self) -> io::Result<OwnedFd> {
+        let (parent, name) = parent_of(self, false)?;
+        let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        Ok(openat(&parent, name, flags, Mode::empty())?)
+    }
+
     /// The directory at the place, and whether it was made: none was there.
     ///
     /// # Errors
@@ -88,15 +99,17 @@ impl Process {
         })
     }
 
-    /// Unmounts what [`Self::mount`] has mounted, and removes its directory if that is empty. Nothing happens where it is
-    /// not mounted.
+    /// Unmounts what [`Self::mount`] has mounted, also if it was removed since, and removes its directory if that is empty.
+    /// Nothing happens where it is not mounted.
     ///
     /// # Errors
     ///
     /// When the process is gone, or a part of the place is a link now.
     pub fn unmount(&self, source: &Path, place: &Place) -> io::Result<()> {
-        let source = open(source, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
-        let what = fstat(&source)?;
+        let what = match open(source, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()) {
+            Err(Errno::ENOENT) => None,
+            opened => Some(fstat(&opened?)?),
+        };
         self.inside(move || {
             let (parent, name) = match parent_of(place, false) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -106,7 +119,12 @@ impl Process {
                 Err(Errno::ENOENT) => return Ok(()),
                 opened => fstat(&opened?)?,
             };
-            if (there.st_dev, there.st_ino) != (what.st_dev, what.st_ino) {
+            let is_it = match what {
+                Some(what) => (there.st_dev, there.st_ino) == (what.st_dev, what.st_ino),
+                // A directory without a name is only there because it is mounted.
+                None => there.st_nlink == 0,
+            };
+            if !is_it {
                 return Ok(());
             }
             fchdir(&parent)?;

@@ -48,6 +48,14 @@ impl Isolator for SandboxPathVolumes {
     const NEEDS: &'static [&'static str] = &["filesystem/linux"];
 
     async fn recover(&self, running: Vec<Container>, _: Vec<ContainerId>) -> Result<()> {
+        if let Some(gids) = &self.gids {
+            // Some may have ended without an agent to see it.
+            let sandboxes = running.iter().map(|container| container.sandbox.as_path());
+            let released = gids.release_all_but(&sandboxes.collect::<Vec<_>>());
+            if let Err(error) = released {
+                warn!(%error, "groups of volumes are not taken back");
+            }
+        }
         let sandboxes = running
             .into_iter()
             .map(|container| (container.id, container.sandbox));
@@ -81,7 +89,11 @@ impl Isolator for SandboxPathVolumes {
     }
 
     async fn cleanup(&self, id: &ContainerId) -> Result<()> {
-        self.sandboxes().remove(id);
+        let sandbox = self.sandboxes().remove(id);
+        if let Some((gids, sandbox)) = self.gids.clone().zip(sandbox) {
+            let released = blocking(move || gids.release(&sandbox)).await?;
+            released.map_err(|error| Failure::unavailable(error.to_string()))?;
+        }
         Ok(())
     }
 }

@@ -145,6 +145,7 @@ pub fn load_in(
         isolator: tepui_isolator_filesystem::DockerRuntime,
         isolator: tepui_isolator_filesystem::Du,
         isolator: tepui_isolator_filesystem::LinuxFilesystem,
+        isolator: tepui_isolator_filesystem::PosixFilesystem,
         isolator: tepui_isolator_filesystem::Xfs,
         isolator: tepui_isolator_namespaces::IpcNamespaces,
         isolator: tepui_isolator_namespaces::PidNamespaces,

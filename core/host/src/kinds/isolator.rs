@@ -85,6 +85,7 @@ impl IsolatorClient {
             config: Some(config),
             pid: 0,
             plan: request.plan.clone(),
+            former_volumes: Vec::new(),
         };
         self.0.running().insert(id.clone(), begun);
         let bytes = self.0.send(Method::Prepare, Some(&id), &request).await?;

@@ -10,8 +10,8 @@ use prost::Message;
 use tepui_module_proto::isolator::{
     self as messages, CleanupReply, CleanupRequest, ContainerConfig, IsolateReply, IsolateRequest,
     LaunchPlan, LimitedReply, LimitedRequest, Method, PrepareReply, PrepareRequest, RecoverReply,
-    RecoverRequest, StatusReply, StatusRequest, UpdateReply, UpdateRequest, UsageReply,
-    UsageRequest, status_reply, usage_reply,
+    RecoverRequest, RunningContainer, StatusReply, StatusRequest, UpdateReply, UpdateRequest,
+    UsageReply, UsageRequest, status_reply, usage_reply,
 };
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -167,6 +167,9 @@ pub struct Container {
     pub pid: u32,
     /// In `prepare`, what isolators before this one planned; in `recover`, what it was launched with.
     pub plan: LaunchPlan,
+    /// In `recover`, persistent volumes that it had once and has no more. An agent that ended in between may have
+    /// recorded that they are taken away and not done so.
+    pub former_volumes: Vec<Resource>,
     /// All else that is known: command, container info, limits, secrets, devices, class.
     pub config: ContainerConfig,
 }
@@ -182,7 +185,15 @@ impl Container {
             resources: resources(&config.resources)?,
             pid,
             plan: plan.unwrap_or_default(),
+            former_volumes: Vec::new(),
             config,
+        })
+    }
+
+    fn running(running: RunningContainer) -> Result<Self> {
+        Ok(Self {
+            former_volumes: resources(&running.former_volumes)?,
+            ..Self::new(running.config, running.plan, running.pid)?
         })
     }
 
@@ -380,9 +391,7 @@ impl<M: Isolator> IsolatorService<M> {
 
     async fn recover(self: Arc<Self>, request: RecoverRequest) -> Result<Vec<u8>> {
         let running = request.running.into_iter();
-        let running: Vec<_> = running
-            .map(|running| Container::new(running.config, running.plan, running.pid))
-            .collect::<Result<_>>()?;
+        let running: Vec<_> = running.map(Container::running).collect::<Result<_>>()?;
         let ids: Vec<_> = running
             .iter()
             .map(|container| container.id.clone())
