@@ -1,7 +1,10 @@
-//! What fetchers and image stores share: other programs that bring files, and archives of strangers.
+//! What fetchers and image stores share: other programs that bring files, archives of strangers, and downloads that may
+//! stall.
 
 mod described;
+mod pace;
 mod program;
 
 pub use described::{Budget, DESCRIPTION, Described};
-pub use program::{Program, shown};
+pub use pace::Pace;
+pub use program::{Group, Program, shown};

@@ -92,7 +92,7 @@ impl Program {
                 "'{name}', which fetches {scheme} URIs, cannot be run: {error}"
             ))
         })?;
-        let group = Group(child.id());
+        let group = Group::of(child.id());
         let copying = Copying::of(to);
         let growing = async {
             loop {
@@ -146,8 +146,16 @@ impl Drop for Copying {
     }
 }
 
-/// Kills what a program has started as well.
-struct Group(Option<u32>);
+/// Kills a program that was started in a process group of its own, with what it has started itself.
+#[derive(Debug)]
+pub struct Group(Option<u32>);
+
+impl Group {
+    /// Of this process, if it was started.
+    pub fn of(id: Option<u32>) -> Self {
+        Self(id)
+    }
+}
 
 impl Drop for Group {
     fn drop(&mut self) {

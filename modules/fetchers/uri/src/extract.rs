@@ -127,7 +127,10 @@ fn tar(from: impl Read, sandbox: &Sandbox, allowance: &Allowance) -> Result<()> 
 }
 
 fn zip(from: impl Read + Seek, sandbox: &Sandbox, allowance: &Allowance) -> Result<()> {
+    let (from, budget) = Described::new(from);
+    budget.begin_list();
     let mut archive = zip::ZipArchive::new(from)?;
+    budget.end();
     sandbox.act(|here| {
         for number in 0..archive.len() {
             let mut entry = archive.by_index(number)?;

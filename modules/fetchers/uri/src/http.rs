@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use reqwest::{Client, Response, StatusCode};
+use tepui_fetcher_base::Pace;
 use tepui_module_sdk::tokio::sync::mpsc;
 use tepui_module_sdk::{Failure, Result, blocking};
 use url::Url;
@@ -102,8 +103,11 @@ impl Download {
         });
         let stall = self.stall;
         let reading = async move {
-            let mut length = 0;
+            let (mut length, mut pace) = (0, Pace::new(stall));
             while let Some(bytes) = self.response.chunk().await.map_err(|e| failure(e, stall))? {
+                if !pace.came(bytes.len()) {
+                    return Err(stalled(stall));
+                }
                 length += bytes.len() as u64;
                 self.bounds.download(length)?;
                 if pieces.send(Piece::Bytes(bytes)).await.is_err() {
@@ -148,11 +152,15 @@ async fn refusal(status: StatusCode, mut response: Response) -> Failure {
 
 /// A request that failed, without its URL, which may have a password and is named elsewhere.
 fn failure(error: reqwest::Error, stall: Duration) -> Failure {
-    if error.is_timeout() {
-        return Failure::unavailable(format!(
-            "no byte came for {} seconds, the fetcher's stall timeout",
-            stall.as_secs()
-        ));
+    match error.is_timeout() {
+        true => stalled(stall),
+        false => Failure::from(error.without_url()),
     }
-    Failure::from(error.without_url())
+}
+
+fn stalled(stall: Duration) -> Failure {
+    Failure::unavailable(format!(
+        "less than a byte a second came for {} seconds, the fetcher's stall timeout",
+        stall.as_secs()
+    ))
 }

@@ -228,10 +228,35 @@ async fn what_is_too_much_is_refused_by_the_name_of_the_bound() {
         error.contains("the description of a file is too long"),
         "{error}"
     );
+    let list = at.join("list.zip");
+    fs::write(&list, zip_list(u16::MAX, 600)).unwrap();
+    let error = plain
+        .fetch("s", vec![uri(list.display().to_string())])
+        .await;
+    let error = error.unwrap_err();
+    assert!(
+        error.contains("the archive's list of files is too long"),
+        "{error}"
+    );
     // What is within the bounds goes on to be brought.
     let fits = put("fits.tgz", &gzip(&tar(&[("f", Regular, "")])));
     let sandbox = bench.fetch("fits", vec![uri(fits)]).await.unwrap();
     assert_eq!(read(&sandbox, "f"), "f");
+}
+
+/// The end of a zip archive: a list of so many files, whose names have so many bytes.
+fn zip_list(files: u16, name: u16) -> Vec<u8> {
+    let mut entry = b"PK\x01\x02".to_vec();
+    entry.resize(46 + usize::from(name), b'a');
+    entry[4..46].fill(0);
+    entry[28..30].copy_from_slice(&name.to_le_bytes());
+    let mut archive = entry.repeat(files.into());
+    let length = u32::try_from(archive.len()).unwrap();
+    archive.extend_from_slice(b"PK\x05\x06\0\0\0\0");
+    archive.extend_from_slice(&[files.to_le_bytes(), files.to_le_bytes()].concat());
+    archive.extend_from_slice(&length.to_le_bytes());
+    archive.extend_from_slice(&[0; 6]);
+    archive
 }
 
 /// Needs root; `cargo xtask test` says so where it is missing.

@@ -104,7 +104,10 @@ async fn failures_keep_what_the_server_said() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     for (value, words) in [
         (server.at("/none"), "404 Not Found: no such artifact:"),
-        (server.at("/slow"), "no byte came for 1 seconds"),
+        (
+            server.at("/slow"),
+            "less than a byte a second came for 1 seconds",
+        ),
         (server.at("/cut"), "Failed to fetch"),
         ("http://127.0.0.1:1/x".to_owned(), "Connection refused"),
         ("/no/such/file".to_owned(), "No such file"),
