@@ -290,6 +290,7 @@ fn a_bound_root_cannot_be_written_and_what_images_say_may_be_ignored() {
     }
     let one = saved.join("one.tar");
     rewrite(&one, &saved.join("twice.tar"), |manifest, config| {
+        manifest["RepoTags"] = json!(null);
         for list in [&mut manifest["Layers"], &mut config["rootfs"]["diff_ids"]] {
             let list = list.as_array_mut().expect("a list");
             list.extend(list.clone());
@@ -471,7 +472,10 @@ fn what_an_image_says_of_how_it_is_run_may_be_absurd() {
     ];
     for (name, run, _) in &cases {
         let archive = saved.join(format!("{name}.tar"));
-        rewrite(&good, &archive, |_, config| config["config"] = run.clone());
+        rewrite(&good, &archive, |manifest, config| {
+            manifest["RepoTags"] = json!([format!("{name}:latest")]);
+            config["config"] = run.clone();
+        });
     }
     let flags = [
         ISOLATION,

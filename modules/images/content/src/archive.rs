@@ -38,6 +38,8 @@ struct Saved {
     layers: Vec<PathBuf>,
 }
 
+/// Most names of images that are told when the one asked for is not among them.
+const NAMES: usize = 10;
 /// More names than this are no image.
 const FILES: usize = 10_000;
 
@@ -93,7 +95,8 @@ impl Archive {
         })
     }
 
-    /// The configuration of the image with this name, or of the only one, and the names of its layers.
+    /// The configuration of the image with this name, or of the only one if it has no name, and the names of its layers.
+    /// A name in the archive may have a registry in front, as some tools write it.
     pub(crate) fn image(&self, name: &str) -> Result<(Vec<u8>, Vec<PathBuf>)> {
         let refused = |why: String| {
             Error::Refused(format!(
@@ -104,13 +107,24 @@ impl Archive {
         let manifest = self.content(Path::new("manifest.json"), MANIFEST_BYTES)?;
         let images: Vec<Saved> =
             serde_json::from_slice(&manifest).map_err(|error| refused(error.to_string()))?;
-        let is_called = |image: &&Saved| image.repo_tags.iter().flatten().any(|tag| tag == name);
+        let is_name = |tag: &String| {
+            let before = tag.strip_suffix(name);
+            before.is_some_and(|before| before.is_empty() || before.ends_with('/'))
+        };
+        let is_called = |image: &&Saved| image.repo_tags.iter().flatten().any(is_name);
         let found = images.iter().find(is_called).or(match &*images {
-            [only] => Some(only),
+            [only] if only.repo_tags.iter().flatten().next().is_none() => Some(only),
             _ => None,
         });
         let image = found.ok_or_else(|| {
-            Error::Missing(format!("'{}' has no image '{name}'", self.path.display()))
+            let names = images.iter().flat_map(|image| &image.repo_tags).flatten();
+            let names: Vec<String> = names.take(NAMES).map(|name| format!("'{name}'")).collect();
+            let names = match names.is_empty() {
+                true => "images without names".to_owned(),
+                false => names.join(", "),
+            };
+            let path = self.path.display();
+            Error::Missing(format!("'{path}' has {names}, but no image '{name}'"))
         })?;
         Ok((
             self.content(&image.config, CONFIG_BYTES)?,

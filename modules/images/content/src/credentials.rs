@@ -1,10 +1,19 @@
 //! Credentials for registries, from configuration files of Docker.
 
-use std::{collections::BTreeMap, process::Stdio, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Deserialize;
-use tokio::{io::AsyncWriteExt, process::Command};
+use tepui_fetcher_base::Group;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    process::Command,
+};
 
 use crate::error::{Error, Result};
 use crate::registry::{DOCKER_HUB, canonical};
@@ -54,6 +63,8 @@ impl std::fmt::Debug for DockerConfig {
 
 /// What a credential helper says that has nothing for a registry.
 const NOTHING: &str = "credentials not found";
+/// Longest answer of one that is read.
+const ANSWER: u64 = 64 << 10;
 /// How long a credential helper may take.
 const HELPER: Duration = Duration::from_secs(30);
 
@@ -143,32 +154,21 @@ impl DockerConfig {
         let failed = |why: String| {
             Error::Unavailable(format!("the credential helper '{program}' failed: {why}"))
         };
-        let run = async {
-            let mut child = Command::new(&program)
-                .arg("get")
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::null())
-                .kill_on_drop(true)
-                .spawn()?;
-            let mut stdin = child.stdin.take().expect("is piped");
-            stdin.write_all(server.as_bytes()).await?;
-            drop(stdin);
-            child.wait_with_output().await
-        };
-        let output = tokio::time::timeout(HELPER, run)
+        let (status, said) = tokio::time::timeout(HELPER, run(&program, server))
             .await
-            .map_err(|_| failed("it took too long".to_owned()))?
+            .map_err(|_| failed(format!("it took more than {} seconds", HELPER.as_secs())))?
             .map_err(|error| failed(error.to_string()))?;
-        if !output.status.success() {
+        if said.len() as u64 > ANSWER {
+            return Err(failed(format!("its answer has more than {ANSWER} bytes")));
+        }
+        if !status.success() {
             // Its words on standard output are the only sign that it just has nothing; anything else may hold secrets.
-            let said = String::from_utf8_lossy(&output.stdout);
-            return match said.contains(NOTHING) {
+            return match String::from_utf8_lossy(&said).contains(NOTHING) {
                 true => Ok(None),
-                false => Err(failed(output.status.to_string())),
+                false => Err(failed(status.to_string())),
             };
         }
-        let told: Told = serde_json::from_slice(&output.stdout)
+        let told: Told = serde_json::from_slice(&said)
             .map_err(|_| failed("its answer cannot be read".to_owned()))?;
         Ok(Some(match told.username.as_str() {
             "<token>" => Credential::Identity(told.secret),
@@ -207,6 +207,33 @@ impl Auth {
             password.to_owned(),
         )))
     }
+}
+
+/// Runs a credential helper; answers how it ended and the beginning of what it said. A caller that goes away ends it, and
+/// all that it has started.
+async fn run(program: &str, server: &str) -> io::Result<(ExitStatus, Vec<u8>)> {
+    let mut child = Command::new(program)
+        .arg("get")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()?;
+    let _group = Group::of(child.id());
+    let mut stdin = child.stdin.take().expect("is piped");
+    match stdin.write_all(server.as_bytes()).await {
+        // It knows what to say without.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        written => written?,
+    }
+    drop(stdin);
+    let mut said = Vec::new();
+    let mut stdout = child.stdout.take().expect("is piped").take(ANSWER + 1);
+    stdout.read_to_end(&mut said).await?;
+    // Who has more to say than is read finds nobody who listens.
+    drop(stdout);
+    Ok((child.wait().await?, said))
 }
 
 /// The host of a registry, however it is written.

@@ -1,8 +1,9 @@
 //! Archives by HTTP that are no layers of a registry: brought to a file of the store first.
 
-use std::{fs::File, io, path::PathBuf};
+use std::{fs::File, io, path::PathBuf, time::Duration};
 
 use reqwest::Client;
+use tepui_fetcher_base::Pace;
 use tokio::sync::mpsc;
 
 use crate::error::{Error, Result, on_disk};
@@ -15,6 +16,7 @@ use crate::store::{Staged, Store};
 #[derive(Debug)]
 pub struct Download {
     client: Client,
+    stall: Duration,
     most: u64,
 }
 
@@ -38,6 +40,7 @@ impl Download {
     pub fn new(access: &Access, most: u64) -> Result<Self> {
         Ok(Self {
             client: access.client()?,
+            stall: access.stall,
             most,
         })
     }
@@ -67,8 +70,14 @@ impl Download {
             write().map_err(on_disk("write", &path)).map(drop)
         });
         let reading = async move {
-            let mut length = 0;
+            let (mut length, mut pace) = (0, Pace::new(self.stall));
             while let Some(piece) = response.chunk().await.map_err(broken)? {
+                if !pace.came(piece.len()) {
+                    return Err(Error::Unavailable(format!(
+                        "the server sends less than a byte a second for {} seconds, the stall timeout",
+                        self.stall.as_secs()
+                    )));
+                }
                 length += piece.len() as u64;
                 progress.fetched(length);
                 if length > self.most {

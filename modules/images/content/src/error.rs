@@ -23,11 +23,21 @@ impl Error {
     /// The same, with what it is about in front.
     #[must_use]
     pub fn about(self, what: &str) -> Self {
+        self.reworded(|said| format!("{what}: {said}"))
+    }
+
+    /// The same, with what else failed behind it.
+    #[must_use]
+    pub(crate) fn behind(self, what: &str) -> Self {
+        self.reworded(|said| format!("{said}; {what}"))
+    }
+
+    fn reworded(self, with: impl FnOnce(String) -> String) -> Self {
         match self {
-            Self::Refused(said) => Self::Refused(format!("{what}: {said}")),
-            Self::Missing(said) => Self::Missing(format!("{what}: {said}")),
-            Self::Unavailable(said) => Self::Unavailable(format!("{what}: {said}")),
-            Self::Disk(said) => Self::Disk(format!("{what}: {said}")),
+            Self::Refused(said) => Self::Refused(with(said)),
+            Self::Missing(said) => Self::Missing(with(said)),
+            Self::Unavailable(said) => Self::Unavailable(with(said)),
+            Self::Disk(said) => Self::Disk(with(said)),
         }
     }
 }

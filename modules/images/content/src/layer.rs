@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use reqwest::Response;
+use reqwest::{Response, Version, header};
 use sha2::{Digest as _, Sha256};
 use tokio::{sync::mpsc, time};
 
@@ -40,9 +40,14 @@ pub(crate) async fn download(
     let downloading = async {
         // Bytes that are here, and those to come that are here already.
         let (mut length, mut known, mut tries) = (0, 0, 0);
+        let mut pace = registry.pace();
         loop {
-            match response.chunk().await {
+            let broken = match response.chunk().await {
                 Ok(Some(mut piece)) => {
+                    if !pace.came(piece.len()) {
+                        // Another connection would be as slow.
+                        return Err(registry.stalled());
+                    }
                     let skipped = known.min(piece.len() as u64);
                     known -= skipped;
                     piece.advance(usize::try_from(skipped).expect("at most its length"));
@@ -59,20 +64,22 @@ pub(crate) async fn download(
                         // The other side has its reason.
                         return Ok(());
                     }
+                    continue;
+                }
+                Ok(None) if length < part.size && ends_with_connection(&response) => {
+                    Error::Unavailable("the connection ended".to_owned())
                 }
                 Ok(None) => {
                     drop(sender);
                     return Ok(());
                 }
+                Err(error) => registry.broken(error),
+            };
+            match go_on(registry, part, length, &mut tries, broken).await {
+                Ok(found) => (response, known) = found,
                 Err(error) => {
-                    let broken = registry.broken(&error);
-                    match go_on(registry, part, length, &mut tries, broken).await {
-                        Ok(found) => (response, known) = found,
-                        Err(error) => {
-                            let _ = sender.send(Err(io::ErrorKind::UnexpectedEof.into())).await;
-                            return Err(error);
-                        }
-                    }
+                    let _ = sender.send(Err(io::ErrorKind::UnexpectedEof.into())).await;
+                    return Err(error);
                 }
             }
         }
@@ -80,6 +87,14 @@ pub(crate) async fn download(
     let (downloaded, unpacked) = tokio::join!(downloading, unpacking);
     downloaded?;
     unpacked
+}
+
+/// Whether nothing but the end of the connection says that an answer is complete.
+fn ends_with_connection(response: &Response) -> bool {
+    let says = |name| response.headers().contains_key(name);
+    response.version() <= Version::HTTP_11
+        && !says(header::CONTENT_LENGTH)
+        && !says(header::TRANSFER_ENCODING)
 }
 
 /// Asks for the rest of a layer after `length` bytes; answers as [`Registry::blob`] does.

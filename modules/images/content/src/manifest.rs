@@ -139,10 +139,12 @@ pub(crate) fn read(text: &[u8]) -> Result<Manifest> {
             layers.len()
         )));
     }
-    if let Some(foreign) = layers
-        .iter()
-        .find(|layer| layer.media_type().to_string().contains("foreign"))
-    {
+    // By Docker's name and by that of the OCI. Where else they are, is for a stranger to say, and not asked.
+    let is_elsewhere = |layer: &&Descriptor| {
+        let kind = layer.media_type().to_string();
+        kind.contains("foreign") || kind.contains("nondistributable")
+    };
+    if let Some(foreign) = layers.iter().find(is_elsewhere) {
         return Err(Error::Refused(format!(
             "the layer {} is not distributed with the image",
             foreign.digest()

@@ -105,7 +105,11 @@ mod tests {
             ("a/b:1.0_x", None, "a/b", Some("1.0_x")),
             ("localhost/a", Some("localhost"), "a", Some("latest")),
             ("h:5000/a/b:t", Some("h:5000"), "a/b", Some("t")),
+            ("[::1]:5000/a/b:t", Some("[::1]:5000"), "a/b", Some("t")),
+            ("[fd00::1]/a", Some("[fd00::1]"), "a", Some("latest")),
             (&format!("r.io/a@{digest}"), Some("r.io"), "a", None),
+            (&format!("box@{digest}"), None, "box", None),
+            (&format!("box:1@{digest}"), None, "box", Some("1")),
         ] {
             let parsed = Reference::parse(name).unwrap();
             assert_eq!(parsed.registry.as_deref(), registry, "{name}");
@@ -126,6 +130,9 @@ mod tests {
             "r.io/",
             "u@h.io/a",
             "a:-x",
+            "box@sha512:aa",
+            "box@",
+            "[::1/a:b:c",
         ] {
             assert!(
                 matches!(Reference::parse(name), Err(Error::Refused(_))),

@@ -71,7 +71,7 @@ impl Registries {
     ///
     /// # Errors
     ///
-    /// When none of them has it; the last one's words.
+    /// When none of them has it; the words of each.
     pub async fn pull(
         &self,
         (store, name, progress): (&Store, &str, &Progress),
@@ -94,32 +94,25 @@ impl Registries {
             (Some(digest), _) => digest.to_string(),
             (None, tag) => tag.clone().unwrap_or_else(|| "latest".to_owned()),
         };
-        let mut failed = None;
-        for at in self
-            .mirrors
-            .get(host)
-            .map(String::as_str)
-            .into_iter()
-            .chain([origin])
-        {
-            let pulled = match self.registry(at, &repository, own).await {
-                Ok(registry) => {
-                    let source = Source::Registry(Box::new(registry), which.clone());
-                    store.pull(name, &source, progress).await
-                }
-                Err(error) => Err(error),
-            };
-            match pulled {
-                Ok(image) => return Ok(image),
-                // What one registry says that is wrong with an image, the next is not asked to bend.
-                Err(error @ (Error::Refused(_) | Error::Disk(_))) => return Err(error),
-                Err(error) => {
-                    warn!(image = name, registry = at, %error, "not pulled");
-                    failed = Some(error);
-                }
+        let pull = async |at: &str| {
+            let registry = self.registry(at, &repository, own).await?;
+            let source = Source::Registry(Box::new(registry), which.clone());
+            store.pull(name, &source, progress).await
+        };
+        let Some(mirror) = self.mirrors.get(host) else {
+            return pull(origin).await;
+        };
+        match pull(mirror).await {
+            // The other one comes to the same disk.
+            Err(error) if !matches!(error, Error::Disk(_)) => {
+                // Whatever a mirror has, what counts is what it is a mirror of.
+                warn!(image = name, registry = mirror, %error, "not pulled");
+                let pulled = pull(origin).await;
+                pulled
+                    .map_err(|last| last.behind(&format!("the mirror '{mirror}' failed: {error}")))
             }
+            pulled => pulled,
         }
-        Err(failed.expect("the origin was asked at least"))
     }
 
     /// A repository at a registry, with the credentials for it.
@@ -145,7 +138,7 @@ impl Registries {
             }
         }
         Ok(Registry::new(
-            client.clone(),
+            (client.clone(), self.access.stall),
             base.clone(),
             repository.to_owned(),
             credential,

@@ -2,9 +2,10 @@
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
-use reqwest::{Client, Response, StatusCode, header};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, header};
 use serde::Deserialize;
-use tokio::sync::Mutex;
+use tepui_fetcher_base::Pace;
+use tokio::{sync::Mutex, time};
 use url::Url;
 
 use crate::credentials::Credential;
@@ -13,6 +14,14 @@ use crate::manifest::ACCEPTED;
 
 /// Docker Hub, by the name of what answers for it.
 pub(crate) const DOCKER_HUB: &str = "registry-1.docker.io";
+
+/// How often a server is asked again that is busy.
+const TRIES: u32 = 3;
+/// The wait before the first of them, where the server does not say how long it should be; each is twice as long as the
+/// one before.
+const PAUSE: Duration = Duration::from_millis(500);
+/// The longest wait that a server may ask for.
+const LONGEST: Duration = Duration::from_secs(30);
 
 /// A registry's `HOST` or `HOST:PORT`; Docker Hub has several.
 pub(crate) fn canonical(host: &str) -> &str {
@@ -94,14 +103,15 @@ pub struct Registry {
     base: Url,
     repository: String,
     credential: Option<Credential>,
+    stall: Duration,
     /// The header that the registry has accepted.
     authorization: Mutex<Option<String>>,
 }
 
 impl Registry {
-    /// The repository at a registry.
+    /// The repository at a registry, whose answers may stall for so long.
     pub fn new(
-        client: Client,
+        (client, stall): (Client, Duration),
         base: Url,
         repository: String,
         credential: Option<Credential>,
@@ -111,6 +121,7 @@ impl Registry {
             base,
             repository,
             credential,
+            stall,
             authorization: Mutex::new(None),
         }
     }
@@ -145,9 +156,24 @@ impl Registry {
         }
     }
 
-    /// What went wrong between us, for people.
-    pub(crate) fn broken(&self, error: &reqwest::Error) -> Error {
-        let why = with_causes(error);
+    /// How fast an answer comes that begins now.
+    pub(crate) fn pace(&self) -> Pace {
+        Pace::new(self.stall)
+    }
+
+    /// An answer that is not [`Pace::came`] any more.
+    pub(crate) fn stalled(&self) -> Error {
+        Error::Unavailable(format!(
+            "the registry '{}' sends less than a byte a second for {} seconds, the stall timeout",
+            self.name(),
+            self.stall.as_secs()
+        ))
+    }
+
+    /// What went wrong between us, for people. Without the URL: that of a server that the registry leads to may hold a
+    /// signature.
+    pub(crate) fn broken(&self, error: reqwest::Error) -> Error {
+        let why = with_causes(&error.without_url());
         Error::Unavailable(format!("the registry '{}' failed: {why}", self.name()))
     }
 
@@ -156,12 +182,11 @@ impl Registry {
     }
 
     async fn body(&self, mut response: Response, limit: u64) -> Result<Vec<u8>> {
-        let mut body = Vec::new();
-        while let Some(piece) = response
-            .chunk()
-            .await
-            .map_err(|error| self.broken(&error))?
-        {
+        let (mut body, mut pace) = (Vec::new(), self.pace());
+        while let Some(piece) = response.chunk().await.map_err(|error| self.broken(error))? {
+            if !pace.came(piece.len()) {
+                return Err(self.stalled());
+            }
             if (body.len() + piece.len()) as u64 > limit {
                 return Err(Error::Refused(format!(
                     "the registry '{}' answers with more than {limit} bytes where a manifest or a configuration was asked for",
@@ -199,7 +224,26 @@ impl Registry {
         if from > 0 {
             request = request.header(header::RANGE, format!("bytes={from}-"));
         }
-        request.send().await.map_err(|error| self.broken(&error))
+        self.patiently(request).await
+    }
+
+    /// Sends a request, and again where the server is too busy to answer it.
+    async fn patiently(&self, request: RequestBuilder) -> Result<Response> {
+        let mut pause = PAUSE;
+        for _ in 0..TRIES {
+            let again = request.try_clone().expect("no body is a stream");
+            let response = again.send().await.map_err(|error| self.broken(error))?;
+            let wait = match is_busy(response.status()) {
+                true => asked_to_wait(&response).unwrap_or(pause),
+                false => return Ok(response),
+            };
+            if wait > LONGEST {
+                return Ok(response);
+            }
+            time::sleep(wait).await;
+            pause *= 2;
+        }
+        request.send().await.map_err(|error| self.broken(error))
     }
 
     async fn checked(&self, response: Response, path: &str) -> Result<Response> {
@@ -209,11 +253,15 @@ impl Registry {
         }
         let name = self.name();
         let repository = &self.repository;
+        let wait = asked_to_wait(&response).filter(|wait| !wait.is_zero());
+        let wait = wait.map_or_else(String::new, |wait| {
+            format!(" (to be asked again after {} seconds)", wait.as_secs())
+        });
         // The registry's own words, as far as they are few.
         let said = self.body(response, 4096).await.unwrap_or_default();
         let said = String::from_utf8_lossy(&said);
         let message = format!(
-            "the registry '{name}' answers {status} to {path} of '{repository}': {}",
+            "the registry '{name}' answers {status} to {path} of '{repository}'{wait}: {}",
             said.trim()
         );
         Err(match status {
@@ -293,7 +341,7 @@ impl Registry {
                 }
             }
         };
-        let response = request.send().await.map_err(|error| self.broken(&error))?;
+        let response = self.patiently(request).await?;
         let response = self.checked(response, "a token").await?;
         let body = self.body(response, 1 << 20).await?;
         let token: Option<Token> = serde_json::from_slice(&body).ok();
@@ -301,6 +349,24 @@ impl Registry {
             .and_then(|token| token.token.or(token.access_token))
             .ok_or_else(|| refused("its answer has no token"))
     }
+}
+
+/// Whether a later answer may be another one.
+fn is_busy(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::INTERNAL_SERVER_ERROR
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT
+    )
+}
+
+/// How long a server wants to be left alone, in whole seconds. Dates, the other form, are not read.
+fn asked_to_wait(response: &Response) -> Option<Duration> {
+    let after = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?;
+    after.trim().parse().ok().map(Duration::from_secs)
 }
 
 pub(crate) fn with_causes(error: &reqwest::Error) -> String {

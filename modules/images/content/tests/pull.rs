@@ -178,7 +178,7 @@ fn source(base: &url::Url, which: &str) -> Source {
         ..Access::default()
     };
     let registry = Registry::new(
-        access.client().unwrap(),
+        (access.client().unwrap(), access.stall),
         base.clone(),
         "a/b".to_owned(),
         None,
@@ -512,4 +512,67 @@ async fn images_that_are_not_what_they_say_are_refused() {
         .pull("missing", &source(&base, "missing"), &Progress::default())
         .await;
     assert!(matches!(missing, Err(Error::Missing(_))), "{missing:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn archives_have_the_images_that_they_name() {
+    if !is_root() {
+        return;
+    }
+    let at = tempfile::tempdir().unwrap();
+    let plain = layer("a", b"x");
+    let config = json!({ "rootfs": { "diff_ids": [Digest::of(&plain).to_string()] } }).to_string();
+    let archive = |file: &str, names: &[serde_json::Value]| {
+        let images: Vec<_> = names
+            .iter()
+            .map(|names| json!({ "Config": "c.json", "RepoTags": names, "Layers": ["l.tar"] }))
+            .collect();
+        let manifest = json!(images).to_string();
+        let mut builder = Builder::new(Vec::new());
+        let parts = [
+            ("manifest.json", manifest.as_bytes()),
+            ("c.json", config.as_bytes()),
+            ("l.tar", &plain),
+        ];
+        for (name, content) in parts {
+            let mut header = Header::new_gnu();
+            header.set_size(content.len() as u64);
+            builder.append_data(&mut header, name, content).unwrap();
+        }
+        let path = at.path().join(file);
+        std::fs::write(&path, builder.into_inner().unwrap()).unwrap();
+        path
+    };
+    let own = archive("own", &[json!(["box:1"])]);
+    let long = archive(
+        "long",
+        &[json!(["docker.io/library/box:1", "localhost/box:2"])],
+    );
+    let nameless = [
+        archive("null", &[json!(null)]),
+        archive("none", &[json!([])]),
+    ];
+    let two = archive("two", &[json!(null), json!(["other:1"])]);
+    let store = store(&at.path().join("store"));
+    let pull = async |archive: &Path, name: &str| {
+        let source = Source::Archive(archive.to_owned(), name.to_owned());
+        let pulled = store.pull(name, &source, &Progress::default()).await;
+        pulled.map(drop).map_err(|error| match error {
+            Error::Missing(said) => said,
+            other => panic!("{name}: {other:?}"),
+        })
+    };
+    for archive in [&own, &long, &nameless[0], &nameless[1]] {
+        assert_eq!(pull(archive, "box:1").await, Ok(()), "{archive:?}");
+    }
+    assert_eq!(pull(&long, "box:2").await, Ok(()));
+    let said = pull(&own, "box:2").await.unwrap_err();
+    assert!(
+        said.ends_with("own' has 'box:1', but no image 'box:2'"),
+        "{said}"
+    );
+    for (archive, name) in [(&own, "x:1"), (&long, "ox:1"), (&two, "box:1")] {
+        let said = pull(archive, name).await.unwrap_err();
+        assert!(said.contains(&format!("but no image '{name}'")), "{said}");
+    }
 }

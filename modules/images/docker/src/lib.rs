@@ -178,6 +178,13 @@ impl Inner {
         let store = self.store.get().expect("opened before a pull begins");
         let default = &self.config.docker_registry;
         info!(image = name, "pulling");
+        let is_archive = default.starts_with('/') || is_hdfs(default);
+        if let (None, true, Some(digest)) = (&reference.registry, is_archive, &reference.digest) {
+            return Err(Error::Refused(format!(
+                "{digest} is asked for, and what 'docker save' writes has no manifest to compare it with: ask by a tag, or \
+                 name the registry"
+            )));
+        }
         if reference.registry.is_none() && default.starts_with('/') {
             let source = self.archive(reference)?;
             return store.pull(&name, &source, progress).await;
