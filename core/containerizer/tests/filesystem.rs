@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use common::{Notes, busybox, is_root, kernel, provisioner, read, shell};
+use common::{Notes, busybox, is_root, kernel, provisioner, read, shell, wait_for};
 use serde_json::json;
 use tepui_containerizer::{ContainerConfig, Containerizer, Isolator, leaks};
 use tepui_proto::{
@@ -93,6 +93,41 @@ async fn a_root_of_its_own_has_all_that_programs_expect_and_nothing_of_the_host(
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
     assert!(!mounts.contains(&*at.path().to_string_lossy()), "{mounts}");
     assert_eq!(leaks::find(at.path(), None, &[]), Vec::<String>::new());
+}
+
+/// What is at the root of a process's mount namespace, whoever is asking.
+fn at_root_of(pid: u32) -> Vec<std::ffi::OsString> {
+    use nix::sched::{CloneFlags, setns, unshare};
+    let namespace = fs::File::open(format!("/proc/{pid}/ns/mnt")).unwrap();
+    let look = move || {
+        unshare(CloneFlags::CLONE_FS).unwrap();
+        setns(namespace, CloneFlags::CLONE_NEWNS).unwrap();
+        let entries = fs::read_dir("/").unwrap();
+        entries.map(|entry| entry.unwrap().file_name()).collect()
+    };
+    // Only the thread is in there, and is not used again.
+    std::thread::spawn(look).join().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_below_the_root_of_a_container_that_unmounts_it() {
+    let at = tempfile::tempdir().unwrap();
+    if !is_root() {
+        return;
+    }
+    let Some(root) = busybox(at.path()) else {
+        return;
+    };
+    let containerizer = containerizer(at.path(), Some(&root), json!({})).await;
+    let text = "/bin/busybox umount -l / && echo gone; exec sleep 1000";
+    let config = shell(at.path(), "c", text);
+    let pid = containerizer.launch(config.clone()).await.unwrap().pid;
+    wait_for("the end of its root", || {
+        read(&config, "stdout") == "gone\n"
+    })
+    .await;
+    assert_eq!(at_root_of(pid), Vec::<std::ffi::OsString>::new());
+    containerizer.destroy(&config.id).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,7 +29,7 @@ use nix::{
 };
 use tepui_init::{CloneFlags, Input, LaunchSpec};
 
-use crate::{command, sys, tree};
+use crate::{command, root::Nowhere, sys, tree};
 
 /// From the supervisor: one byte and a signal's number.
 pub(crate) enum ToFirst {
@@ -112,8 +112,13 @@ fn unpack([kind, a, b, c, d]: [u8; 5]) -> (u8, i32) {
 }
 
 /// The whole life of the first process.
-pub(crate) fn run(supervisor: &UnixStream, spec: LaunchSpec, input: Option<OwnedFd>) -> ! {
-    match prepare(&spec, input) {
+pub(crate) fn run(
+    supervisor: &UnixStream,
+    spec: LaunchSpec,
+    input: Option<OwnedFd>,
+    nowhere: Option<Nowhere>,
+) -> ! {
+    match prepare(&spec, input, nowhere) {
         Ok(prepared) => {
             let sent = FromFirst::Ready.send(supervisor);
             if sent.is_ok() && matches!(ToFirst::receive(supervisor), Ok(ToFirst::Open)) {
@@ -135,7 +140,11 @@ struct Prepared {
     own_pids: bool,
 }
 
-fn prepare(spec: &LaunchSpec, input: Option<OwnedFd>) -> Result<Prepared, String> {
+fn prepare(
+    spec: &LaunchSpec,
+    input: Option<OwnedFd>,
+    nowhere: Option<Nowhere>,
+) -> Result<Prepared, String> {
     let _ = setsid();
     let own_pids = spec.clone_flags.0 & libc::CLONE_NEWPID.unsigned_abs() as u64 != 0;
     if !own_pids {
@@ -170,7 +179,7 @@ fn prepare(spec: &LaunchSpec, input: Option<OwnedFd>) -> Result<Prepared, String
             .map_err(|error| format!("failed to copy the mount namespace: {error}"))?;
     }
     if spec.clone_flags.has(CloneFlags::MOUNT) {
-        tree::build(spec)?;
+        tree::build(spec, nowhere.as_ref())?;
     } else if let Some(entry) = spec.mounts.first() {
         // It would be seen by others.
         return Err(format!(

@@ -15,7 +15,7 @@ use nix::{
     unistd::setsid,
 };
 
-use crate::{supervisor, sys};
+use crate::{root::Nowhere, supervisor, sys};
 
 /// The whole life of the launcher, which is that of its agent.
 pub(crate) fn run() -> ExitCode {
@@ -35,6 +35,8 @@ pub(crate) fn run() -> ExitCode {
     let Ok(signals) = signals else {
         return ExitCode::FAILURE;
     };
+    // Without one, containers change their root in the slow way.
+    let mut nowhere = Nowhere::make().ok();
     loop {
         let mut ready = [
             PollFd::new(agent.as_fd(), PollFlags::POLLIN),
@@ -59,7 +61,7 @@ pub(crate) fn run() -> ExitCode {
             Ok(Some(_)) => {}
             Ok(None) => {
                 drop((agent, signals));
-                supervisor::run(conversation);
+                supervisor::run(conversation, nowhere.take());
             }
             Err(error) => {
                 let message = format!("the launcher cannot fork a supervisor: {error}");

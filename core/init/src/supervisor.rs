@@ -25,13 +25,14 @@ use tepui_init::{
 
 use crate::{
     first::{self, FromFirst, ToFirst},
+    root::Nowhere,
     streams::Streams,
     sys,
 };
 
 /// The whole life of the supervisor, in the conversation with the agent that launches. The end of the process closes the
 /// conversation, and nothing before it: so whoever hears of it finds no supervisor any more.
-pub(crate) fn run(socket: UnixStream) -> ! {
+pub(crate) fn run(socket: UnixStream, nowhere: Option<Nowhere>) -> ! {
     let mut agent = Agent::launching(socket);
     let _ = setsid();
     let Some(Request::Launch(spec)) = agent.next_blocking() else {
@@ -41,7 +42,7 @@ pub(crate) fn run(socket: UnixStream) -> ! {
         )));
         sys::exit_now(1);
     };
-    match Supervisor::start(agent, *spec) {
+    match Supervisor::start(agent, *spec, nowhere) {
         Ok(supervisor) => supervisor.serve(),
         Err((mut agent, message)) => {
             agent.tell(&Answer::Failed(message));
@@ -125,7 +126,11 @@ struct Supervisor {
 
 impl Supervisor {
     /// Takes the lock, starts the first process and waits until it is held at the gate.
-    fn start(agent: Agent, spec: LaunchSpec) -> Result<Self, (Agent, String)> {
+    fn start(
+        agent: Agent,
+        spec: LaunchSpec,
+        nowhere: Option<Nowhere>,
+    ) -> Result<Self, (Agent, String)> {
         let locked = match lock(&spec.directory) {
             Ok(locked) => locked,
             Err(message) => return Err((agent, message)),
@@ -166,13 +171,13 @@ impl Supervisor {
                 // The lock is shared by copies of its descriptor, so the first process must not keep one; nor may
                 // it keep the agent's connection open.
                 drop((locked, listener, signals, control, agent, streams));
-                first::run(&other, spec, input);
+                first::run(&other, spec, input, nowhere);
             }
             Err(error) => {
                 return Err((agent, format!("failed to start the first process: {error}")));
             }
         };
-        drop((other, input));
+        drop((other, input, nowhere));
         let mut supervisor = Self {
             streams,
             container: spec.container,

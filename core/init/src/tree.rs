@@ -15,16 +15,19 @@ use std::{
 use nix::{
     errno::Errno,
     fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2},
-    mount::{MntFlags, MsFlags, mount, umount2},
+    mount::{MsFlags, mount},
     sys::stat::{FchmodatFlags, Mode, SFlag, fchmod, fchmodat, makedev, mkdirat, mknodat},
-    unistd::{Gid, Uid, fchown, fchownat, pivot_root, symlinkat},
+    unistd::{Gid, Uid, fchown, fchownat, symlinkat},
 };
 use tepui_init::{Create, Device, File, FileKind, LaunchSpec, Mount};
 
-use crate::sys;
+use crate::{
+    root::{self, Nowhere},
+    sys,
+};
 
 /// Builds the tree of a container that has a mount namespace of its own, and makes it the root.
-pub(crate) fn build(spec: &LaunchSpec) -> Result<(), String> {
+pub(crate) fn build(spec: &LaunchSpec, nowhere: Option<&Nowhere>) -> Result<(), String> {
     let taken = take_shared(spec)?;
     // What is mounted here stays here; what the host unmounts goes here as well.
     change_propagation("/".as_ref(), MsFlags::MS_REC | MsFlags::MS_SLAVE)
@@ -63,15 +66,18 @@ pub(crate) fn build(spec: &LaunchSpec) -> Result<(), String> {
         tree.protect(path)
             .map_err(|error| format!("failed to protect '{}': {error}", path.display()))?;
     }
-    match &spec.rootfs {
-        Some(rootfs) => change_root(rootfs).map_err(|error| {
-            format!(
-                "failed to change the root to '{}': {error}",
-                rootfs.display()
-            )
-        }),
-        None => Ok(()),
-    }
+    let Some(rootfs) = &spec.rootfs else {
+        return Ok(());
+    };
+    // A copy would be without such mounts.
+    let is_copied = |entry: &Mount| entry.flags & libc::MS_UNBINDABLE == 0;
+    let nowhere = nowhere.filter(|_| spec.mounts.iter().all(is_copied));
+    root::change(rootfs, nowhere).map_err(|error| {
+        format!(
+            "failed to change the root to '{}': {error}",
+            rootfs.display()
+        )
+    })
 }
 
 /// Copies of what the container shares with the host, made while they still are in the host's peer groups.
@@ -95,14 +101,6 @@ fn take_shared(spec: &LaunchSpec) -> Result<Vec<Option<OwnedFd>>, String> {
 
 fn change_propagation(path: &Path, flags: MsFlags) -> nix::Result<()> {
     mount(None::<&Path>, path, None::<&Path>, flags, None::<&Path>)
-}
-
-/// The old root is stacked on the new one for a moment, so that no directory in the new one is needed for it.
-fn change_root(rootfs: &Path) -> nix::Result<()> {
-    nix::unistd::chdir(rootfs)?;
-    pivot_root(".", ".")?;
-    umount2(".", MntFlags::MNT_DETACH)?;
-    nix::unistd::chdir("/")
 }
 
 /// How the kernel is told of an open file where it takes a path. The host's /proc is there until the root changes.
