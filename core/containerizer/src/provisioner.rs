@@ -53,8 +53,8 @@ struct Inner {
     dir: PathBuf,
     timed: Timed,
     containers: Mutex<BTreeMap<String, Known>>,
-    /// Held by those who link layers together, by removals alone: what is linked is in use.
-    removing: tokio::sync::RwLock<()>,
+    /// How many removals there were. Held by those who link layers together, by removals alone: what is linked is in use.
+    removals: tokio::sync::RwLock<u64>,
 }
 
 /// Is told how long each pull took that was one, and by which store.
@@ -105,7 +105,7 @@ impl Provisioner {
             dir,
             timed: Timed(Box::new(timed)),
             containers: Mutex::default(),
-            removing: tokio::sync::RwLock::default(),
+            removals: tokio::sync::RwLock::default(),
         })))
     }
 
@@ -120,7 +120,8 @@ impl Provisioner {
     ///
     /// When a store fails, in words.
     pub async fn prune(&self, keep: &[v1::Image], dry_run: bool) -> Result<PruneReply, String> {
-        let _alone = self.0.removing.write().await;
+        let mut removals = self.0.removals.write().await;
+        *removals += u64::from(!dry_run);
         let in_use = self.0.layers_in_use().map_err(|error| error.to_string())?;
         let mut all = PruneReply::default();
         for store in self.0.stores.values() {
@@ -188,23 +189,27 @@ impl Provisioner {
         for (number, (volume, image)) in wanted.into_iter().enumerate() {
             let store = inner.store(image)?;
             let words = |error: CallError| error.to_string();
-            // May take long, and a removal does not wait for it; so what was pulled may be gone again before it is linked.
-            // The second pull finds it in the store.
+            let seen = *inner.removals.read().await;
             let (begun, for_whom) = (Instant::now(), Some(config.id.as_str()));
             let what = (store.instance().name().to_owned(), words_of(image));
             inner.set_pulling(&config.id, Some(what));
             let pulled = store.pull(image.encode_to_vec(), for_whom).await;
             inner.set_pulling(&config.id, None);
-            if pulled.map_err(words)?.fresh {
+            let mut pulled = pulled.map_err(words)?;
+            if pulled.fresh {
                 (inner.timed.0)(store.instance().name(), begun.elapsed());
             }
-            let _stays = inner.removing.read().await;
-            let there = v1::Image {
-                cached: Some(true),
-                ..image.clone()
-            };
-            let pulled = store.pull(there.encode_to_vec(), for_whom).await;
-            let pulled = pulled.map_err(words)?;
+            // That may have taken long, and a removal does not wait for it; so what was pulled may be gone again before it
+            // is linked. A second pull finds it in the store.
+            let stays = inner.removals.read().await;
+            if *stays != seen {
+                let there = v1::Image {
+                    cached: Some(true),
+                    ..image.clone()
+                };
+                let again = store.pull(there.encode_to_vec(), for_whom).await;
+                pulled = again.map_err(words)?;
+            }
             let made = self.make(&config.id, number, &pulled).await?;
             plan.mounts.extend(made.mounts);
             let root = made.root.to_string_lossy().into_owned();
