@@ -3,23 +3,30 @@
 //! Mirrors `src/slave/containerizer/mesos/isolators/docker/volume/isolator.cpp`. A driver knows a volume once for the whole
 //! machine, so one is unmounted only when no container has it any more, and what is done to one volume is done in
 //! turn. Which volumes a container has is on the disk before the first is mounted, so that none is forgotten whenever
-//! the agent ends.
+//! the agent ends. A `dvdcli` may outlive the agent that started it: each has a lock, as its empty standard input, and the
+//! next agent process waits for it.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fs::{File, TryLockError};
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use serde::{Deserialize, Serialize};
 use tepui_module_sdk::mesos::{Volume, volume::source};
 use tepui_module_sdk::prelude::*;
 use tepui_module_sdk::proto::isolator::mount::Create;
-use tepui_module_sdk::tokio::{process::Command, sync};
+use tepui_module_sdk::tokio::{process::Command, sync, time, time::Instant};
 
 use crate::bind;
 
 /// Bytes of `dvdcli`'s complaints that an error repeats: the last ones.
 const WORDS: usize = 512;
+
+/// A file in the directory of the checkpoints, locked by each `dvdcli` that runs.
+const LOCK: &str = "lock";
+
+/// How long a `dvdcli` of an earlier agent process is waited for.
+const STRAGGLER: Duration = Duration::from_secs(60);
 
 /// Settings of `docker/volume`; those that are flags of Mesos have their names.
 #[config]
@@ -102,6 +109,7 @@ impl Isolator for DockerVolumes {
     async fn recover(&self, running: Vec<Container>, _: Vec<ContainerId>) -> Result<()> {
         std::fs::create_dir_all(&self.directory)
             .map_err(|error| failed("create", &self.directory, &error))?;
+        self.wait_for_stragglers().await?;
         let running: BTreeSet<ContainerId> = running.into_iter().map(|one| one.id).collect();
         let entries = std::fs::read_dir(&self.directory)
             .map_err(|error| failed("list", &self.directory, &error))?;
@@ -291,6 +299,37 @@ impl DockerVolumes {
         }
     }
 
+    /// The lock, not taken.
+    fn lock(&self) -> Result<File> {
+        let path = self.directory.join(LOCK);
+        let opened = File::options()
+            .create(true)
+            .append(true)
+            .read(true)
+            .open(&path);
+        opened.map_err(|error| failed("open", &path, &error))
+    }
+
+    /// What an earlier agent process has begun is done, before anything is made of what it has recorded.
+    async fn wait_for_stragglers(&self) -> Result<()> {
+        let lock = self.lock()?;
+        let begun = Instant::now();
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(()),
+                Err(TryLockError::Error(error)) => {
+                    return Err(failed("lock", &self.directory.join(LOCK), &error));
+                }
+                Err(TryLockError::WouldBlock) if begun.elapsed() > STRAGGLER => {
+                    let program = self.config.dvdcli.display();
+                    warn!(%program, "one of an earlier agent process runs still: what it mounts later may be left mounted");
+                    return Ok(());
+                }
+                Err(TryLockError::WouldBlock) => time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    }
+
     /// Runs the program; answers what it prints. A caller that goes away ends it.
     async fn dvdcli(&self, verb: &str, name: &Name, options: &[String]) -> Result<String> {
         let program = &self.config.dvdcli;
@@ -300,12 +339,15 @@ impl DockerVolumes {
             name.driver,
             program.display()
         );
+        let lock = self.lock()?;
+        let locked = lock.try_lock_shared();
+        locked.map_err(|error| Failure::unavailable(format!("{what} is not begun: {error}")))?;
         let output = Command::new(program)
             .arg(verb)
             .arg(format!("--volumedriver={}", name.driver))
             .arg(format!("--volumename={}", name.name))
             .args(options)
-            .stdin(Stdio::null())
+            .stdin(lock)
             .kill_on_drop(true)
             .output()
             .await

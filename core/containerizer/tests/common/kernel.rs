@@ -155,6 +155,7 @@ pub fn load_in(
         isolator: tepui_isolator_privileges::Capabilities,
         isolator: tepui_isolator_privileges::NoNewPrivileges,
         isolator: tepui_isolator_seccomp::Seccomp,
+        isolator: tepui_isolator_volumes::DockerVolumes,
         isolator: tepui_isolator_volumes::HostPathVolumes,
         isolator: tepui_isolator_volumes::ImageVolumes,
         isolator: tepui_isolator_volumes::SandboxPathVolumes,

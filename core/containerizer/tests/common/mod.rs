@@ -6,6 +6,7 @@
 )]
 
 pub mod kernel;
+pub mod tracer;
 
 use std::{
     collections::BTreeMap,

@@ -257,3 +257,82 @@ async fn a_fetch_that_is_given_up_leaves_nothing() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
+
+#[tokio::test]
+async fn names_are_those_of_uris_whatever_a_server_says() {
+    let named = "Content-Length: 1\r\nContent-Disposition: attachment; filename=\"../evil\"\r\n";
+    let odd = [
+        "/a%2Fb",
+        "/%2e%2e",
+        "/sp%20ace",
+        "/x;y=z,@!$&'()*+",
+        "/%C3%A4",
+        "/.hidden",
+        "/-rf",
+    ];
+    let mut answers: Answers = odd
+        .iter()
+        .map(|path| (*path, (answer("200 OK", named, b"x"), false)))
+        .collect();
+    let to = |path: &str| {
+        (
+            answer(
+                "302 Found",
+                &format!("Location: {path}\r\nContent-Length: 0\r\n"),
+                b"",
+            ),
+            false,
+        )
+    };
+    answers.insert("/old", to("/new/name"));
+    answers.insert("/round", to("/round"));
+    answers.insert("/away", to("ftp://127.0.0.1/x"));
+    let server = Server::start(answers);
+    let bench = Bench::new(json!({}));
+    let uris = odd.iter().map(|path| uri(server.at(path)));
+    let sandbox = bench.fetch("s", uris.collect()).await.unwrap();
+    let mut expected: Vec<&str> = odd.iter().map(|path| &path[1..]).collect();
+    expected.push("stderr");
+    expected.sort_unstable();
+    assert_eq!(names(&sandbox), expected);
+    // Where one was led to is not what it is called.
+    let uris = ["/old?signature=secret/x", "/old#part"].map(|path| uri(server.at(path)));
+    let sandbox = bench.fetch("led", uris.to_vec()).await.unwrap();
+    assert_eq!(names(&sandbox), ["old", "stderr"]);
+    for (path, words) in [
+        ("/round", "too many redirects"),
+        ("/away", "URL scheme is not allowed"),
+    ] {
+        let error = bench
+            .fetch("s", vec![uri(server.at(path))])
+            .await
+            .unwrap_err();
+        assert!(error.contains(words), "{error}");
+    }
+    assert!(server.count("/round") <= 11);
+}
+
+#[tokio::test]
+async fn a_failure_is_everybodys_who_waits_for_the_file() {
+    let half = answer("200 OK", "Content-Length: 100\r\n", b"half");
+    let none = answer("404 Not Found", "Content-Length: 4\r\n", b"gone");
+    let server = Server::start(Answers::from([
+        ("/cut", (half, false)),
+        ("/none", (none, false)),
+    ]));
+    let bench = Bench::new(json!({}));
+    for (path, words) in [
+        ("/cut", "error decoding response body"),
+        ("/none", "404 Not Found: gone"),
+    ] {
+        let all = ["s1", "s2", "s3"].map(|name| bench.fetch(name, vec![cached(server.at(path))]));
+        for fetched in futures::future::join_all(all).await {
+            let error = fetched.unwrap_err();
+            assert!(error.contains(words), "{error}");
+        }
+        assert!((1..=3).contains(&server.count(path)));
+    }
+    assert_eq!(bench.client.cache().unwrap().used_bytes, 0);
+    let left = walk(&bench.at.path().join("work"));
+    assert!(left.iter().all(|path| path.is_dir()), "{left:?}");
+}
