@@ -43,6 +43,11 @@ pub(crate) fn launch_spec(
                 })
             })
             .collect(),
+        own_cgroup: plan
+            .cgroups
+            .iter()
+            .find(|join| join.own)
+            .map(|join| join.path.clone().into()),
         mounts: plan.mounts.iter().flat_map(mounts).collect(),
         files: plan.files.iter().map(new_file).collect(),
         devices: plan.devices.iter().map(device).collect::<Result<_, _>>()?,

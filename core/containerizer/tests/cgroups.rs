@@ -420,3 +420,53 @@ async fn a_container_with_a_root_of_its_own_sees_its_own_cgroups() {
         format!("cpu\ncpuacct\nmemory\n{limit}\n204\nown\nrefused\nrefused\nrefused\n")
     );
 }
+
+/// Without a pid namespace, whose end would be theirs. No list of processes is ever up to date: each ends as soon as it has
+/// forked the next.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_forks_without_end_is_killed_all_at_once() {
+    if !kernel::available() {
+        return;
+    }
+    let root = kernel::Root::new("bomb");
+    let at = tempfile::tempdir().unwrap();
+    let settings = serde_json::json!({ "cgroups": { "cgroups_root": root.0 } });
+    let isolators = kernel::load(&["cgroups/cpu", "cgroups/pids"], settings).unwrap();
+    let containerizer = containerizer(at.path(), isolators);
+    containerizer.recover(BTreeSet::new()).await.unwrap();
+    // So that the machine goes on: no limit is written by Mesos.
+    std::fs::write(root.cgroup("pids", "").join("pids.max"), "300").unwrap();
+    let bomb = "i=0; while test $i -lt 50; do i=$((i + 1)); perl -e 'while () { exit if fork }' & done; touch exploded;";
+    let around = shell(at.path(), "around", "sleep 1000");
+    containerizer.launch(around.clone()).await.unwrap();
+    let nested = ContainerConfig {
+        id: around.id.child("nested"),
+        sandbox: around.sandbox.join("containers/nested"),
+        is_command_task: false,
+        ..shell(at.path(), "nested", &format!("{bomb} sleep 1000"))
+    };
+    let lasting = shell(at.path(), "lasting", &format!("{bomb} sleep 1000"));
+    let soon = std::time::Duration::from_secs(60);
+    for (config, place) in [(&lasting, "lasting"), (&nested, "around/mesos/nested")] {
+        let launched = containerizer.launch(config.clone()).await.unwrap();
+        let frozen = root.file("freezer", place, "cgroup.procs");
+        assert!(frozen.lines().any(|pid| pid == launched.pid.to_string()));
+        let exploded = config.sandbox.join("exploded");
+        wait_for("the explosion", || exploded.exists()).await;
+        let destroyed = containerizer.destroy(&config.id);
+        let destroyed = tokio::time::timeout(soon, destroyed).await;
+        destroyed.expect("it does not outrun its end").unwrap();
+    }
+    // The command is over, and what it has left behind is not.
+    let ending = shell(at.path(), "ending", &format!("{bomb} exit 3"));
+    containerizer.launch(ending.clone()).await.unwrap();
+    let ended = tokio::time::timeout(soon, containerizer.wait(&ending.id)).await;
+    assert_eq!(ended.unwrap().unwrap().exit, Exit::Status(3 << 8));
+    let status = containerizer.status(&around.id).await.unwrap();
+    assert!(status.executor_pid.is_some(), "nobody else is killed");
+    containerizer.destroy(&around.id).await.unwrap();
+    assert_eq!(
+        leaks::find(at.path(), Some(&root.0), &[]),
+        Vec::<String>::new()
+    );
+}

@@ -2,54 +2,20 @@
 
 mod common;
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::collections::BTreeSet;
 
-use common::{busybox, containerizer, kernel, provisioner, read, shell, wait_for};
+use common::{busybox, containerizer, kernel, kernel::Root, provisioner, read, shell, wait_for};
 use serde_json::json;
 use tepui_containerizer::{ContainerConfig, Limit, leaks};
 use tepui_model::resources::{Resources, Scalar};
 use tepui_proto::v1::task_status::Reason;
 
-const MOUNT: &str = "/sys/fs/cgroup";
-
-fn is_unified() -> bool {
-    let controllers = std::fs::read_to_string(format!("{MOUNT}/cgroup.controllers"));
-    let there = nix::unistd::geteuid().is_root()
-        && controllers.is_ok_and(|all| all.contains("cpu") && all.contains("memory"));
-    if !there {
-        eprintln!("not run: needs root and a machine with cgroups v2 only");
-    }
-    there
-}
-
-struct Root(String);
-
-impl Root {
-    fn cgroup(&self, id: &str) -> PathBuf {
-        PathBuf::from(MOUNT).join(&self.0).join(id)
-    }
-
-    fn file(&self, id: &str, file: &str) -> String {
-        let path = self.cgroup(id).join(file);
-        let text = std::fs::read_to_string(&path);
-        text.unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-            .trim()
-            .to_owned()
-    }
-}
-
-impl Drop for Root {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir(self.cgroup(""));
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_are_those_of_mesos_and_follow_updates() {
-    if !is_unified() {
+    if !kernel::is_unified() {
         return;
     }
-    let root = Root(format!("tepui-test-v2-{}", std::process::id()));
+    let root = Root::new("v2");
     let at = tempfile::tempdir().unwrap();
     let settings = json!({ "cgroups": {
         "cgroups_root": root.0, "cgroups_enable_cfs": true, "cgroups_cpu_enable_pids_and_tids_count": true,
@@ -61,7 +27,7 @@ async fn limits_are_those_of_mesos_and_follow_updates() {
     config.resources = Resources::cpus_mem(0.2, 48.0);
     let launched = containerizer.launch(config.clone()).await.unwrap();
     wait_for("the command", || read(&config, "stdout") == "up\n").await;
-    let file = |name: &str| root.file("c", name);
+    let file = |name: &str| root.file("", "c", name);
     assert_eq!(file("cpu.weight"), "20");
     assert_eq!(file("cpu.max"), "20000 100000");
     assert_eq!(file("memory.low"), (48 << 20).to_string());
@@ -108,10 +74,10 @@ async fn limits_are_those_of_mesos_and_follow_updates() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_uses_too_much_memory_is_killed_and_the_others_go_on() {
-    if !is_unified() {
+    if !kernel::is_unified() {
         return;
     }
-    let root = Root(format!("tepui-test-v2-hog-{}", std::process::id()));
+    let root = Root::new("v2-hog");
     let at = tempfile::tempdir().unwrap();
     let settings = json!({ "cgroups": { "cgroups_root": root.0 } });
     let isolators = kernel::load(&["cgroups/mem", "cgroups/cpu"], settings).unwrap();
@@ -139,7 +105,7 @@ async fn who_uses_too_much_memory_is_killed_and_the_others_go_on() {
             "{message}"
         );
         assert!(message.contains("anon "), "{message}");
-        assert!(!root.cgroup(&config.id.to_string()).exists());
+        assert!(!root.cgroup("", &config.id.to_string()).exists());
     }
     assert!(
         containerizer
@@ -158,10 +124,10 @@ async fn who_uses_too_much_memory_is_killed_and_the_others_go_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_nested_container_may_have_cgroups_of_its_own() {
-    if !is_unified() {
+    if !kernel::is_unified() {
         return;
     }
-    let root = Root(format!("tepui-test-v2-nested-{}", std::process::id()));
+    let root = Root::new("v2-nested");
     let at = tempfile::tempdir().unwrap();
     let settings = json!({ "cgroups": { "cgroups_root": root.0 } });
     let isolators = || kernel::load(&["cgroups/mem", "cgroups/cpu"], settings.clone()).unwrap();
@@ -183,13 +149,13 @@ async fn a_nested_container_may_have_cgroups_of_its_own() {
     };
     let launched = first.launch(own.clone()).await.unwrap();
     wait_for("the command", || read(&own, "stdout") == "up\n").await;
-    let below = |file: &str| root.file("around/mesos/own", file);
+    let below = |file: &str| root.file("", "around/mesos/own", file);
     assert_eq!(below("cpu.weight"), "10");
     assert_eq!(below("memory.low"), (32 << 20).to_string());
     assert_eq!(below("memory.max"), (48 << 20).to_string());
     let processes = below("leaf/cgroup.procs");
     assert!(processes.lines().any(|pid| pid == launched.pid.to_string()));
-    assert_eq!(root.file("around", "memory.max"), (128 << 20).to_string());
+    assert_eq!(root.file("", "around", "memory.max"), (128 << 20).to_string());
 
     // The same for a later agent process.
     drop(first);
@@ -209,7 +175,7 @@ async fn a_nested_container_may_have_cgroups_of_its_own() {
         limitation.reason,
         i32::from(Reason::ContainerLimitationMemory)
     );
-    assert!(!root.cgroup("around/mesos/own").exists());
+    assert!(!root.cgroup("", "around/mesos/own").exists());
     // What was killed in it counts for the one around as well, which is not told of it.
     containerizer
         .stop(&around.id, std::time::Duration::from_secs(60))
@@ -224,10 +190,10 @@ async fn a_nested_container_may_have_cgroups_of_its_own() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn devices_are_those_allowed_and_stay_so_without_the_agent() {
-    if !is_unified() {
+    if !kernel::is_unified() {
         return;
     }
-    let root = Root(format!("tepui-test-v2-devices-{}", std::process::id()));
+    let root = Root::new("v2-devices");
     let at = tempfile::tempdir().unwrap();
     let allowed = json!({ "allowed_devices": [
         { "device": { "path": "/dev/kmsg" }, "access": { "read": true } },
@@ -283,10 +249,10 @@ async fn devices_are_those_allowed_and_stay_so_without_the_agent() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_forks_without_end_is_killed_all_at_once() {
-    if !is_unified() {
+    if !kernel::is_unified() {
         return;
     }
-    let root = Root(format!("tepui-test-v2-bomb-{}", std::process::id()));
+    let root = Root::new("v2-bomb");
     let at = tempfile::tempdir().unwrap();
     let settings = json!({ "cgroups": {
         "cgroups_root": root.0, "cgroups_cpu_enable_pids_and_tids_count": true,
@@ -300,15 +266,15 @@ async fn what_forks_without_end_is_killed_all_at_once() {
     let config = shell(at.path(), "bomb", text);
     containerizer.launch(config.clone()).await.unwrap();
     // So that the machine goes on: no limit is written by Mesos.
-    std::fs::write(root.cgroup("bomb/pids.max"), "200").unwrap();
+    std::fs::write(root.cgroup("", "bomb/pids.max"), "200").unwrap();
     wait_for("the explosion", || {
-        root.file("bomb", "pids.current").parse::<u32>().unwrap() > 150
+        root.file("", "bomb", "pids.current").parse::<u32>().unwrap() > 150
     })
     .await;
     let usage = containerizer.usage(&config.id).await.unwrap();
     assert!(usage.processes > Some(100), "{:?}", usage.processes);
     containerizer.destroy(&config.id).await.unwrap();
-    assert!(!root.cgroup("bomb").exists());
+    assert!(!root.cgroup("", "bomb").exists());
     assert_eq!(
         leaks::find(at.path(), Some(&root.0), &[]),
         Vec::<String>::new()
@@ -318,13 +284,13 @@ async fn what_forks_without_end_is_killed_all_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_with_a_root_of_its_own_sees_its_own_cgroup() {
     let at = tempfile::tempdir().unwrap();
-    if !is_unified() {
+    if !kernel::is_unified() {
         return;
     }
     let Some(rootfs) = busybox(at.path()) else {
         return;
     };
-    let root = Root(format!("tepui-test-v2-seen-{}", std::process::id()));
+    let root = Root::new("v2-seen");
     let settings = json!({ "cgroups": { "cgroups_root": root.0 } });
     let names = ["filesystem/linux", "cgroups/cpu", "cgroups/mem"];
     let mut isolators = kernel::load_in(&names, settings, None, Some(at.path())).unwrap();

@@ -49,7 +49,7 @@ pub use spec::{
 };
 
 /// The version of the protocol that this release speaks.
-pub const PROTOCOL: u32 = 4;
+pub const PROTOCOL: u32 = 5;
 
 /// The program's argument upon which it prints [`PROTOCOL`] and ends.
 pub const ASK_PROTOCOL: &str = "--protocol";

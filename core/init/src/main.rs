@@ -15,6 +15,8 @@
 //! All are single-threaded and stay so: the code between a fork and an exec relies on it.
 
 #[cfg(target_os = "linux")]
+mod cgroup;
+#[cfg(target_os = "linux")]
 mod command;
 #[cfg(target_os = "linux")]
 mod first;

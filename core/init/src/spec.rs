@@ -22,6 +22,9 @@ pub struct LaunchSpec {
     pub joins: Vec<Join>,
     /// Files to which the first process writes `0` to put itself into a cgroup.
     pub cgroups: Vec<PathBuf>,
+    /// The directory of one of these cgroups that nothing but the container is in: of version 2, or of the freezer. All in
+    /// it is killed at once.
+    pub own_cgroup: Option<PathBuf>,
     /// Mounts made in the container's mount namespace, in this order.
     pub mounts: Vec<Mount>,
     /// Files made after the mounts, as the container sees their paths.

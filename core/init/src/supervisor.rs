@@ -24,6 +24,7 @@ use tepui_init::{
 };
 
 use crate::{
+    cgroup::Cgroup,
     first::{self, FromFirst, ToFirst},
     root::Nowhere,
     streams::Streams,
@@ -109,6 +110,8 @@ struct Supervisor {
     die_with_agent: bool,
     /// The first process is in the pid namespace of another container: what it orphans would go to that one's.
     shares_pids: bool,
+    /// What is killed at once, where no pid namespace ends with the first process.
+    cgroup: Option<Cgroup>,
     /// Held for as long as anything of the container may run; let go by the end of the process.
     _lock: File,
     listener: UnixListener,
@@ -161,6 +164,8 @@ impl Supervisor {
             new &= !CloneFlags::MOUNT.0;
         }
         let shares_pids = spec.shares_pids();
+        let own_cgroup = spec.own_cgroup.clone();
+        let own_cgroup = own_cgroup.filter(|_| !spec.clone_flags.has(CloneFlags::PID));
         let (streams, input) = match Streams::open(&spec) {
             Ok(streams) => streams,
             Err(message) => return Err((agent, message)),
@@ -184,6 +189,7 @@ impl Supervisor {
             directory: spec.directory,
             die_with_agent: spec.die_with_agent,
             shares_pids,
+            cgroup: own_cgroup.map(Cgroup::new),
             _lock: locked,
             listener,
             signals,
@@ -308,7 +314,10 @@ impl Supervisor {
     fn hear_first(&mut self) {
         match FromFirst::receive(&self.control) {
             Ok(FromFirst::Opened) => self.tell(&Answer::Opened),
-            Ok(FromFirst::Ended(status)) => self.command = Some(status),
+            Ok(FromFirst::Ended(status)) => {
+                self.command = Some(status);
+                self.kill_cgroup();
+            }
             Ok(FromFirst::Ready | FromFirst::Failed(_)) => {}
             // Its end is told by SIGCHLD. Without this the closed socket would be ready for ever.
             Err(_) => {
@@ -396,6 +405,7 @@ impl Supervisor {
 
     /// Ends everything in the container.
     fn kill_container(&mut self) {
+        self.kill_cgroup();
         let is_told = self.shares_pids
             && self.opened
             && ToFirst::Signal(libc::SIGKILL).send(&self.control).is_ok();
@@ -410,9 +420,17 @@ impl Supervisor {
         }
     }
 
+    /// Kills what is in the container's own cgroup, the first process with it.
+    fn kill_cgroup(&self) {
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.kill_all();
+        }
+    }
+
     /// Nothing of the container is left when this returns: with the first process goes its pid namespace, and what
     /// it orphaned without one comes to this process.
     fn kill_all(&mut self) {
+        self.kill_cgroup();
         self.kill_first();
         if self.ended.is_none() {
             self.ended = sys::reap(Some(self.first), true).map(|(_, status)| status);

@@ -1,6 +1,7 @@
 //! The few system calls that need `unsafe`, and what is made of /proc.
 
 use std::{
+    collections::BTreeSet,
     ffi::CString,
     fs,
     io::{self, Write},
@@ -343,7 +344,18 @@ pub(crate) fn descendants(pid: Pid) -> Vec<Pid> {
 pub(crate) fn kill_descendants() {
     let own = Pid::this();
     loop {
-        let all = descendants(own);
+        let mut all = BTreeSet::new();
+        loop {
+            let mut new = descendants(own);
+            new.retain(|pid| all.insert(*pid));
+            // Who is stopped forks no more, and its place is not free for another as that of the dead would be.
+            for pid in &new {
+                kill(pid.as_raw(), libc::SIGSTOP);
+            }
+            if new.is_empty() {
+                break;
+            }
+        }
         for pid in &all {
             kill(pid.as_raw(), libc::SIGKILL);
         }

@@ -18,8 +18,13 @@ pub(crate) struct Groups {
     roots: BTreeMap<&'static str, PathBuf>,
     /// Where the hierarchy of version 2 is mounted, when it is the one in use.
     unified: Option<PathBuf>,
+    /// `<hierarchy>/<cgroups_root>` of the freezer of version 1, where it is mounted: no isolator, but the way to kill all of
+    /// a container at once, as in Mesos.
+    freezer: Option<PathBuf>,
 }
 
+/// The freezer of version 1.
+pub(crate) const FREEZER: &str = "freezer";
 /// In version 2 the processes of a container are in a cgroup of this name: the kernel wants none in a cgroup that
 /// has others below it, and containers may be nested.
 const LEAF: &str = "leaf";
@@ -42,6 +47,7 @@ impl Groups {
                 root: root.into(),
                 roots: roots.collect(),
                 unified: Some(mount.to_owned()),
+                freezer: None,
             });
         }
         let mut roots = BTreeMap::new();
@@ -57,6 +63,7 @@ impl Groups {
             root: root.into(),
             roots,
             unified: None,
+            freezer: hierarchies.v1.get(FREEZER).map(|mount| mount.join(root)),
         })
     }
 
@@ -85,6 +92,24 @@ impl Groups {
             (Some(mount), Some(root)) => unified::enable(mount, root, self.roots.keys().copied()),
             _ => Ok(()),
         }
+    }
+
+    /// The container's cgroup of the freezer, where there is one. Also one that shares the others has its own.
+    pub(crate) fn frozen_by(&self, id: &ContainerId) -> Option<Cgroup> {
+        let root = self.freezer.as_ref()?;
+        Some(Cgroup::at(root.join(place(id))))
+    }
+
+    /// Makes it, with those around it, which are missing where an agent without it launched them.
+    pub(crate) fn create_frozen_by(&self, id: &ContainerId) -> Result<Option<Cgroup>> {
+        let Some(cgroup) = self.frozen_by(id) else {
+            return Ok(None);
+        };
+        std::fs::create_dir_all(cgroup.path()).map_err(|error| {
+            let path = cgroup.path().display();
+            Failure::unavailable(format!("the cgroup '{path}' cannot be made: {error}"))
+        })?;
+        Ok(Some(cgroup))
     }
 
     /// The cgroup of a container for a subsystem in use.
@@ -175,7 +200,9 @@ impl Groups {
     /// Kills what is left in the cgroups of a container and removes them, with those below.
     pub(crate) async fn destroy(&self, id: &ContainerId, patience: Duration) -> Result<()> {
         let until = Instant::now() + patience;
-        for (_, cgroup) in self.of_each_hierarchy(id) {
+        let others = self.of_each_hierarchy(id).into_iter();
+        let all = self.frozen_by(id).into_iter();
+        for cgroup in all.chain(others.map(|(_, cgroup)| cgroup)) {
             let mut pause = Duration::from_micros(200);
             loop {
                 match empty_and_remove(&cgroup) {
@@ -213,10 +240,15 @@ fn empty_and_remove(cgroup: &Cgroup) -> Result<(), CgroupError> {
     }
     // Version 2 kills everything at once, since Linux 5.14; who forks without end is quicker than any list of processes.
     let _ = cgroup.write("cgroup.kill", "1");
-    for cgroup in cgroup.below().iter().chain([cgroup]) {
-        // What of them cannot be removed keeps the outermost one, which says so.
-        let _ = cgroup.kill();
-        let _ = cgroup.remove();
+    // Whoever is frozen forks no more; those that were about to are for the next time.
+    let _ = cgroup.write("freezer.state", "FROZEN");
+    for below in cgroup.below().iter().chain([cgroup]) {
+        let _ = below.kill();
+    }
+    let _ = cgroup.write("freezer.state", "THAWED");
+    // What of them cannot be removed keeps the outermost one, which says so.
+    for below in cgroup.below() {
+        let _ = below.remove();
     }
     cgroup.remove()
 }

@@ -35,7 +35,7 @@ use tepui_module_sdk::prelude::*;
 pub use config::Config;
 use devices::Devices;
 pub use devices::{Access, Allowed, Device, LinuxDevices, Node};
-use groups::Groups;
+use groups::{FREEZER, Groups};
 use mem::Watched;
 use subsystems::Subsystems;
 
@@ -186,8 +186,16 @@ impl Isolator for Cgroups {
             }
         }
         let home = self.home(id);
+        let is_own = self.groups.are_unified() && home == *id;
         for (subsystem, cgroup) in self.groups.joined(&home) {
-            plan = plan.cgroup(cgroup.path().to_string_lossy(), subsystem);
+            let path = cgroup.path().to_string_lossy();
+            plan = match is_own {
+                true => plan.own_cgroup(path, subsystem),
+                false => plan.cgroup(path, subsystem),
+            };
+        }
+        if let Some(cgroup) = self.groups.create_frozen_by(id)? {
+            plan = plan.own_cgroup(cgroup.path().to_string_lossy(), FREEZER);
         }
         if container.plan.rootfs.is_some() {
             plan = seen::mounts(plan, &self.groups, &home);

@@ -58,7 +58,18 @@ impl LaunchPlan {
         self.cgroups.push(CgroupJoin {
             path: path.into(),
             subsystem: subsystem.into(),
+            own: false,
         });
+        self
+    }
+
+    /// The same for one that nothing but this container is in: of v2, or of the subsystem `freezer`. Its supervisor kills
+    /// through it.
+    #[must_use]
+    pub fn own_cgroup(mut self, path: impl Into<String>, subsystem: impl Into<String>) -> Self {
+        self = self.cgroup(path, subsystem);
+        let joined = self.cgroups.last_mut().expect("it was just added");
+        joined.own = true;
         self
     }
 

@@ -7,6 +7,9 @@ use tepui_host::{
     HostSettings, LoadError, ModuleHost, config::ModuleConfig, kinds::isolator::IsolatorClient,
 };
 
+/// Where the machine has its cgroups.
+const MOUNT: &str = "/sys/fs/cgroup";
+
 /// The cgroup root of a test; removed at its end, when nothing is in it.
 pub struct Root(pub String);
 
@@ -15,8 +18,10 @@ impl Root {
         Self(format!("tepui-test-{test}-{}", std::process::id()))
     }
 
+    /// Of version 2, where no other is mounted; whatever the subsystem then.
     pub fn cgroup(&self, subsystem: &str, id: &str) -> std::path::PathBuf {
-        std::path::Path::new("/sys/fs/cgroup")
+        let subsystem = if has_v1() { subsystem } else { "" };
+        Path::new(MOUNT)
             .join(subsystem)
             .join(&self.0)
             .join(id)
@@ -28,6 +33,12 @@ impl Root {
             .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
             .trim()
             .to_owned()
+    }
+
+    /// The hard limit of a container's memory, in bytes.
+    pub fn memory_limit(&self, id: &str) -> String {
+        let name = if has_v1() { "memory.limit_in_bytes" } else { "memory.max" };
+        self.file("memory", id, name)
     }
 }
 
@@ -42,13 +53,44 @@ impl Drop for Root {
     }
 }
 
+fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+fn has_v1() -> bool {
+    let files = ["memory/memory.limit_in_bytes", "cpu/cpu.shares"];
+    let there = |file: &&str| Path::new(MOUNT).join(file).exists();
+    files.iter().all(there)
+}
+
+fn has_v2_only() -> bool {
+    let controllers = std::fs::read_to_string(Path::new(MOUNT).join("cgroup.controllers"));
+    controllers.is_ok_and(|all| all.contains("cpu") && all.contains("memory"))
+}
+
 /// Root, and cgroups v1: what these tests need. Says what is missing.
 pub fn available() -> bool {
-    let there = nix::unistd::geteuid().is_root()
-        && std::path::Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists()
-        && std::path::Path::new("/sys/fs/cgroup/cpu/cpu.shares").exists();
+    let there = is_root() && has_v1();
     if !there {
         eprintln!("not run: needs root and cgroups v1 for cpu and memory at /sys/fs/cgroup");
+    }
+    there
+}
+
+/// The same for cgroups v2.
+pub fn is_unified() -> bool {
+    let there = is_root() && has_v2_only();
+    if !there {
+        eprintln!("not run: needs root and a machine with cgroups v2 only");
+    }
+    there
+}
+
+/// Root, and cgroups of either version.
+pub fn limits() -> bool {
+    let there = is_root() && (has_v1() || has_v2_only());
+    if !there {
+        eprintln!("without limits: needs root and cgroups for cpu and memory at /sys/fs/cgroup");
     }
     there
 }

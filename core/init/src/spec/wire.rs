@@ -26,6 +26,9 @@ impl LaunchSpec {
         put_list(out, &self.cgroups, |out, path| {
             put_bytes(out, path.as_os_str().as_bytes())
         });
+        put_list(out, self.own_cgroup.as_slice(), |out, path| {
+            put_path(out, path)
+        });
         put_list(out, &self.mounts, put_mount);
         put_list(out, &self.files, put_file);
         put_list(out, &self.devices, |out, device| {
@@ -108,6 +111,7 @@ impl LaunchSpec {
                 })
             })?,
             cgroups: reader.list(Reader::path)?,
+            own_cgroup: reader.list(Reader::path)?.pop(),
             mounts: reader.list(Reader::mount)?,
             files: reader.list(Reader::file)?,
             devices: reader.list(|reader| {
@@ -342,6 +346,7 @@ mod tests {
                 path: "/proc/7/ns/ipc".into(),
             }],
             cgroups: vec!["/sys/fs/cgroup/cpu/mesos/c/tasks".into()],
+            own_cgroup: Some("/sys/fs/cgroup/freezer/mesos/c".into()),
             mounts: vec![Mount {
                 source: "proc".into(),
                 target: "/proc".into(),
