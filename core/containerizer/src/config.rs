@@ -21,6 +21,8 @@ pub struct Settings {
     pub runtime_dir: PathBuf,
     /// The `tepui-init` program.
     pub init: PathBuf,
+    /// Cgroups that supervisors are in, of different hierarchies; in those of the agent where none is named.
+    pub supervisors_in: Vec<PathBuf>,
     /// Run commands as the user of their configuration; otherwise as the agent's own.
     pub switch_user: bool,
     /// Resource limits that every container begins with, before those of its isolators: an agent
@@ -55,6 +57,7 @@ impl Settings {
             meta_dir: meta_dir.into(),
             runtime_dir: runtime_dir.into(),
             init: init.into(),
+            supervisors_in: Vec::new(),
             switch_user: nix::unistd::geteuid().is_root(),
             rlimits: Vec::new(),
             sandbox_directory: "/mnt/mesos/sandbox".into(),

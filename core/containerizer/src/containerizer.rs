@@ -91,7 +91,7 @@ impl Containerizer {
             return Err(Error::Settings(words));
         }
         isolation::sort(&mut isolators);
-        let launcher = Launcher::load(&settings.init)?;
+        let launcher = Launcher::load(&settings.init, settings.supervisors_in.clone())?;
         let boot_id = os::boot_id()
             .map_err(|error| Error::Settings(format!("the boot id cannot be read: {error}")))?;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);

@@ -17,7 +17,7 @@ use tepui_host::kinds::image_store::ImageStoreClient;
 use tepui_host::kinds::isolator::IsolatorClient;
 use tepui_host::kinds::leader::LeaderClient;
 use tepui_host::kinds::logger::LoggerClient;
-use tepui_host::{LoadError, ModuleHost};
+use tepui_host::{HostSettings, LoadError, ModuleHost};
 use tepui_http::authorize::{AllowAll, Authorizer, ModuleAuthorizer, Object};
 use tepui_http::shared::{Files, Guard, Logging, Metrics, Shared, VersionInfo};
 use tepui_http::{Listener, Router, Server, ServerSettings};
@@ -32,9 +32,13 @@ use crate::flags::Daemon;
 use crate::own_cgroup;
 use crate::settings::{AgentSettings, FindMaster, Recover};
 use crate::start::{self, LogLevel};
+use crate::systemd;
 
 /// How long the times of pulls count for the percentiles of their metric, as in Mesos.
 const PULLS: Duration = Duration::from_hours(1);
+
+/// Names of the logger with programs of its own.
+const ROTATING: [&str; 2] = ["rotating", "org_apache_mesos_LogrotateContainerLogger"];
 
 /// Runs the daemon; the answer is the process's exit code.
 pub fn main() -> ExitCode {
@@ -58,10 +62,10 @@ async fn run(mut settings: AgentSettings, level: LogLevel) -> anyhow::Result<()>
     // Tasks and supervisors have other working directories.
     settings.runtime_dir = std::path::absolute(&settings.runtime_dir)
         .with_context(|| format!("--runtime_dir: {}", settings.runtime_dir.display()))?;
-    enter_cgroups(&settings)?;
-    let host = ModuleHost::new(settings.host());
+    let outliving = enter_cgroups(&settings)?;
+    let host = ModuleHost::new(host_settings(&settings, &outliving));
     let metrics = Metrics::default();
-    let containers = containerizer(&settings, &host, &metrics).await?;
+    let containers = containerizer(&settings, outliving, &host, &metrics).await?;
     let address = settings.common.network.bind();
     let listener = Listener::bind(ServerSettings::new(address)).await?;
     let local = listener.local_addr();
@@ -137,8 +141,9 @@ fn domain_socket(path: &Path, local: SocketAddr, router: Arc<Router>) -> anyhow:
     Ok(server)
 }
 
-/// Places the agent itself where it was told to be, and where it does not keep its containers from theirs.
-fn enter_cgroups(settings: &AgentSettings) -> anyhow::Result<()> {
+/// Places the agent itself where it was told to be, and where it does not keep its containers from theirs. Answers where
+/// what is to outlive it has to be.
+fn enter_cgroups(settings: &AgentSettings) -> anyhow::Result<Vec<PathBuf>> {
     let root = &settings.cgroups_root;
     let hierarchies = Hierarchies::detect().context("the cgroup mounts cannot be read")?;
     if !settings.agent_subsystems.is_empty() {
@@ -150,12 +155,30 @@ fn enter_cgroups(settings: &AgentSettings) -> anyhow::Result<()> {
     {
         own_cgroup::make_way(&mount, root)?;
     }
-    Ok(())
+    match &settings.systemd_units {
+        Some(units) => systemd::slice(units, &hierarchies),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// The rotating logger's programs outlive the agent as supervisors do.
+fn host_settings(settings: &AgentSettings, outliving: &[PathBuf]) -> HostSettings {
+    let mut host = settings.host();
+    let logger = settings.container_logger.as_deref();
+    let rotating = logger.filter(|name| ROTATING.contains(name));
+    if let (Some(configured), false) = (rotating, outliving.is_empty()) {
+        let has_table = |name: &&&str| host.config.settings.contains_key(**name);
+        let name = *ROTATING.iter().find(has_table).unwrap_or(&configured);
+        let cgroups = outliving.iter().map(|cgroup| cgroup.to_string_lossy());
+        host.config.set(name, "cgroups", cgroups.collect());
+    }
+    host
 }
 
 /// The containerizer with the isolators that are configured, or with our choice for this user.
 async fn containerizer(
     settings: &AgentSettings,
+    outliving: Vec<PathBuf>,
     host: &ModuleHost,
     metrics: &Metrics,
 ) -> anyhow::Result<Arc<Containerizer>> {
@@ -184,6 +207,7 @@ async fn containerizer(
         init(settings)?,
     );
     own.switch_user = settings.switch_user;
+    own.supervisors_in = outliving;
     own.sandbox_directory
         .clone_from(&settings.sandbox_directory);
     own.provisioner = provisioner(settings, host, metrics).await?;

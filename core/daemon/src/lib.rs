@@ -5,5 +5,6 @@ pub mod flags;
 mod log;
 pub mod master;
 mod own_cgroup;
+mod systemd;
 pub mod settings;
 pub mod start;

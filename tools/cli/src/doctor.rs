@@ -11,6 +11,7 @@ use self::machine::Machine;
 
 mod isolators;
 mod machine;
+mod systemd;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,9 @@ pub(crate) struct Args {
     /// Where the agent would keep its data: whether overlayfs works depends on its file system
     #[arg(long, default_value = "/var/lib/tepui")]
     work_dir: PathBuf,
+    /// The agent's unit, where systemd runs this machine: whether tasks outlive the agent depends on it
+    #[arg(long, default_value = "tepui-agent.service")]
+    unit: String,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -29,7 +33,8 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let machine = Machine::look(&args.work_dir);
-    let report = Report::of(&machine);
+    let mut report = Report::of(&machine);
+    report.systemd = systemd::look(&args.unit);
     match args.json {
         true => say!("{}", serde_json::to_string_pretty(&report)?),
         false => report.print(),
@@ -48,6 +53,8 @@ struct Report {
     user: &'static str,
     kernel: String,
     cgroups: String,
+    /// What of systemd matters to the agent.
+    systemd: String,
     /// Why no task can run at all.
     init: Option<String>,
     libraries: Vec<String>,
@@ -102,6 +109,7 @@ impl Report {
                 (None, false) => format!("version 1: {}", machine.v1.join(", ")),
                 (None, true) => "none are mounted".to_owned(),
             },
+            systemd: String::new(),
             init: machine.init.clone(),
             libraries: machine.libraries.clone(),
             isolators,
@@ -113,6 +121,7 @@ impl Report {
         say!("user        {}", self.user);
         say!("kernel      {}", self.kernel);
         say!("cgroups     {}", self.cgroups);
+        say!("systemd     {}", self.systemd);
         say!("tepui-init  {}", self.init.as_deref().unwrap_or("found"));
         say!("libraries   {}", self.libraries.join(", "));
         say!("");

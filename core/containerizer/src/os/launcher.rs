@@ -11,7 +11,7 @@ use std::{
         fd::{AsFd, AsRawFd, OwnedFd},
         unix::{net::UnixStream as StdUnixStream, process::CommandExt},
     },
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -29,15 +29,18 @@ use crate::Error;
 #[derive(Debug)]
 pub(crate) struct Launcher {
     image: Image,
+    /// The cgroups it is put into, and so its supervisors.
+    cgroups: Vec<PathBuf>,
     /// None before the first supervisor.
     running: Mutex<Option<Arc<Running>>>,
 }
 
 impl Launcher {
     /// Takes the program.
-    pub(crate) fn load(program: &Path) -> Result<Self, Error> {
+    pub(crate) fn load(program: &Path, cgroups: Vec<PathBuf>) -> Result<Self, Error> {
         Ok(Self {
             image: Image::load(program)?,
+            cgroups,
             running: Mutex::default(),
         })
     }
@@ -60,7 +63,7 @@ impl Launcher {
                 Ok(running.clone())
             }
             _ => {
-                let started = Arc::new(Running::start(&self.image)?);
+                let started = Arc::new(Running::start(&self.image, &self.cgroups)?);
                 Ok(running.insert(started).clone())
             }
         }
@@ -75,7 +78,7 @@ struct Running {
 
 impl Running {
     /// Needs the runtime. It is started by vfork and exec: `std` does so as long as nothing has to run in between.
-    fn start(image: &Image) -> io::Result<Self> {
+    fn start(image: &Image, cgroups: &[PathBuf]) -> io::Result<Self> {
         let (ours, theirs) = StdUnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let child = image
@@ -83,10 +86,18 @@ impl Running {
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .spawn()?;
-        Ok(Self {
+        let started = Self {
             child,
             socket: UnixStream::from_std(ours)?,
-        })
+        };
+        for cgroup in cgroups {
+            let file = cgroup.join("cgroup.procs");
+            std::fs::write(&file, started.child.id().to_string()).map_err(|error| {
+                let message = format!("cannot move it into '{}': {error}", file.display());
+                io::Error::new(error.kind(), message)
+            })?;
+        }
+        Ok(started)
     }
 
     /// Waits only where hundreds of requests have not been read yet.

@@ -44,6 +44,8 @@ pub struct AgentSettings {
     /// Subsystems of cgroups that the agent itself is placed in, below `cgroups_root`.
     pub agent_subsystems: Vec<String>,
     pub cgroups_root: String,
+    /// Where units of systemd go, for what is to outlive the agent's own; none leaves it there.
+    pub systemd_units: Option<PathBuf>,
     pub images: Images,
     pub switch_user: bool,
     /// Where containers with a root file system of their own find their sandbox.
@@ -211,6 +213,9 @@ impl AgentSettings {
             isolation_given,
             agent_subsystems: values.list("agent_subsystems"),
             cgroups_root: text(&values, "cgroups_root"),
+            systemd_units: values
+                .path("systemd_runtime_directory")
+                .filter(|_| root && values.is("systemd_enable_support")),
             images,
             switch_user: values.is("switch_user"),
             sandbox_directory: sandbox_directory(&values)?,

@@ -27,7 +27,7 @@ pub const PROGRAM: &str = "tepui-logger";
 /// The least size of a file: a page, as in Mesos.
 const PAGE: u64 = 4096;
 
-/// Settings of `rotating`, named as those of Mesos' LogrotateContainerLogger. An executor replaces each but the last two
+/// Settings of `rotating`, named as those of Mesos' LogrotateContainerLogger. An executor replaces each but the last three
 /// by a variable of its environment: `CONTAINER_LOGGER_MAX_STDOUT_SIZE` and the like.
 #[config]
 pub struct Config {
@@ -49,6 +49,9 @@ pub struct Config {
     /// The program that writes the files. By default `tepui-logger` beside the agent's.
     #[serde(default)]
     program: Option<PathBuf>,
+    /// Cgroups that this program is put into, so that it outlives the agent. Under systemd the agent says which.
+    #[serde(default)]
+    cgroups: Vec<PathBuf>,
 }
 
 fn ten_megabytes() -> String {
@@ -110,6 +113,7 @@ impl ContainerLogger for Rotating {
     async fn prepare(&self, container: Logged) -> Result<Output> {
         let streams = self.streams(&container.environment)?;
         let program = self.program()?;
+        let cgroups = self.config.cgroups.clone();
         let directory = self.directory.join(&container.id);
         blocking(move || {
             DirBuilder::new().mode(0o700).create(&directory)?;
@@ -117,7 +121,7 @@ impl ContainerLogger for Rotating {
             for stream in streams {
                 let fifo = directory.join(stream.name);
                 mkfifo(&fifo, Mode::S_IRUSR | Mode::S_IWUSR)?;
-                start(&program, &fifo, &stream, &container)?;
+                start(&program, &cgroups, &fifo, &stream, &container)?;
                 fifos.push(fifo);
             }
             let stderr = fifos.pop();
@@ -192,7 +196,13 @@ impl Rotating {
 }
 
 /// Starts the program of one stream. It has the reading end from the start, so that the container finds a reader.
-fn start(program: &Path, fifo: &Path, stream: &Stream, container: &Logged) -> Result<()> {
+fn start(
+    program: &Path,
+    cgroups: &[PathBuf],
+    fifo: &Path,
+    stream: &Stream,
+    container: &Logged,
+) -> Result<()> {
     let reading = File::options()
         .read(true)
         .custom_flags(nix::libc::O_NONBLOCK)
@@ -220,6 +230,14 @@ fn start(program: &Path, fifo: &Path, stream: &Stream, container: &Logged) -> Re
     let mut child = command.spawn().map_err(|error| {
         Failure::not_found(format!("cannot start '{}': {error}", program.display()))
     })?;
+    for cgroup in cgroups {
+        let file = cgroup.join("cgroup.procs");
+        std::fs::write(&file, child.id().to_string()).map_err(|error| {
+            let file = file.display();
+            Failure::unavailable(format!("{PROGRAM} cannot be moved into '{file}': {error}"))
+                .setting("cgroups")
+        })?;
+    }
     // It ends with the container, and somebody has to hear of it as long as the agent lives.
     std::thread::Builder::new()
         .name("tepui-log".to_owned())
@@ -268,6 +286,7 @@ mod tests {
                 logrotate_stderr_options: String::new(),
                 environment_variable_prefix: prefix(),
                 program: None,
+                cgroups: Vec::new(),
             },
             directory: PathBuf::new(),
         };
