@@ -5,14 +5,14 @@
 #
 # KERNEL is a Linux image with cgroups v2 and tmpfs built in, such as /boot/vmlinuz-*-cloud-amd64 of Debian's package
 # linux-image-cloud-amd64; its modules are looked for in ../lib/modules beside it. TEST is a part of tests' names. Needs
-# qemu-system-x86_64, cpio, strip, mkfs.xfs and a static busybox (Debian: qemu-system-x86, cpio, binutils, xfsprogs,
-# busybox-static).
+# qemu-system-x86_64, cpio, strip, cc, mkfs.xfs and a static busybox (Debian: qemu-system-x86, cpio, binutils, gcc,
+# xfsprogs, busybox-static).
 # Processors are emulated; ACCEL=kvm is quicker where that works.
 set -eu
 kernel=${1:?usage: $0 KERNEL [TEST]}
 only=${2:-}
-# The first is the suite on version 2. The others need no cgroups, or go on without those of version 1.
-programs='cgroups_v2 filesystem launch namespaces nested privileges recovery xfs'
+# The first is the suite on version 2. The others need no cgroups, take those of either version, or go on without version 1.
+programs='cgroups_v2 filesystem gpus launch namespaces nested privileges recovery xfs'
 modules=$(dirname "$kernel")/../lib/modules/${kernel##*/vmlinuz-}
 cd "$(dirname "$0")/../.."
 cargo build --quiet -p tepui-init
@@ -39,6 +39,10 @@ for program in $programs; do
         case ${test##*/} in "$program"-*) install "$test" "/$program" && strip "$root/$program" ;; esac
     done
 done
+cc -shared -fPIC -o "$root/libnvml-double.so" core/containerizer/tests/common/nvml_double.c
+# It would find no driver of NVIDIA's.
+printf '#!/bin/busybox sh\n' >"$root/bin/ldconfig"
+chmod +x "$root/bin/ldconfig"
 # In the order of what they need.
 drivers='overlay loop libcrc32c xfs'
 for driver in $drivers; do
@@ -62,7 +66,7 @@ exec switch_root /new /tests
 INIT
 cat >"$root/tests" <<TESTS
 #!/bin/busybox sh
-export PATH=/bin TEPUI_INIT=/tepui-init
+export PATH=/bin TEPUI_INIT=/tepui-init TEPUI_TEST_NVML=/libnvml-double.so
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev

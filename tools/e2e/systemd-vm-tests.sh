@@ -18,7 +18,7 @@ failed() {
 
 # wait_for WHAT COMMAND ...: until the command succeeds.
 wait_for() {
-    what=$1 left=1200
+    what=$1 left=300
     shift
     until "$@"; do
         left=$((left - 1))
@@ -28,7 +28,7 @@ wait_for() {
 }
 
 property() { systemctl show --value --property "$1" $agent; }
-registered() { tepui agents --master 127.0.0.1:5050 2>/dev/null | grep -q 127.0.0.1; }
+registered() { tepui agents --master 127.0.0.1:5050 2>&1 | grep -q machine; }
 alone() { ! pidof tepui-init >/dev/null; }
 up() { [ -s "/tmp/$1.pid" ]; }
 ended() { ! kill -0 "$1" 2>/dev/null; }
@@ -44,7 +44,7 @@ outlives() {
     systemctl start $agent
     wait_for "$name: an agent" registered
     tepui run --master 127.0.0.1:5050 --checkpoint --follow --name "$name" --cpus 0.1 --mem 64 \
-        "echo \$\$ > /tmp/$name.pid; while ! test -e /tmp/$name.go; do sleep 0.2; done; echo went on" >"/tmp/$name.log" 2>&1 &
+        --command "echo \$\$ > /tmp/$name.pid; while ! test -e /tmp/$name.go; do sleep 0.2; done; echo went on" >"/tmp/$name.log" 2>&1 &
     run=$!
     wait_for "$name: a task" up "$name"
     task=$(cat "/tmp/$name.pid")

@@ -11,7 +11,7 @@ set -eu
 kernel=${1:?usage: $0 KERNEL}
 cd "$(dirname "$0")/../.."
 target=${CARGO_TARGET_DIR:-target}
-cargo build --quiet -p tepui-daemon -p tepui-cli -p tepui-init -p tepui-allocators -p tepui-isolators -p tepui-fetchers \
+cargo build --quiet -p tepui-daemon -p tepui-host -p tepui-cli -p tepui-init -p tepui-allocators -p tepui-isolators -p tepui-fetchers \
     -p tepui-loggers -p tepui-logger-rotating
 
 debian=$target/systemd-vm/debian.tar
@@ -37,7 +37,7 @@ ln -s busybox "$root/usr/bin/sh"
 for program in tepui tepui-master tepui-agent; do
     cp "$target/debug/$program" "$root/usr/bin/"
 done
-for program in tepui-init tepui-logger; do
+for program in tepui-init tepui-logger tepui-module-host; do
     cp "$target/debug/$program" "$root/usr/libexec/tepui/"
 done
 cp "$target"/debug/libtepui_allocators.so "$target"/debug/libtepui_isolators.so "$target"/debug/libtepui_fetchers.so \
@@ -54,6 +54,7 @@ work_dir = "/var/lib/tepui/master"
 MASTER
 cat >"$root/etc/tepui/agent.toml" <<'AGENT'
 ip = "127.0.0.1"
+hostname = "machine"
 master = "127.0.0.1:5050"
 work_dir = "/var/lib/tepui/agent"
 isolation = "cgroups/cpu,cgroups/mem"

@@ -17,15 +17,18 @@ pub fn resources(
     configured: Option<&str>,
     default_role: &str,
     work_dir: &Path,
+    gpus: Option<usize>,
 ) -> Result<Resources, ParseResourcesError> {
     let text = configured.unwrap_or_default().trim();
     let mut total = convert::parse_resources(text, default_role)?;
     let detected = [
-        (Name::CPUS, cpus()),
-        (Name::MEM, mem()),
-        (Name::DISK, disk(work_dir)),
+        (Name::CPUS, Some(cpus())),
+        (Name::MEM, Some(mem())),
+        (Name::DISK, Some(disk(work_dir))),
+        (Name::GPUS, gpus.map(|gpus| gpus as u64)),
     ];
     for (name, amount) in detected {
+        let Some(amount) = amount else { continue };
         if !mentioned(text, &total, name.as_str()) {
             let text = format!("{}:{amount}", name.as_str());
             total += Resources::parse(&text, default_role)?;
@@ -87,18 +90,20 @@ mod tests {
 
     fn shown(configured: &str) -> String {
         let dir = std::env::temp_dir();
-        resources(Some(configured), "*", &dir)
+        resources(Some(configured), "*", &dir, Some(2))
             .expect("resources")
             .to_string()
     }
 
     #[test]
     fn what_is_missing_is_detected() {
-        let all = shown("cpus:4;mem:4096;disk:10240;ports:[1-2]");
+        let all = shown("cpus:4;mem:4096;disk:10240;gpus:0;ports:[1-2]");
         assert_eq!(all, "cpus:4; mem:4096; disk:10240; ports:[1-2]");
         let some = shown("cpus(a):4");
         assert!(
-            some.contains("mem:") && some.contains("ports:[31000-32000]"),
+            some.contains("mem:")
+                && some.contains("gpus:2")
+                && some.contains("ports:[31000-32000]"),
             "{some}"
         );
         assert_eq!(some.matches("cpus").count(), 1, "{some}");
@@ -106,7 +111,7 @@ mod tests {
         assert!(!none.contains("cpus"), "{none}");
         let json = shown(r#"[{"name": "cpus", "type": "SCALAR", "scalar": {"value": 2}}]"#);
         assert!(json.starts_with("cpus:2; mem:"), "{json}");
-        let error = resources(Some("cpus:x:y"), "*", &std::env::temp_dir());
+        let error = resources(Some("cpus:x:y"), "*", &std::env::temp_dir(), None);
         assert!(error.is_err());
     }
 }

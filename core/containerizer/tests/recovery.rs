@@ -174,10 +174,7 @@ async fn running_containers_go_on_and_end_as_if_nothing_had_been() {
                 .mem_total_bytes
                 .is_some()
         );
-        assert_eq!(
-            root.memory_limit("c1"),
-            (32 << 20).to_string()
-        );
+        assert_eq!(root.memory_limit("c1"), (32 << 20).to_string());
     }
     // One ends while no agent runs at all.
     drop(containerizer);

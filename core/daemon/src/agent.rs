@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use tepui_containerizer::{Containerizer, Fetcher, Logger, Provisioner};
 use tepui_core_agent::{
-    Agent, Configured, Detector, Ended, ModuleDetector, Settings, attach_endpoints, resources,
+    Agent, Configured, Detector, Ended, ModuleDetector, Settings, attach_endpoints,
 };
 use tepui_host::kinds::authorizer::AuthorizerClient;
 use tepui_host::kinds::fetcher::FetcherClient;
@@ -22,13 +22,14 @@ use tepui_http::authorize::{AllowAll, Authorizer, ModuleAuthorizer, Object};
 use tepui_http::shared::{Files, Guard, Logging, Metrics, Shared, VersionInfo};
 use tepui_http::{Listener, Router, Server, ServerSettings};
 use tepui_isolators_linux::{Hierarchies, Mounted};
-use tepui_model::Attributes;
 use tepui_model::authorization::Action;
+use tepui_model::{Attributes, Resources};
 use tepui_module_proto::isolator::Rlimit;
 use tepui_proto::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::flags::Daemon;
+use crate::gpus;
 use crate::own_cgroup;
 use crate::settings::{AgentSettings, FindMaster, Recover};
 use crate::start::{self, LogLevel};
@@ -63,7 +64,8 @@ async fn run(mut settings: AgentSettings, level: LogLevel) -> anyhow::Result<()>
     settings.runtime_dir = std::path::absolute(&settings.runtime_dir)
         .with_context(|| format!("--runtime_dir: {}", settings.runtime_dir.display()))?;
     let outliving = enter_cgroups(&settings)?;
-    let host = ModuleHost::new(host_settings(&settings, &outliving));
+    let (total, gpus) = gpus::resources(&settings)?;
+    let host = ModuleHost::new(host_settings(&settings, &outliving, gpus));
     let metrics = Metrics::default();
     let containers = containerizer(&settings, outliving, &host, &metrics).await?;
     let address = settings.common.network.bind();
@@ -74,7 +76,7 @@ async fn run(mut settings: AgentSettings, level: LogLevel) -> anyhow::Result<()>
     let shared = shared(&settings, level, authorizer, metrics);
     start::export(&host, &settings.common.exporters, &shared.metrics).await?;
     let started = Agent::start(
-        agent_settings(&settings, local.port(), master)?,
+        agent_settings(&settings, local.port(), total, master)?,
         containers,
         &shared,
     );
@@ -161,9 +163,17 @@ fn enter_cgroups(settings: &AgentSettings) -> anyhow::Result<Vec<PathBuf>> {
     }
 }
 
-/// The rotating logger's programs outlive the agent as supervisors do.
-fn host_settings(settings: &AgentSettings, outliving: &[PathBuf]) -> HostSettings {
+/// What only this process can tell modules: which GPUs are the agent's, and that the rotating logger's programs outlive it
+/// as supervisors do.
+fn host_settings(
+    settings: &AgentSettings,
+    outliving: &[PathBuf],
+    gpus: Option<Vec<u32>>,
+) -> HostSettings {
     let mut host = settings.host();
+    if let Some(gpus) = gpus {
+        host.config.set(gpus::ISOLATOR, "devices", gpus.into());
+    }
     let logger = settings.container_logger.as_deref();
     let rotating = logger.filter(|name| ROTATING.contains(name));
     if let (Some(configured), false) = (rotating, outliving.is_empty()) {
@@ -388,15 +398,10 @@ async fn detector(
 fn agent_settings(
     settings: &AgentSettings,
     port: u16,
+    total: Resources,
     master: Arc<dyn Detector>,
 ) -> anyhow::Result<Settings> {
     let network = &settings.common.network;
-    let total = resources(
-        settings.resources.as_deref(),
-        &settings.default_role,
-        &settings.work_dir,
-    )
-    .context("--resources")?;
     tracing::info!("resources: {total}");
     let attributes = Attributes::parse(settings.attributes.as_deref().unwrap_or_default())
         .context("--attributes")?;

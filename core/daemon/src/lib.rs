@@ -2,9 +2,10 @@
 
 pub mod agent;
 pub mod flags;
+mod gpus;
 mod log;
 pub mod master;
 mod own_cgroup;
-mod systemd;
 pub mod settings;
 pub mod start;
+mod systemd;

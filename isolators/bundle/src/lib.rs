@@ -3,6 +3,7 @@
 tepui_module_sdk::export!(
     isolator: tepui_isolator_cgroups::Cgroups,
     isolator: tepui_isolator_cgroups::LinuxDevices,
+    isolator: tepui_isolator_cgroups::NvidiaGpus,
     isolator: tepui_isolator_filesystem::AppcRuntime,
     isolator: tepui_isolator_filesystem::DockerRuntime,
     isolator: tepui_isolator_filesystem::Du,

@@ -109,7 +109,19 @@ impl Allowed {
 }
 
 impl Device {
-    fn rule(&self) -> Result<DeviceRule> {
+    /// One that may be used in every way.
+    pub(crate) fn all_ways(path: PathBuf) -> Self {
+        Self {
+            device: Node { path },
+            access: Access {
+                read: true,
+                write: true,
+                mknod: true,
+            },
+        }
+    }
+
+    pub(crate) fn rule(&self) -> Result<DeviceRule> {
         let path = self.device.path.display();
         let (kind, major, minor) = self.node()?;
         let Access { read, write, mknod } = self.access;
@@ -138,6 +150,15 @@ impl Device {
         };
         let (major, minor) = numbers(metadata.rdev());
         Ok((kind, major, minor))
+    }
+
+    /// The same node in a container, in another directory.
+    pub(crate) fn planned_in(&self, directory: &str) -> Result<isolator::Device> {
+        let name = self.device.path.file_name().unwrap_or_default();
+        Ok(isolator::Device {
+            path: format!("{directory}/{}", name.to_string_lossy()),
+            ..self.planned()?
+        })
     }
 
     /// The same node in a container, for everybody in it with the access that is listed.
@@ -171,6 +192,11 @@ fn numbers(device: u64) -> (u32, u32) {
     (major as u32, minor as u32)
 }
 
+/// What every container may do: the usual, and some more.
+pub(crate) fn base_rules(more: &Allowed) -> Result<Vec<DeviceRule>> {
+    Ok(DEFAULT.into_iter().chain(more.rules()?).collect())
+}
+
 /// What containers may do with devices.
 #[derive(Debug)]
 pub(crate) struct Devices {
@@ -182,9 +208,8 @@ pub(crate) struct Devices {
 impl Devices {
     /// The usual ones, and some more.
     pub(crate) fn new(more: &Allowed) -> Result<Self> {
-        let rules = DEFAULT.into_iter().chain(more.rules()?);
         Ok(Self {
-            rules: rules.collect(),
+            rules: base_rules(more)?,
             filter: OnceLock::new(),
         })
     }

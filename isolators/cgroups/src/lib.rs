@@ -16,6 +16,7 @@ mod config;
 mod cpu;
 mod cpu_v2;
 mod devices;
+mod gpu;
 mod groups;
 mod mem;
 mod mem_v2;
@@ -35,6 +36,7 @@ use tepui_module_sdk::prelude::*;
 pub use config::Config;
 use devices::Devices;
 pub use devices::{Access, Allowed, Device, LinuxDevices, Node};
+pub use gpu::{GpuConfig, NvidiaGpus};
 use groups::{FREEZER, Groups};
 use mem::Watched;
 use subsystems::Subsystems;
@@ -238,9 +240,12 @@ impl Isolator for Cgroups {
         if self.has("memory") {
             watched.usage(self.config.cgroups_limit_swap, &mut statistics)?;
         }
-        // Version 2 has the controller, and Mesos reads nothing from it.
-        if self.has("blkio") && !self.groups.are_unified() {
-            statistics.blkio_statistics = Some(blkio::usage(&self.groups.of("blkio", id)));
+        if self.has("blkio") {
+            let cgroup = self.groups.of("blkio", id);
+            statistics.blkio_statistics = Some(match self.groups.are_unified() {
+                true => blkio::usage_unified(&cgroup),
+                false => blkio::usage(&cgroup),
+            });
         }
         statistics.perf = self.perf.as_ref().and_then(|perf| perf.last(id));
         Ok(statistics)

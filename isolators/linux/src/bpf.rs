@@ -93,6 +93,9 @@ impl Instruction {
 
 const PROGRAM_LOAD: libc::c_long = 5;
 const PROGRAM_ATTACH: libc::c_long = 8;
+const PROGRAM_DETACH: libc::c_long = 9;
+const PROGRAM_BY_ID: libc::c_long = 13;
+const PROGRAM_QUERY: libc::c_long = 16;
 const PROGRAM_TYPE_CGROUP_DEVICE: u32 = 15;
 const ATTACH_TYPE_CGROUP_DEVICE: u32 = 6;
 /// Cgroups below may have programs of their own besides this.
@@ -118,6 +121,26 @@ struct Attach {
     attach_type: u32,
     flags: u32,
 }
+
+/// The beginning of `union bpf_attr` for `BPF_PROG_QUERY`.
+#[repr(C)]
+struct Query {
+    target: RawFd,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    ids: u64,
+    count: u32,
+}
+
+/// The beginning of `union bpf_attr` for `BPF_PROG_GET_FD_BY_ID`.
+#[repr(C)]
+struct ById {
+    id: u32,
+}
+
+/// How many programs of a cgroup itself are looked at; the kernel takes 64.
+const MOST: usize = 64;
 
 /// Gives a program of type `BPF_PROG_TYPE_CGROUP_DEVICE` to the kernel, which checks it.
 pub(crate) fn load_device_program(instructions: &[Instruction]) -> io::Result<OwnedFd> {
@@ -152,21 +175,71 @@ pub(crate) fn attach_device_program(
     unsafe { bpf(PROGRAM_ATTACH, &attributes) }.map(drop)
 }
 
-/// `bpf(2)`, which libc has no function for.
+/// The programs that are attached to a cgroup itself, given by its directory.
+pub(crate) fn device_programs(cgroup: BorrowedFd<'_>) -> io::Result<Vec<OwnedFd>> {
+    let mut ids = [0_u32; MOST];
+    let mut attributes = Query {
+        target: cgroup.as_raw_fd(),
+        attach_type: ATTACH_TYPE_CGROUP_DEVICE,
+        query_flags: 0,
+        attach_flags: 0,
+        ids: ids.as_mut_ptr() as u64,
+        count: MOST as u32,
+    };
+    // SAFETY: the kernel writes at most `count` numbers to `ids`, and the answer's parts into the attributes, which both
+    // are ours alone.
+    unsafe { bpf_answering(PROGRAM_QUERY, &mut attributes) }?;
+    let found = ids.iter().take(attributes.count as usize);
+    let open = |id: &u32| {
+        // SAFETY: the attributes are those of this command.
+        let descriptor = unsafe { bpf(PROGRAM_BY_ID, &ById { id: *id }) }?;
+        // SAFETY: the kernel has just made this descriptor for us, closed on exec.
+        Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+    };
+    found.map(open).collect()
+}
+
+/// Takes a program away from a cgroup, given by its directory.
+pub(crate) fn detach_device_program(
+    program: BorrowedFd<'_>,
+    cgroup: BorrowedFd<'_>,
+) -> io::Result<()> {
+    let attributes = Attach {
+        target: cgroup.as_raw_fd(),
+        program: program.as_raw_fd(),
+        attach_type: ATTACH_TYPE_CGROUP_DEVICE,
+        flags: 0,
+    };
+    // SAFETY: the attributes are those of this command and hold descriptors that are open during the call.
+    unsafe { bpf(PROGRAM_DETACH, &attributes) }.map(drop)
+}
+
+/// `bpf(2)` where the kernel only reads, which libc has no function for.
 ///
 /// # Safety
 ///
 /// The attributes must be the beginning of `union bpf_attr` as the command reads it, with valid pointers.
 unsafe fn bpf<A>(command: libc::c_long, attributes: &A) -> io::Result<RawFd> {
-    // SAFETY: the kernel reads as many bytes as it is told there are; the rest is the caller's promise.
-    let answer = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            std::ptr::from_ref(attributes),
-            size_of::<A>(),
-        )
-    };
+    // SAFETY: the rest is the caller's promise.
+    unsafe { bpf_at(command, std::ptr::from_ref(attributes)) }
+}
+
+/// The same where the kernel writes an answer into the attributes.
+///
+/// # Safety
+///
+/// As for [`bpf`].
+unsafe fn bpf_answering<A>(command: libc::c_long, attributes: &mut A) -> io::Result<RawFd> {
+    // SAFETY: the rest is the caller's promise.
+    unsafe { bpf_at(command, std::ptr::from_mut(attributes)) }
+}
+
+/// # Safety
+///
+/// As for [`bpf`]; the pointer must be writable for commands that answer.
+unsafe fn bpf_at<A>(command: libc::c_long, attributes: *const A) -> io::Result<RawFd> {
+    // SAFETY: the kernel takes as many bytes as it is told there are; the rest is the caller's promise.
+    let answer = unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size_of::<A>()) };
     if answer < 0 {
         return Err(io::Error::last_os_error());
     }

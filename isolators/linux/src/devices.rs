@@ -92,6 +92,24 @@ impl DeviceFilter {
         });
         attached.map_err(|source| cgroup.error("attach the device program to", "", source))
     }
+
+    /// The same in the place of those that were attached to this cgroup. For a moment all of them decide, so that
+    /// nothing is allowed that was not before or is not afterwards.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::attach`]; and when the kernel does not tell which there are, which it does since Linux 4.15.
+    pub fn replace(&self, cgroup: &Cgroup) -> Result<(), CgroupError> {
+        let replaced = fs::File::open(cgroup.path()).and_then(|directory| {
+            let before = bpf::device_programs(directory.as_fd())?;
+            bpf::attach_device_program(self.program.as_fd(), directory.as_fd())?;
+            for program in before {
+                bpf::detach_device_program(program.as_fd(), directory.as_fd())?;
+            }
+            Ok(())
+        });
+        replaced.map_err(|source| cgroup.error("replace the device program of", "", source))
+    }
 }
 
 // `struct bpf_cgroup_dev_ctx`, and what its first field is made of.
@@ -211,13 +229,18 @@ mod tests {
         below.create().unwrap();
         let filter = DeviceFilter::load(&rules).unwrap();
         filter.attach(&cgroup).unwrap();
-        // The cgroup keeps it.
-        drop(filter);
+        // The cgroup keeps it. One that decided otherwise before has no say any more.
+        let stricter = DeviceFilter::load(&rules[..1]).unwrap();
+        stricter.replace(&cgroup).unwrap();
+        let strict = tries(&cgroup, at.path());
+        filter.replace(&cgroup).unwrap();
+        drop((stricter, filter));
         let said: Vec<String> = [&cgroup, &below]
             .map(|inside| tries(inside, at.path()))
             .into();
         below.remove().unwrap();
         cgroup.remove().unwrap();
+        assert!(strict.starts_with("null no\nread zero no\n"), "{strict}");
         // Both at once are allowed by no rule, though each of them is.
         let expected = "null yes\nread zero yes\nwrite zero yes\nboth zero no\nfull no\nblock node yes\nblock no\nnode no\n";
         assert_eq!(said, [expected, expected]);

@@ -11,6 +11,7 @@ mod eventfd;
 pub mod gids;
 mod hierarchy;
 pub mod mounts;
+mod nvidia;
 mod quota;
 mod watch;
 
@@ -19,5 +20,6 @@ pub use cgroup::{Cgroup, CgroupError};
 pub use devices::{DeviceAccess, DeviceFilter, DeviceKind, DeviceRule};
 pub use eventfd::{EventFd, Pressure};
 pub use hierarchy::{Hierarchies, Mounted, controller_of};
+pub use nvidia::{Nvidia, NvidiaError, NvidiaGpu};
 pub use quota::{ProjectQuotas, ProjectUsage, QUOTA_BLOCK, give_to_project, project_of};
 pub use watch::FileWatch;

@@ -47,6 +47,9 @@ enum Task {
     CgroupsV2 {
         /// A Linux image, such as /boot/vmlinuz-*-cloud-amd64 of Debian's linux-image-cloud-amd64
         kernel: PathBuf,
+        /// Try the units of docs/systemd instead, with the systemd of Debian 13
+        #[arg(long)]
+        systemd: bool,
     },
     /// Check who depends on whom
     Layers,
@@ -68,10 +71,15 @@ fn main() -> ExitCode {
         Task::Fuzz(args) => fuzz::fuzz(&args),
         Task::Chaos(args) => chaos::chaos(&args),
         Task::Sim(args) => sim::sim(&args),
-        Task::CgroupsV2 { kernel } => std::path::absolute(kernel)
+        Task::CgroupsV2 { kernel, systemd } => std::path::absolute(kernel)
             .context("the kernel's path")
             .and_then(|kernel| {
-                let script = root().join("tools/e2e/cgroup2-vm.sh");
+                let name = if systemd {
+                    "systemd-vm.sh"
+                } else {
+                    "cgroup2-vm.sh"
+                };
+                let script = root().join("tools/e2e").join(name);
                 run(Command::new("sh").arg(script).arg(kernel))
             }),
         Task::Layers => layers::check(),

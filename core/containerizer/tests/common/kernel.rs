@@ -21,10 +21,7 @@ impl Root {
     /// Of version 2, where no other is mounted; whatever the subsystem then.
     pub fn cgroup(&self, subsystem: &str, id: &str) -> std::path::PathBuf {
         let subsystem = if has_v1() { subsystem } else { "" };
-        Path::new(MOUNT)
-            .join(subsystem)
-            .join(&self.0)
-            .join(id)
+        Path::new(MOUNT).join(subsystem).join(&self.0).join(id)
     }
 
     pub fn file(&self, subsystem: &str, id: &str, file: &str) -> String {
@@ -37,7 +34,11 @@ impl Root {
 
     /// The hard limit of a container's memory, in bytes.
     pub fn memory_limit(&self, id: &str) -> String {
-        let name = if has_v1() { "memory.limit_in_bytes" } else { "memory.max" };
+        let name = if has_v1() {
+            "memory.limit_in_bytes"
+        } else {
+            "memory.max"
+        };
         self.file("memory", id, name)
     }
 }
@@ -184,6 +185,7 @@ pub fn load_in(
     host.link(tepui_module_sdk::linked!(
         isolator: tepui_isolator_cgroups::Cgroups,
         isolator: tepui_isolator_cgroups::LinuxDevices,
+        isolator: tepui_isolator_cgroups::NvidiaGpus,
         isolator: tepui_isolator_filesystem::DockerRuntime,
         isolator: tepui_isolator_filesystem::Du,
         isolator: tepui_isolator_filesystem::LinuxFilesystem,

@@ -17,7 +17,7 @@ use std::{
 
 use futures::FutureExt;
 use tepui_containerizer::{
-    Called, Class, Command, ContainerConfig, Containerizer, Isolator, Settings,
+    Called, Class, Command, ContainerConfig, Containerizer, Images, Isolator, Settings,
 };
 use tepui_model::{id::ContainerId, resources::Resources};
 use tepui_module_proto::isolator as messages;
@@ -146,6 +146,11 @@ pub fn busybox(at: &Path) -> Option<PathBuf> {
 
 /// In the place of the provisioner: one root file system for all, made a mount point.
 pub fn provisioner(root: &Path) -> Arc<dyn Isolator> {
+    provisioner_of(root, Images::default())
+}
+
+/// The same, of an image that says this of itself.
+pub fn provisioner_of(root: &Path, images: Images) -> Arc<dyn Isolator> {
     let mut plan = messages::LaunchPlan {
         rootfs: Some(root.to_string_lossy().into_owned()),
         ..messages::LaunchPlan::none()
@@ -155,6 +160,7 @@ pub fn provisioner(root: &Path) -> Arc<dyn Isolator> {
     Arc::new(Notes {
         name: "provisioner",
         plan,
+        images: Some(images),
         ..Notes::default()
     })
 }
@@ -170,6 +176,8 @@ pub struct Notes {
     pub hangs: Option<&'static str>,
     /// What prepare answers.
     pub plan: messages::LaunchPlan,
+    /// What the isolators after it are told of images.
+    pub images: Option<Images>,
     /// What has to be there as well.
     pub needs: &'static [&'static str],
     /// What cleanup tells.
@@ -213,6 +221,9 @@ impl Isolator for Notes {
     }
     fn needs(&self) -> Vec<String> {
         self.needs.iter().map(|need| (*need).to_owned()).collect()
+    }
+    fn images(&self, _: &str) -> Option<Images> {
+        self.images.clone()
     }
     fn recover(&self, _: messages::RecoverRequest) -> Called<'_, ()> {
         self.call("recover", ())

@@ -145,7 +145,7 @@ pub(super) const FLAGS: &[Flag] = &[
     bytes("network_link_speed", "Link speed override for `auto` rates.").ignored(NOT_YET),
     duration("network_rate_statistics_interval", "Sampling interval of rate statistics.").ignored(NOT_YET),
     duration("network_rate_statistics_window", "Time-series window of rate statistics.").ignored(NOT_YET),
-    list("nvidia_gpu_devices", "GPU indices to expose; needs gpus in resources.").refused(NOT_YET),
+    list("nvidia_gpu_devices", "GPU indices to expose; needs gpus in resources.").group(Group::Resources),
     duration("oversubscribed_resources_interval", "Period of oversubscription reports to master.").default("15secs").ignored(NOT_YET),
     duration("perf_duration", "Length of a perf sample; below perf_interval.").default("10secs").group(Group::Containers),
     text("perf_events", "Comma list of perf events to sample per container.").group(Group::Containers),

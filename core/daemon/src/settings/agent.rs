@@ -8,7 +8,9 @@ use tepui_core_agent::{CAPABILITIES, ReconfigurationPolicy};
 use tepui_host::HostSettings;
 use tepui_proto::v1::agent_info::capability::Type as Capability;
 
-use super::isolation::{cgroups, isolation_of, isolators, sandbox_directory, volume_gids};
+use super::isolation::{
+    cgroups, gpu_devices, isolation_of, isolators, sandbox_directory, volume_gids,
+};
 use super::{
     CommonSettings, Images, cgroups_limit, common, duration, images, number, one_of, services,
     single, text, together,
@@ -59,6 +61,8 @@ pub struct AgentSettings {
     /// As written; parsed by the agent, which adds what is missing from the machine.
     pub resources: Option<String>,
     pub default_role: String,
+    /// Indices of the GPUs that the agent offers; none where the machine decides.
+    pub nvidia_gpu_devices: Option<Vec<u32>>,
     pub attributes: Option<String>,
     pub executor_environment_variables: Option<serde_json::Map<String, Json>>,
     /// Where executors find a socket in the file system, if they are to have one.
@@ -224,6 +228,7 @@ impl AgentSettings {
             fetcher_given: values.given("fetcher"),
             resources: values.text("resources").map(String::from),
             default_role: text(&values, "default_role"),
+            nvidia_gpu_devices: gpu_devices(&values)?,
             attributes: values.text("attributes").map(String::from),
             executor_environment_variables: environment,
             domain_socket: domain_socket(&values)?,

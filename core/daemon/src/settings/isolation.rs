@@ -209,7 +209,37 @@ pub(super) fn cgroups(values: &mut Values) {
         set_in_module(values, flag, "cgroups", flag, devices.clone());
         let list = devices["allowed_devices"].clone();
         set_in_module(values, flag, "linux/devices", flag, list);
+        set_in_module(values, flag, "gpu/nvidia", flag, devices);
     }
+}
+
+/// `--nvidia_gpu_devices`, by index; none where it is not given.
+pub(super) fn gpu_devices(values: &Values) -> Result<Option<Vec<u32>>, FlagError> {
+    const FLAG: &str = "nvidia_gpu_devices";
+    if !values.given(FLAG) {
+        return Ok(None);
+    }
+    let mut indices: Vec<u32> = Vec::new();
+    for text in values.list(FLAG) {
+        let index = text.parse().map_err(|_| {
+            together(&format!(
+                "'{FLAG}': expected indices of GPUs such as 0,1, found '{text}'"
+            ))
+        })?;
+        if indices.contains(&index) {
+            return Err(together(&format!("'{FLAG}': {index} is named twice")));
+        }
+        indices.push(index);
+    }
+    if !isolation_of(values)?
+        .iter()
+        .any(|name| name == "gpu/nvidia")
+    {
+        return Err(together(&format!(
+            "'{FLAG}' needs the isolator 'gpu/nvidia' in 'isolation'"
+        )));
+    }
+    Ok(Some(indices))
 }
 
 /// A path that images cannot lead elsewhere.

@@ -16,6 +16,7 @@ pub(super) enum Need {
     Overlay,
     ProjectQuota,
     Seccomp,
+    Nvidia,
     Library(&'static str),
     /// A program on the PATH, and where it comes from.
     Program(&'static str, &'static str),
@@ -59,6 +60,7 @@ impl Need {
             Self::Seccomp => {
                 (!machine.seccomp).then(|| "the kernel has no seccomp filters".to_owned())
             }
+            Self::Nvidia => machine.nvidia.clone(),
             Self::Library(name) => {
                 let file = format!("libtepui_{name}.so");
                 (!machine.libraries.contains(&file))
@@ -209,6 +211,16 @@ pub(super) const ISOLATORS: &[(&str, &[Need])] = &[
             Need::Root,
             Need::Controller("devices", None),
             Need::Kernel(4, 15, "BPF programs for devices"),
+        ],
+    ),
+    (
+        "gpu/nvidia",
+        &[
+            LIBRARY,
+            Need::Root,
+            Need::Controller("devices", None),
+            Need::Namespace("mnt"),
+            Need::Nvidia,
         ],
     ),
     ("linux/capabilities", &[LIBRARY, Need::Root]),

@@ -22,6 +22,8 @@ pub(super) struct Machine {
     pub(super) libraries: Vec<String>,
     /// Why the file system of the work directory has no project quotas of XFS.
     pub(super) project_quota: Option<String>,
+    /// Why there is no GPU of NVIDIA.
+    pub(super) nvidia: Option<String>,
     /// Those of [`PROGRAMS`] that are on the PATH.
     pub(super) programs: Vec<&'static str>,
 }
@@ -52,6 +54,10 @@ impl Machine {
                 .err()
                 .map(|error| error.to_string()),
             libraries: libraries(),
+            nvidia: (!Path::new("/proc/driver/nvidia/version").exists()).then(|| {
+                "the kernel has no driver of NVIDIA: install it; `nvidia-smi` says whether it works"
+                    .to_owned()
+            }),
             programs: PROGRAMS.into_iter().filter(on_path).collect(),
         }
     }
