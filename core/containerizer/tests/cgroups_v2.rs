@@ -63,6 +63,8 @@ async fn limits_are_those_of_mesos_and_follow_updates() {
     assert!(usage.cpus_user_time_secs.is_some() && usage.cpus_nr_periods.is_some());
     assert!(usage.mem_total_bytes.unwrap() > 0 && usage.mem_rss_bytes.unwrap() > 0);
     assert!(usage.mem_kmem_usage_bytes.unwrap() > 0 && usage.mem_kmem_tcp_usage_bytes.is_some());
+    assert!(usage.mem_total_memsw_bytes >= usage.mem_total_bytes || usage.mem_swap_bytes.is_none());
+    assert!(usage.blkio_statistics.is_some());
     // The first process and the shell, and what it runs where that is a process of its own.
     assert!(usage.processes >= Some(2) && usage.threads >= usage.processes);
     containerizer.destroy(&config.id).await.unwrap();
@@ -155,7 +157,10 @@ async fn a_nested_container_may_have_cgroups_of_its_own() {
     assert_eq!(below("memory.max"), (48 << 20).to_string());
     let processes = below("leaf/cgroup.procs");
     assert!(processes.lines().any(|pid| pid == launched.pid.to_string()));
-    assert_eq!(root.file("", "around", "memory.max"), (128 << 20).to_string());
+    assert_eq!(
+        root.file("", "around", "memory.max"),
+        (128 << 20).to_string()
+    );
 
     // The same for a later agent process.
     drop(first);
@@ -268,7 +273,10 @@ async fn what_forks_without_end_is_killed_all_at_once() {
     // So that the machine goes on: no limit is written by Mesos.
     std::fs::write(root.cgroup("", "bomb/pids.max"), "200").unwrap();
     wait_for("the explosion", || {
-        root.file("", "bomb", "pids.current").parse::<u32>().unwrap() > 150
+        root.file("", "bomb", "pids.current")
+            .parse::<u32>()
+            .unwrap()
+            > 150
     })
     .await;
     let usage = containerizer.usage(&config.id).await.unwrap();

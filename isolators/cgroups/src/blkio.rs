@@ -22,6 +22,41 @@ pub(crate) fn usage(cgroup: &Cgroup) -> Statistics {
     }
 }
 
+/// The same in version 2, in the fields for what any scheduler counts; Mesos tells nothing of it.
+pub(crate) fn usage_unified(cgroup: &Cgroup) -> Statistics {
+    let text = cgroup.read("io.stat").unwrap_or_default();
+    Statistics {
+        throttling: text.lines().filter_map(device_unified).collect(),
+        ..Statistics::default()
+    }
+}
+
+/// A line `8:0 rbytes=512 wbytes=0 rios=1 wios=0 dbytes=0 dios=0`.
+fn device_unified(line: &str) -> Option<throttling::Statistics> {
+    let mut fields = line.split_ascii_whitespace();
+    let device = parse_device(fields.next()?);
+    let counters: BTreeMap<&str, u64> = fields
+        .filter_map(|field| field.split_once('='))
+        .filter_map(|(name, value)| Some((name, value.parse().ok()?)))
+        .collect();
+    let values = |names: [&str; 3]| {
+        let operations = [Operation::Read, Operation::Write, Operation::Discard];
+        let values = operations.into_iter().zip(names);
+        let values = values.filter_map(|(operation, name)| {
+            Some(Value {
+                op: Some(operation.into()),
+                value: Some(*counters.get(name)?),
+            })
+        });
+        values.collect()
+    };
+    Some(throttling::Statistics {
+        device: number(device),
+        io_serviced: values(["rios", "wios", "dios"]),
+        io_service_bytes: values(["rbytes", "wbytes", "dbytes"]),
+    })
+}
+
 fn throttled(cgroup: &Cgroup) -> Vec<throttling::Statistics> {
     let mut devices = BTreeMap::new();
     gather(
@@ -139,6 +174,33 @@ fn only(values: &[Value]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn version_2_counts_reads_writes_and_discards_of_each_device() {
+        let at = tempfile::tempdir().unwrap();
+        let line = "8:16 rbytes=512 wbytes=1024 rios=1 wios=2 dbytes=0 dios=0 cost.usage=7\n";
+        std::fs::write(at.path().join("io.stat"), line).unwrap();
+        let statistics = usage_unified(&Cgroup::at(at.path()));
+        let [device] = &statistics.throttling[..] else {
+            panic!("{statistics:?}")
+        };
+        let minor = device.device.as_ref().map(|number| number.minor_number);
+        assert_eq!(minor, Some(16));
+        let of = |values: &[Value]| -> Vec<_> {
+            let pairs = values.iter().map(|value| (value.op(), value.value()));
+            pairs.collect()
+        };
+        use Operation::{Discard, Read, Write};
+        assert_eq!(
+            of(&device.io_serviced),
+            [(Read, 1), (Write, 2), (Discard, 0)]
+        );
+        assert_eq!(
+            of(&device.io_service_bytes),
+            [(Read, 512), (Write, 1024), (Discard, 0)]
+        );
+        assert!(statistics.cfq.is_empty());
+    }
 
     #[test]
     fn counters_are_joined_by_device() {

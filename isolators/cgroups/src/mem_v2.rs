@@ -81,7 +81,9 @@ impl Memory {
         let current = self.cgroup.read_u64("memory.current").map_err(failure)?;
         statistics.mem_total_bytes = Some(current);
         // There is none where swap is not accounted for.
-        statistics.mem_swap_bytes = self.cgroup.read_u64("memory.swap.current").ok();
+        let swap = self.cgroup.read_u64("memory.swap.current").ok();
+        statistics.mem_swap_bytes = swap;
+        statistics.mem_total_memsw_bytes = swap.map(|swap| current + swap);
         let table = self.cgroup.read_table("memory.stat").map_err(failure)?;
         let number = |name: &str| table.get(name).copied();
         // The older names of both are still sent.
@@ -120,6 +122,7 @@ mod tests {
             ("memory.low", "0\n"),
             (EVENTS, "low 0\noom 0\noom_kill 0\n"),
             ("memory.current", "4096\n"),
+            ("memory.swap.current", "512\n"),
             (
                 "memory.stat",
                 "anon 7\nfile 8\nfile_mapped 9\nunevictable 10\n",
@@ -157,10 +160,11 @@ mod tests {
         assert_eq!(
             (
                 statistics.mem_total_bytes(),
+                statistics.mem_total_memsw_bytes(),
                 statistics.mem_rss_bytes(),
                 statistics.mem_cache_bytes()
             ),
-            (4096, 7, 8)
+            (4096, 4608, 7, 8)
         );
         let waiting = memory.wait();
         tokio::pin!(waiting);
