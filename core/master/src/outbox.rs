@@ -17,7 +17,7 @@ use tepui_model::authorization::ClassKey;
 use tepui_model::id::{FrameworkId, Uuid};
 use tepui_proto::v1::{master, scheduler};
 use tepui_proto::{Message as _, json, link, recordio};
-use tepui_state_master::{CallId, Effect, Event, Reply, SessionKey, StreamKey};
+use tepui_state_master::{CallId, Effect, Event, Offers, Reply, SessionKey, StreamKey};
 use tepui_view::View;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
@@ -210,6 +210,7 @@ impl Outbox {
                 self.open_stream(call, stream, stream_id, framework);
             }
             Effect::ToScheduler { stream, event } => self.scheduler_event(stream, &event),
+            Effect::Offers { stream, offers } => self.offers(stream, &offers),
             Effect::CloseStream { stream } => self.close_stream(stream),
             Effect::ToAgent { session, frame } => self.agent_frame(session, frame.0),
             Effect::CloseAgent { session } => {
@@ -303,13 +304,24 @@ impl Outbox {
     }
 
     fn scheduler_event(&mut self, key: StreamKey, event: &scheduler::Event) {
+        self.send(key, |media| match media {
+            Media::Json => recordio::encode(&json::from_message(event)),
+            Media::Protobuf => recordio::encode_message(event),
+        });
+    }
+
+    fn offers(&self, key: StreamKey, offers: &Offers) {
+        self.send(key, |media| match media {
+            Media::Json => recordio::encode(&json::from_message(&offers.event())),
+            Media::Protobuf => recordio::encode(&offers.event_bytes()),
+        });
+    }
+
+    fn send(&self, key: StreamKey, record: impl FnOnce(Media) -> Bytes) {
         let Some(stream) = self.streams.get(&key) else {
             return;
         };
-        let record = match stream.media {
-            Media::Json => recordio::encode(&json::from_message(event)),
-            Media::Protobuf => recordio::encode_message(event),
-        };
+        let record = record(stream.media);
         if stream.sender.send(record) == Err(StreamError::Slow) {
             tracing::warn!(stream = %stream.stream_id, "scheduler does not read its events; it is cut off");
             self.cut_off.increment();

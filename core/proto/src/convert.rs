@@ -10,6 +10,7 @@
 )]
 
 mod operation;
+mod put_resource;
 mod validate;
 
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use crate::v1::value::Type as ValueType;
 use crate::{json, v1};
 
 pub use operation::operation;
+pub use put_resource::put_resource;
 
 /// A resource that Mesos would refuse; `reason` names the field.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

@@ -13,6 +13,7 @@ mod generated {
 pub mod convert;
 pub mod descriptor;
 pub mod json;
+pub mod put;
 pub mod recordio;
 mod required;
 mod task_state;

@@ -192,6 +192,9 @@ impl Simulation {
             Effect::ToScheduler { stream, event } => {
                 self.tell_scheduler(run, stream, Down::Event(Box::new(event.0)));
             }
+            Effect::Offers { stream, offers } => {
+                self.tell_scheduler(run, stream, Down::Event(Box::new(offers.event())));
+            }
             Effect::CloseStream { stream } => self.tell_scheduler(run, stream, Down::Close),
             Effect::ToAgent { session, frame } => self.send_down(session.0, frame.0),
             Effect::CloseAgent { session } => self.close_down(session.0),

@@ -123,6 +123,13 @@ impl Resources {
         })
     }
 
+    /// Whether both hold the same in the same order, and nothing that several may use at once.
+    #[must_use]
+    pub fn is_all_of(&self, other: &Self) -> bool {
+        let same = |(have, other): (&Resource, &Resource)| have == other && !have.is_shared();
+        self.0.len() == other.0.len() && self.0.iter().zip(&other.0).all(same)
+    }
+
     /// Whether this one is here.
     #[must_use]
     pub fn contains_one(&self, wanted: &Resource) -> bool {
@@ -418,6 +425,10 @@ impl AddAssign for Resources {
 impl SubAssign<&Self> for Resources {
     /// Takes away as much of `rhs` as is here.
     fn sub_assign(&mut self, rhs: &Self) {
+        if self.is_all_of(rhs) {
+            self.0.clear();
+            return;
+        }
         for resource in rhs {
             self.sub_one(resource);
         }

@@ -16,6 +16,7 @@ use tepui_view::AgentRow;
 use crate::counts::Count;
 use crate::effect::bytes_of;
 use crate::event::SessionKey;
+use crate::offers::agent_part;
 use crate::registry::{Pending, agent_entry};
 use crate::timers::Timer;
 use crate::{Effect, MasterState, service};
@@ -52,9 +53,21 @@ pub(crate) struct Agent {
     pub(crate) lost: BTreeSet<(FrameworkKey, TaskId)>,
     /// total - used - offered, without allocation. What is shared is free whoever has it.
     pub(crate) free: Resources,
+    /// What is the same in the bytes of all its offers.
+    pub(crate) offer_part: Box<[u8]>,
 }
 
 impl Agent {
+    /// Its executors of a framework.
+    pub(crate) fn executors_of(
+        &self,
+        framework: FrameworkKey,
+    ) -> impl Iterator<Item = &(FrameworkKey, ExecutorId)> {
+        let first = (framework, ExecutorId::from(""));
+        let from_there = self.executors.range(first..);
+        from_there.take_while(move |(owner, _)| *owner == framework)
+    }
+
     /// Whether it has tasks of a framework.
     pub(crate) fn has_tasks_of(&self, framework: FrameworkKey) -> bool {
         let first = (framework, TaskId::from(""));
@@ -64,9 +77,7 @@ impl Agent {
 
     /// Whether it has tasks or executors of a framework.
     pub(crate) fn has_of(&self, framework: FrameworkKey) -> bool {
-        let first = (framework, ExecutorId::from(""));
-        let next = self.executors.range(first..).next();
-        next.is_some_and(|(owner, _)| *owner == framework) || self.has_tasks_of(framework)
+        self.executors_of(framework).next().is_some() || self.has_tasks_of(framework)
     }
 }
 
@@ -400,6 +411,7 @@ impl MasterState {
             kills: BTreeMap::new(),
             lost: BTreeSet::new(),
             free: Resources::new(),
+            offer_part: Box::default(),
         };
         self.agents.insert(key, row);
         self.agent_runs.insert(key, run);
@@ -426,6 +438,7 @@ impl MasterState {
         let run = self.agent_runs.get_mut(&key).expect("known agent");
         // Mesos drops what was refused of an agent with other attributes: it may be of interest now.
         let unfilter = run.announced && run.info.attributes != info.attributes;
+        run.offer_part = agent_part(&run.id, &info, &hello.address);
         run.info = info;
         run.capabilities = hello.capabilities.clone();
         self.set_address(key, &hello.address);

@@ -17,13 +17,13 @@ mod telling;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tepui_model::allocation::{
     AgentKey, Fact, FilterScope, FrameworkKey, Holding, Proposal, Quota, Round,
 };
 use tepui_model::id::Role;
 use tepui_model::resources::Resources;
 use tepui_model::time::{Mono, Now};
-use tepui_proto::v1;
 
 use crate::quota::Limits;
 use crate::timers::Timer;
@@ -397,7 +397,7 @@ impl MasterState {
         if proposals.is_empty() {
             self.allocation.quiet_until = Some(now.mono + QUIET);
         }
-        let mut offers: Vec<(FrameworkKey, Vec<v1::Offer>)> = Vec::new();
+        let mut offers: Vec<(FrameworkKey, Vec<Bytes>)> = Vec::new();
         let mut at: BTreeMap<FrameworkKey, usize> = BTreeMap::new();
         let mut limits = Limits::default();
         for proposal in proposals {
@@ -478,28 +478,39 @@ impl MasterState {
         for (role, resources) in what.allocations() {
             let holding = Holding {
                 framework,
-                role: role.clone(),
+                role,
                 agent,
                 resources: resources.into_unallocated(),
             };
-            let refused = matches!(back, Back::Refused(_)).then(|| holding.clone());
-            self.allocation.tell(Fact::Returned(holding));
-            match (back, refused) {
-                (Back::Refused(refuse), Some(holding)) => {
-                    self.allocation.filter(holding, now.mono + refuse);
-                }
-                (Back::Returned, _) => self.hold_unless_tokens(framework, role, agent, now),
-                _ => {}
-            }
-            match back {
-                Back::Refused(_) | Back::Returned => {
-                    self.allocation.lift_holds(agent, Some(framework));
-                }
-                Back::Ended => self.allocation.lift_holds(agent, None),
-                Back::Withdrawn => {}
-            }
-            self.allocation.returned.insert(agent);
+            self.release_holding(holding, back, now);
         }
+    }
+
+    /// The same of what a framework had in one role.
+    pub(crate) fn release_holding(&mut self, holding: Holding, back: Back, now: Now) {
+        let Holding {
+            framework, agent, ..
+        } = holding;
+        match back {
+            Back::Refused(refuse) => {
+                self.allocation.tell(Fact::Returned(holding.clone()));
+                self.allocation.filter(holding, now.mono + refuse);
+            }
+            Back::Returned => {
+                let role = holding.role.clone();
+                self.allocation.tell(Fact::Returned(holding));
+                self.hold_unless_tokens(framework, role, agent, now);
+            }
+            Back::Ended | Back::Withdrawn => self.allocation.tell(Fact::Returned(holding)),
+        }
+        match back {
+            Back::Refused(_) | Back::Returned => {
+                self.allocation.lift_holds(agent, Some(framework));
+            }
+            Back::Ended => self.allocation.lift_holds(agent, None),
+            Back::Withdrawn => {}
+        }
+        self.allocation.returned.insert(agent);
     }
 
     fn hold_unless_tokens(

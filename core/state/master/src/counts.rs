@@ -169,8 +169,8 @@ impl FrameworkCounts {
         self.calls.add(kind as i32);
     }
 
-    pub(crate) fn event(&self, event: &scheduler::Event) {
-        self.events.add(event.r#type() as i32);
+    pub(crate) fn event(&self, kind: scheduler::event::Type) {
+        self.events.add(kind as i32);
     }
 
     pub(crate) fn operation(&self, kind: offer::operation::Type) {

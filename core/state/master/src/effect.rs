@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use tepui_model::allocation::{Fact, Round};
 use tepui_model::authorization::ClassKey;
 use tepui_model::id::{FrameworkId, Uuid};
-use tepui_proto::v1::{master, scheduler};
-use tepui_proto::{Wire, link};
+use tepui_proto::v1::{self, master, scheduler};
+use tepui_proto::{Message as _, Wire, link, put};
 
 use crate::event::{CallId, Entry, SessionKey, StoreId, StreamKey};
 
@@ -60,6 +60,13 @@ pub enum Effect {
         stream: StreamKey,
         /// The event.
         event: Wire<scheduler::Event>,
+    },
+    /// OFFERS for a scheduler.
+    Offers {
+        /// On which stream.
+        stream: StreamKey,
+        /// The offers.
+        offers: Offers,
     },
     /// End a scheduler's stream after what was sent. No `StreamClosed` is expected for it.
     CloseStream {
@@ -126,6 +133,44 @@ impl Effect {
                 body: Some(body),
             }),
         }
+    }
+}
+
+/// Offers of one event, each as the bytes of a `mesos.v1.Offer`: rows keep the same bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offers(pub Vec<Bytes>);
+
+impl Offers {
+    /// The event as a message.
+    pub fn event(&self) -> scheduler::Event {
+        let offer = |bytes: &Bytes| v1::Offer::decode(bytes.clone()).expect("encoded here");
+        scheduler::Event {
+            r#type: Some(scheduler::event::Type::Offers as i32),
+            offers: Some(scheduler::event::Offers {
+                offers: self.0.iter().map(offer).collect(),
+            }),
+            ..Default::default()
+        }
+    }
+
+    /// The event's bytes.
+    pub fn event_bytes(&self) -> Vec<u8> {
+        // Fields of `Event`, and the one of `Event.Offers`.
+        const TYPE: u32 = 1;
+        const OFFERS: u32 = 3;
+        const OFFER: u32 = 1;
+        let length = self
+            .0
+            .iter()
+            .map(|offer| put::framed_len(OFFER, offer.len()))
+            .sum();
+        let mut out = Vec::with_capacity(length + 16);
+        put::varint(TYPE, scheduler::event::Type::Offers as u64, &mut out);
+        put::head(OFFERS, length, &mut out);
+        for offer in &self.0 {
+            put::bytes(OFFER, offer, &mut out);
+        }
+        out
     }
 }
 

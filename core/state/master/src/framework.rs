@@ -138,7 +138,7 @@ impl Framework {
     /// Sends an event, if a scheduler is there.
     pub(crate) fn send(&self, event: scheduler::Event, effects: &mut Vec<Effect>) {
         if let Some(stream) = self.stream {
-            self.counts.event(&event);
+            self.counts.event(event.r#type());
             effects.push(Effect::ToScheduler {
                 stream: stream.key,
                 event: Wire(event),

@@ -68,7 +68,7 @@ use tepui_view::{AgentRow, FrameworkView, OfferRow, OperationRow, Table};
 
 pub use constraints::{Excluded, excluded};
 pub use counts::{Counted, CountedFramework};
-pub use effect::{Effect, Reply};
+pub use effect::{Effect, Offers, Reply};
 pub use event::{CallId, Entry, Event, OperatorCall, Refused, SessionKey, StoreId, StreamKey};
 pub use operations::check_asked;
 pub use settings::Settings;

@@ -1,33 +1,33 @@
 //! Offers: made of proposals, answered, rescinded.
 
-use tepui_model::allocation::{AgentKey, FrameworkKey, Proposal};
+use bytes::Bytes;
+use tepui_model::allocation::{AgentKey, FrameworkKey, Holding, Proposal};
 use tepui_model::filters;
-use tepui_model::id::{OfferId, Role};
-use tepui_model::resources::{Resources, Value};
+use tepui_model::id::{AgentId, OfferId, Role};
+use tepui_model::resources::{Resource, Resources, Value};
 use tepui_model::time::Now;
 use tepui_proto::convert::{self, Format};
+use tepui_proto::put;
 use tepui_proto::v1::{self, scheduler};
 use tepui_view::OfferRow;
 
 use crate::allocation::Back;
-use crate::counts::Offers;
-use crate::effect::bytes_of;
 use crate::timers::Timer;
-use crate::{Effect, MasterState};
+use crate::{Effect, MasterState, Offers, counts};
 
 /// Offers in one event, so that a record stays below a megabyte or two: clients read them whole.
 const EVENT_OFFERS: usize = 1000;
 
 impl MasterState {
     /// Turns an acceptable proposal into an open offer, which is to be sent with its siblings.
-    pub(crate) fn make_offer(&mut self, mut proposal: Proposal, now: Now) -> v1::Offer {
+    pub(crate) fn make_offer(&mut self, mut proposal: Proposal, now: Now) -> Bytes {
         let number = self.next_offer;
         self.next_offer += 1;
         let total = &self.agents.get(&proposal.agent).expect("checked").total;
         let mut resources = std::mem::take(&mut proposal.resources).into_allocated(&proposal.role);
         in_offer_order(&mut resources, total);
         let id = OfferId::from(format!("{}-O{number}", self.master_id));
-        let message = self.offer_message(&id, &proposal, &resources);
+        let bytes = self.offer_bytes(&id, &proposal, &resources);
         self.offer_out(proposal.framework, proposal.agent, &resources);
         let framework = self.touch(proposal.framework);
         framework.offers.insert(number);
@@ -41,79 +41,64 @@ impl MasterState {
                 agent: proposal.agent,
                 role: proposal.role,
                 resources,
-                bytes: bytes_of(&message),
+                bytes: bytes.clone(),
             },
         );
         if let Some(timeout) = self.settings.offer_timeout {
             self.timers.set(now.mono + timeout, Timer::Offer(number));
         }
-        message
+        bytes
     }
 
-    fn offer_message(&self, id: &OfferId, proposal: &Proposal, resources: &Resources) -> v1::Offer {
+    /// The bytes of a `mesos.v1.Offer`. Most of an offer is the same for all of an agent, and there may be very many at
+    /// once, so no message is built of them.
+    fn offer_bytes(&self, id: &OfferId, proposal: &Proposal, resources: &Resources) -> Bytes {
         let framework = &self.frameworks[&proposal.framework];
         let agent = &self.agent_runs[&proposal.agent];
-        let row = self.agents.get(&proposal.agent).expect("checked");
         let format = if framework.can.refinement {
             Format::Post
         } else {
             Format::Pre
         };
         // Frameworks that know one role only are not told for which role an offer is.
-        let told = if framework.can.many_roles {
-            convert::to_proto_as(resources, format)
-        } else {
-            convert::to_proto_as(&resources.unallocate(), format)
-        };
-        v1::Offer {
-            id: v1::OfferId {
-                value: id.to_string(),
-            },
-            framework_id: framework.proto_id(),
-            agent_id: v1::AgentId {
-                value: agent.id.to_string(),
-            },
-            hostname: row.hostname.clone(),
-            url: agent_url(&row.hostname, &agent.address),
-            domain: agent.info.domain.clone(),
-            resources: told,
-            attributes: agent.info.attributes.clone(),
-            executor_ids: agent
-                .executors
-                .iter()
-                .filter(|(owner, _)| *owner == proposal.framework)
-                .map(|(_, executor)| v1::ExecutorId {
-                    value: executor.to_string(),
-                })
-                .collect(),
-            unavailability: self.unavailability(proposal.agent),
-            allocation_info: framework
-                .can
-                .many_roles
-                .then(|| v1::resource::AllocationInfo {
-                    role: Some(proposal.role.to_string()),
-                }),
+        let role = framework.can.many_roles.then_some(&proposal.role);
+        let mut out = Vec::with_capacity(agent.offer_part.len() + 64 * (resources.len() + 3));
+        put::text(1, id.as_str(), &mut out);
+        put::text(2, framework.id.as_str(), &mut out);
+        out.extend_from_slice(&agent.offer_part);
+        for resource in resources {
+            convert::put_resource(5, resource, format, role, &mut out);
         }
+        for (_, executor) in agent.executors_of(proposal.framework) {
+            put::text(6, executor.as_str(), &mut out);
+        }
+        if let Some(unavailability) = self.unavailability(proposal.agent) {
+            put::message(9, &unavailability, &mut out);
+        }
+        if let Some(role) = role {
+            put::text(10, role.as_str(), &mut out);
+        }
+        out.into()
     }
 
     /// OFFERS with all offers that a round made for a framework: one event unless they are very many.
     pub(crate) fn send_offers(
         &mut self,
         framework: FrameworkKey,
-        mut offers: Vec<v1::Offer>,
+        mut offers: Vec<Bytes>,
         effects: &mut Vec<Effect>,
     ) {
-        let counts = &self.frameworks[&framework].counts;
-        counts.offers(Offers::Sent, offers.len());
+        let framework = &self.frameworks[&framework];
+        framework.counts.offers(counts::Offers::Sent, offers.len());
+        let Some(stream) = framework.stream else {
+            return;
+        };
         while !offers.is_empty() {
             let rest = offers.split_off(offers.len().min(EVENT_OFFERS));
-            let offers = std::mem::replace(&mut offers, rest);
-            let event = scheduler::Event {
-                r#type: Some(scheduler::event::Type::Offers as i32),
-                offers: Some(scheduler::event::Offers { offers }),
-                ..Default::default()
-            };
-            self.frameworks[&framework].send(event, effects);
+            let offers = Offers(std::mem::replace(&mut offers, rest));
+            framework.counts.event(scheduler::event::Type::Offers);
+            let stream = stream.key;
+            effects.push(Effect::Offers { stream, offers });
         }
     }
 
@@ -127,11 +112,10 @@ impl MasterState {
 
     /// The open offer with this id, if it is this framework's.
     fn own_offer(&self, framework: FrameworkKey, id: &str) -> Result<u64, String> {
-        let number = self
-            .offer_number(id)
-            .filter(|number| self.offers.contains(number))
+        let number = self.offer_number(id);
+        let (number, row) = number
+            .and_then(|number| Some((number, self.offers.get(&number)?)))
             .ok_or_else(|| format!("Offer {id} is no longer valid"))?;
-        let row = self.offers.get(&number).expect("just looked up");
         if row.framework != framework {
             return Err(format!(
                 "Offer {id} has invalid framework {} while framework {} is expected",
@@ -225,9 +209,9 @@ impl MasterState {
     ) {
         let back = self.refusal(call.filters.as_ref());
         let counts = &self.frameworks[&framework].counts;
-        counts.offers(Offers::Declined, call.offer_ids.len());
+        counts.offers(counts::Offers::Declined, call.offer_ids.len());
         for row in self.close_own(framework, &call.offer_ids) {
-            self.release(framework, row.agent, &row.resources, back, now);
+            self.release_holding(holding(row), back, now);
         }
     }
 
@@ -237,31 +221,24 @@ impl MasterState {
         let offers: Vec<u64> = self.frameworks[&framework].offers.iter().copied().collect();
         for number in offers {
             let row = self.close_offer(number);
-            self.release(framework, row.agent, &row.resources, Back::Withdrawn, now);
+            self.release_holding(holding(row), Back::Withdrawn, now);
         }
     }
 
     /// Takes an offer away and says so.
     pub(crate) fn rescind(&mut self, number: u64, now: Now, effects: &mut Vec<Effect>) {
         let row = self.close_offer(number);
-        self.release(
-            row.framework,
-            row.agent,
-            &row.resources,
-            Back::Withdrawn,
-            now,
-        );
+        let (framework, id) = (row.framework, row.id.to_string());
+        self.release_holding(holding(row), Back::Withdrawn, now);
         let event = scheduler::Event {
             r#type: Some(scheduler::event::Type::Rescind as i32),
             rescind: Some(scheduler::event::Rescind {
-                offer_id: v1::OfferId {
-                    value: row.id.to_string(),
-                },
+                offer_id: v1::OfferId { value: id },
             }),
             ..Default::default()
         };
-        let framework = &self.frameworks[&row.framework];
-        framework.counts.offers(Offers::Rescinded, 1);
+        let framework = &self.frameworks[&framework];
+        framework.counts.offers(counts::Offers::Rescinded, 1);
         framework.send(event, effects);
     }
 
@@ -306,13 +283,43 @@ impl MasterState {
 /// Resources in the order in which an offer of Mesos lists them: what is not an amount, then what is
 /// reserved, then the rest, each as the agent's own list has them.
 fn in_offer_order(resources: &mut Resources, total: &Resources) {
-    resources.sort_by_key(|resource| {
+    let key = |resource: &Resource| {
         let is_amount = matches!(resource.value(), Value::Scalar(_));
         let place = total
             .iter()
             .position(|other| other.name() == resource.name());
         (is_amount, !resource.is_reserved(), place)
-    });
+    };
+    if !resources.iter().is_sorted_by_key(|resource| key(resource)) {
+        resources.sort_by_key(key);
+    }
+}
+
+/// What comes back of a closed offer.
+fn holding(row: OfferRow) -> Holding {
+    Holding {
+        framework: row.framework,
+        role: row.role,
+        agent: row.agent,
+        resources: row.resources.into_unallocated(),
+    }
+}
+
+/// What is the same in the bytes of all offers of an agent.
+pub(crate) fn agent_part(id: &AgentId, info: &v1::AgentInfo, address: &str) -> Box<[u8]> {
+    let mut out = Vec::new();
+    put::text(3, id.as_str(), &mut out);
+    put::bytes(4, info.hostname.as_bytes(), &mut out);
+    for attribute in &info.attributes {
+        put::message(7, attribute, &mut out);
+    }
+    if let Some(url) = agent_url(&info.hostname, address) {
+        put::message(8, &url, &mut out);
+    }
+    if let Some(domain) = &info.domain {
+        put::message(11, domain, &mut out);
+    }
+    out.into()
 }
 
 /// Where the agent's endpoints are, as offers tell it.

@@ -310,8 +310,8 @@ pub(crate) struct Limits(BTreeMap<Role, Quantities>);
 impl Limits {
     /// Whether the proposal stays within its role's limits; counted if it does.
     pub(crate) fn allow(&mut self, state: &MasterState, proposal: &Proposal) -> bool {
-        let top = Role::from(top(&proposal.role));
-        let Some(quota) = state.quotas.get(&top) else {
+        let top = top(&proposal.role);
+        let Some(quota) = state.quotas.get(top) else {
             return true;
         };
         if quota.limits.is_empty() {
@@ -320,7 +320,7 @@ impl Limits {
         let wanted = charged(&proposal.resources);
         let consumed = self
             .0
-            .entry(top)
+            .entry(Role::from(top))
             .or_insert_with_key(|top| state.consumed(top.as_str(), Offered::Too));
         let within = quota.limits.iter().all(|(name, limit)| {
             let more = wanted.get(name);

@@ -183,36 +183,8 @@ pub(super) fn full(w: &mut Writer<'_>, all: &Resources, roles: &Allowed<Role>) {
 /// Appends resource messages in the form for operators as a repeated field.
 pub(super) fn put_full(number: u32, all: &Resources, roles: &Allowed<Role>, out: &mut Vec<u8>) {
     for resource in all.iter().filter(|r| is_visible(r, roles)) {
-        match resource.amount() {
-            Some(amount) if resource.is_plain() => put_plain(number, resource, amount, out),
-            _ => {
-                let message = convert::to_proto_one(resource, Format::Endpoint);
-                wire::put_message(number, &message, out);
-            }
-        }
-    }
-}
-
-/// An amount that is not reserved, and nothing else: nearly all there are.
-fn put_plain(number: u32, resource: &Resource, amount: Scalar, out: &mut Vec<u8>) {
-    /// Type SCALAR; a scalar message with its double's tag.
-    const SCALAR: [u8; 5] = [0x10, 0x00, 0x1a, 0x09, 0x09];
-    const ROLE: [u8; 3] = [0x32, 0x01, b'*'];
-    let name = resource.name().as_str();
-    let role = resource.allocation_role().map(Role::as_str);
-    let name_len = wire::framed_len(1, name.len());
-    let role_len = role.map_or(0, |role| {
-        wire::framed_len(11, wire::framed_len(1, role.len()))
-    });
-    let length = name_len + SCALAR.len() + 8 + ROLE.len() + role_len;
-    wire::put_head(number, length, out);
-    wire::put_bytes(1, name.as_bytes(), out);
-    out.extend_from_slice(&SCALAR);
-    out.extend_from_slice(&amount.to_f64().to_le_bytes());
-    out.extend_from_slice(&ROLE);
-    if let Some(role) = role {
-        wire::put_head(11, wire::framed_len(1, role.len()), out);
-        wire::put_bytes(1, role.as_bytes(), out);
+        let role = resource.allocation_role();
+        convert::put_resource(number, resource, Format::Endpoint, role, out);
     }
 }
 

@@ -1,9 +1,14 @@
-//! Protobuf bytes, taken apart and put together by hand.
+//! Protobuf bytes, taken apart by hand.
 //!
 //! Rows hold bytes that were checked when they came in, so a walk ends quietly at anything odd.
 
 use bytes::Buf;
-use prost::encoding::{WireType, decode_varint, encode_key, encode_varint};
+use prost::encoding::decode_varint;
+
+pub(super) use tepui_proto::put::{
+    bytes as put_bytes, framed_len, head as put_head, message as put_message, varint as put_varint,
+    varint_len,
+};
 
 /// A value on the wire.
 #[derive(Clone, Copy, Debug)]
@@ -90,40 +95,4 @@ pub(super) fn field(message: &[u8], number: u32) -> Option<Value<'_>> {
 /// The text of a message that only holds one, such as an id.
 pub(super) fn value_text(message: &[u8]) -> &str {
     field(message, 1).map_or("", Value::str)
-}
-
-/// Appends a field that is an integer, a bool or an enum.
-pub(super) fn put_varint(number: u32, value: u64, out: &mut Vec<u8>) {
-    encode_key(number, WireType::Varint, out);
-    encode_varint(value, out);
-}
-
-/// Appends a field that is a string, bytes or a message.
-pub(super) fn put_bytes(number: u32, value: &[u8], out: &mut Vec<u8>) {
-    put_head(number, value.len(), out);
-    out.extend_from_slice(value);
-}
-
-/// Appends what stands before a string, bytes or a message of a known length.
-pub(super) fn put_head(number: u32, length: usize, out: &mut Vec<u8>) {
-    encode_key(number, WireType::LengthDelimited, out);
-    encode_varint(length as u64, out);
-}
-
-/// Appends a field that is a message.
-pub(super) fn put_message(number: u32, message: &impl prost::Message, out: &mut Vec<u8>) {
-    put_head(number, message.encoded_len(), out);
-    message
-        .encode(out)
-        .expect("a vector takes as much as there is");
-}
-
-/// How many bytes a field takes that is an integer, a bool or an enum.
-pub(super) fn varint_len(number: u32, value: u64) -> usize {
-    prost::encoding::key_len(number) + prost::encoding::encoded_len_varint(value)
-}
-
-/// How many bytes a field of `length` bytes takes.
-pub(super) fn framed_len(number: u32, length: usize) -> usize {
-    prost::encoding::key_len(number) + prost::encoding::encoded_len_varint(length as u64) + length
 }

@@ -17,7 +17,17 @@ pub(super) enum KindKey {
     Encoded(Vec<u8>),
 }
 
-pub(super) fn pack_value(value: &Value, out: &mut ResourceColumns) {
+/// Packs a resource of a kind, a shared one once for each of its holders. Says how often.
+pub(super) fn pack_resource(kind: u32, resource: &Resource, out: &mut ResourceColumns) -> u32 {
+    let entries = resource.copies().max(1);
+    for _ in 0..entries {
+        out.kinds.push(kind);
+        pack_value(resource.value(), out);
+    }
+    entries
+}
+
+fn pack_value(value: &Value, out: &mut ResourceColumns) {
     let length = |length: usize| i64::try_from(length).unwrap_or(i64::MAX);
     match value {
         Value::Scalar(amount) => out.amounts.push(amount.0),
@@ -35,12 +45,7 @@ pub(super) fn pack_value(value: &Value, out: &mut ResourceColumns) {
 }
 
 pub(super) fn key(resource: &Resource) -> KindKey {
-    let plain = !resource.is_reserved()
-        && resource.disk().is_none()
-        && resource.provider().is_none()
-        && !resource.is_revocable()
-        && !resource.is_shared();
-    if !plain {
+    if !resource.is_plain() {
         return KindKey::Encoded(encoded(resource));
     }
     let value = match resource.value() {

@@ -8,6 +8,7 @@ mod convert;
 mod rows;
 
 use std::collections::HashMap;
+use std::mem::discriminant;
 
 use tepui_model::allocation::{
     Agent, AgentKey, Fact, Framework, FrameworkKey, Holding, Proposal, Round, Wanted,
@@ -19,7 +20,7 @@ use tepui_model::time::Mono;
 
 use crate::allocator::{self as messages, FactKind, ResourceColumns};
 use convert::{
-    KindKey, encoded, key, named, nanos, pack_attribute, pack_value, pack_wanted, quantities,
+    KindKey, encoded, key, named, nanos, pack_attribute, pack_resource, pack_wanted, quantities,
     quantity, sample, unpack_attribute, unpack_wanted,
 };
 use rows::{MoveRows, ResourceRows, Rows};
@@ -226,33 +227,41 @@ impl Columns {
         next
     }
 
-    fn kind_of(&mut self, resource: &Resource) -> u32 {
-        match self.kind_numbers.get(&key(resource)) {
-            Some(&number) => number,
-            None => self.define_kind(resource.clone()),
+    /// The number of a resource's kind, if it was defined.
+    fn kind_number(&self, resource: &Resource) -> Option<u32> {
+        // Nearly all are plain and among the first kinds: looking at those is quicker than hashing.
+        const FIRST: usize = 8;
+        let like = |kind: &&Resource| {
+            kind.is_plain()
+                && kind.name() == resource.name()
+                && discriminant(kind.value()) == discriminant(resource.value())
+        };
+        let mut first = (0..).zip(self.kinds.iter().take(FIRST));
+        if resource.is_plain()
+            && let Some((number, _)) = first.find(|(_, kind)| like(kind))
+        {
+            return Some(number);
         }
+        self.kind_numbers.get(&key(resource)).copied()
     }
 
     /// Packs one row, defining kinds that are new.
     fn pack_row(&mut self, resources: &Resources, out: &mut ResourceColumns) {
+        let mut entries = 0;
         for resource in resources {
-            self.kind_of(resource);
+            let kind = self.kind_number(resource);
+            let kind = kind.unwrap_or_else(|| self.define_kind(resource.clone()));
+            entries += pack_resource(kind, resource, out);
         }
-        self.pack_known(resources, out)
-            .expect("all kinds were defined above");
+        out.entries.push(entries);
     }
 
     fn pack_known(&self, resources: &Resources, out: &mut ResourceColumns) -> Result<()> {
         let mut entries = 0;
         for resource in resources {
-            let kind = self.kind_numbers.get(&key(resource)).copied();
+            let kind = self.kind_number(resource);
             let kind = kind.ok_or_else(|| ColumnsError::NewKind(resource.to_string()))?;
-            // A shared resource is there once for each of its holders.
-            for _ in 0..resource.copies().max(1) {
-                entries += 1;
-                out.kinds.push(kind);
-                pack_value(resource.value(), out);
-            }
+            entries += pack_resource(kind, resource, out);
         }
         out.entries.push(entries);
         Ok(())

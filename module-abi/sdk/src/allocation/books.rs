@@ -62,7 +62,7 @@ impl AgentState {
 
     /// Moves all that is free to what is taken, if that is what `wanted` is: most offers are of a whole agent.
     fn take_whole(&mut self, wanted: &Resources) -> bool {
-        let whole = self.taken.is_empty() && !self.over && moves(&self.free, wanted);
+        let whole = self.taken.is_empty() && !self.over && self.free.is_all_of(wanted);
         if whole {
             std::mem::swap(&mut self.free, &mut self.taken);
         }
@@ -71,20 +71,12 @@ impl AgentState {
 
     /// Moves all that is taken to what is free, if that is what comes back.
     fn give_back_whole(&mut self, returned: &Resources) -> bool {
-        let whole = self.free.is_empty() && !self.over && moves(&self.taken, returned);
+        let whole = self.free.is_empty() && !self.over && self.taken.is_all_of(returned);
         if whole {
             std::mem::swap(&mut self.free, &mut self.taken);
         }
         whole
     }
-}
-
-/// Whether these are the same, entry by entry, and none is shared: a shared one is free and taken at once.
-fn moves(have: &Resources, other: &Resources) -> bool {
-    let same = |(have, other): (_, _)| have == other;
-    have.len() == other.len()
-        && have.iter().zip(other).all(same)
-        && !have.iter().any(|one| one.is_shared())
 }
 
 impl Cluster {

@@ -16,9 +16,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tepui_model::resources::Resources;
 use tepui_model::time::{Mono, Now, Wall};
-use tepui_proto::convert;
 use tepui_proto::link::{self, LinkFrame, link_frame::Body};
 use tepui_proto::v1::{self, TaskState, TaskStatus, scheduler};
+use tepui_proto::{Message as _, convert};
 use tepui_proto::{Wire, v1::scheduler::call::Type};
 use tepui_state_master::{
     CallId, Effect, Entry, Event, MasterState, OperatorCall, Refused, Reply, SessionKey, Settings,
@@ -142,6 +142,15 @@ impl World {
             }
             Effect::ToScheduler { stream, event } => {
                 self.events.entry(stream).or_default().push(event.0);
+            }
+            Effect::Offers { stream, offers } => {
+                let event = offers.event();
+                assert_eq!(
+                    scheduler::Event::decode(&offers.event_bytes()[..]),
+                    Ok(event.clone()),
+                    "both forms are the same"
+                );
+                self.events.entry(stream).or_default().push(event);
             }
             Effect::CloseStream { stream } => self.closed.push(stream),
             Effect::ToAgent { session, frame } => {
