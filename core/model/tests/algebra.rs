@@ -1,6 +1,7 @@
 //! Laws of the resource algebra, checked on random resources.
 
 use proptest::prelude::*;
+use tepui_model::attributes::{AttributeValue, Attributes};
 use tepui_model::resources::{
     Disk, Name, Persistence, Range, Ranges, Reservation, Resource, Resources, Scalar, Set, Source,
     SourceKind, Value, Volume,
@@ -259,6 +260,10 @@ fn flags_and_their_mistakes() {
         "cpus(reservations: [(STATIC,eng/ads)]):2; cpus:0.75; ports:[1-9, 20-21]"
     );
     assert_eq!(read("zones:{a,b,a}"), "zones:{a, b}");
+    let called = Attributes::parse("rack:inf;row:-nan").expect("attributes");
+    let names = ["rack", "row"].map(|name| called.get(name));
+    let texts = ["inf", "-nan"].map(|text| AttributeValue::Text(text.into()));
+    assert_eq!(names, texts.each_ref().map(Some), "these are no amounts");
     assert_eq!(read(""), "{}");
     let role = Resources::parse("cpus:1;mem(*):2", "r").expect("a default role");
     assert_eq!(
@@ -275,6 +280,7 @@ fn flags_and_their_mistakes() {
             "Bad value for resources, missing or extra ':' in cpus:1:2",
         ),
         ("cpus:x", "Bad type for resource cpus value x type TEXT"),
+        ("cpus:inf", "Bad type for resource cpus value inf type TEXT"),
         (
             "cpus:-1",
             "Resource 'cpus:-1' is invalid: Invalid scalar resource: value < 0",

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use tepui_model::{ContainerId, Resources};
+use tepui_proto::Message as _;
 use tepui_proto::convert::{self, Format};
 use tepui_proto::{json, v1};
 
@@ -67,6 +68,14 @@ proptest! {
                 .iter()
                 .map(|message| String::from_utf8(json::from_message(message)).expect("UTF-8"))
                 .collect();
+            for (resource, message) in all.iter().zip(convert::to_proto_as(&all, format)) {
+                let mut bytes = Vec::new();
+                convert::put_resource(5, resource, format, resource.allocation_role(), &mut bytes);
+                let expected = v1::Offer { resources: vec![message], ..Default::default() };
+                let mut read = v1::Offer::default();
+                read.merge(&bytes[..]).expect("a field of an offer");
+                prop_assert_eq!(read, expected);
+            }
             // The flag takes the same array.
             let back = convert::parse_resources(&format!("[{}]", texts.join(",")), "*");
             prop_assert_eq!(back.map(|b| b.to_string()), Ok(all.to_string()));
@@ -87,8 +96,34 @@ fn the_flag_is_json_or_text() {
         "[1]",
         "cpus",
         r#"[{"name":"cpus","type":"SCALAR"}]"#,
+        r#"[{"name":"cpus","type":"SCALAR","scalar":{"value":"Infinity"}}]"#,
+        "cpus:inf",
     ] {
         assert!(read(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn infinite_limits_are_strings_in_json() {
+    let task = |limit: &str| {
+        let text = format!(
+            r#"{{"name":"t","task_id":{{"value":"t"}},"agent_id":{{"value":"a"}},"limits":{{"cpus":{{"value":{limit}}}}}}}"#
+        );
+        json::to_message::<v1::TaskInfo>(text.as_bytes())
+    };
+    let infinite = task(r#""Infinity""#).expect("a task");
+    assert_eq!(infinite.limits["cpus"].value, f64::INFINITY);
+    let text = String::from_utf8(json::from_message(&infinite)).expect("UTF-8");
+    assert!(text.contains(r#"{"value":"Infinity"}"#), "{text}");
+    assert_eq!(
+        json::to_message::<v1::TaskInfo>(text.as_bytes()),
+        Ok(infinite)
+    );
+    let negative = task(r#""-Infinity""#).expect("a task, which is refused later");
+    assert_eq!(negative.limits["cpus"].value, f64::NEG_INFINITY);
+    // Other words are no numbers, and a bare one is no JSON.
+    for bad in [r#""inf""#, r#""infinity""#, r#""NaN""#, "Infinity"] {
+        assert!(task(bad).is_err(), "{bad}");
     }
 }
 

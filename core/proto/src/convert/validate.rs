@@ -35,6 +35,10 @@ fn validate_value(message: &v1::Resource) -> Result<(), String> {
         (Err(_), _) => Err("Invalid resource type".into()),
         (Ok(ValueType::Scalar), (Some(scalar), None, None)) => {
             // A plain zero is nothing; what only rounds to zero is a mistake (recorded).
+            // Limits may be infinite, nobody has infinite resources.
+            if scalar.value.is_infinite() {
+                return Err("Invalid scalar resource: value is not finite".into());
+            }
             if scalar.value != 0.0 && Scalar::from_f64(scalar.value).0 <= 0 {
                 return Err("Invalid scalar resource: value <= 0".into());
             }

@@ -9,12 +9,29 @@ use smallvec::SmallVec;
 use super::plant::{Bug, is_planted};
 use super::powers::POWERS;
 
-/// Appends a double. NaN and infinities have no JSON form; `null` keeps the document readable.
+/// Infinity as JSON has it: in a string, which Mesos documents for the limits of tasks (`docs/running-workloads.md`).
+const INFINITE: &str = "Infinity";
+
+/// The infinity that a string stands for, if it does.
+pub(super) fn read_infinity(text: &str) -> Option<f64> {
+    let (sign, word) = match text.strip_prefix('-') {
+        Some(word) => (-1.0, word),
+        None => (1.0, text),
+    };
+    (word == INFINITE).then_some(sign * f64::INFINITY)
+}
+
+/// Appends a double. Infinities are strings; NaN has no JSON form, and `null` keeps the document readable.
 pub(super) fn write_f64(value: f64, out: &mut Vec<u8>) {
     /// Integers below this have fewer digits than a double can tell apart.
     const EXACT: f64 = 1e15;
-    if !value.is_finite() {
+    if value.is_nan() {
         out.extend_from_slice(b"null");
+        return;
+    }
+    if value.is_infinite() {
+        let sign = if value < 0.0 { "-" } else { "" };
+        out.extend_from_slice(format!("\"{sign}{INFINITE}\"").as_bytes());
         return;
     }
     if value.is_sign_negative() {
@@ -257,6 +274,8 @@ mod tests {
             (f64::MAX, "1.7976931348623157e308"),
             (5e-324, "5e-324"),
             (f64::NAN, "null"),
+            (f64::INFINITY, "\"Infinity\""),
+            (f64::NEG_INFINITY, "\"-Infinity\""),
         ] {
             assert_eq!(text(value), expected);
         }

@@ -6,6 +6,7 @@ use prost::encoding::{WireType, encode_key, encode_varint};
 
 use super::JsonError;
 use super::base64;
+use super::number;
 use super::parse::{Number, Value, parse};
 use super::plant::{Bug, is_planted};
 use crate::descriptor::{Described, FieldDescriptor, Kind, Label, MessageDescriptor};
@@ -156,6 +157,9 @@ fn put_string(field: &FieldDescriptor, text: &str, out: &mut Vec<u8>) -> Result<
             other => return Err(not_parsed(text, "boolean", field, other)),
         },
         Kind::Message(_) => return Err(unexpected("string", field)),
+        Kind::Double if let Some(infinity) = number::read_infinity(text) => {
+            put_double(field, infinity, out)
+        }
         _ => match parse(text.as_bytes()) {
             Ok(Value::Number(number)) => put_number(field, number, out)?,
             other => return Err(not_parsed(text, "number", field, other)),
@@ -182,10 +186,7 @@ fn not_parsed(
 
 fn put_number(field: &FieldDescriptor, number: Number, out: &mut Vec<u8>) -> Result<(), JsonError> {
     match field.kind {
-        Kind::Double => {
-            encode_key(field.number, WireType::SixtyFourBit, out);
-            out.extend_from_slice(&number.as_f64().to_le_bytes());
-        }
+        Kind::Double => put_double(field, number.as_f64(), out),
         Kind::Int64 => put_varint(field, number.as_i64() as u64, out),
         Kind::Uint64 => put_varint(field, number.as_u64(), out),
         // As the C++ casts to 32 bits do: what does not fit wraps around.
@@ -195,6 +196,11 @@ fn put_number(field: &FieldDescriptor, number: Number, out: &mut Vec<u8>) -> Res
         _ => return Err(unexpected("number", field)),
     }
     Ok(())
+}
+
+fn put_double(field: &FieldDescriptor, value: f64, out: &mut Vec<u8>) {
+    encode_key(field.number, WireType::SixtyFourBit, out);
+    out.extend_from_slice(&value.to_le_bytes());
 }
 
 fn put_varint(field: &FieldDescriptor, value: u64, out: &mut Vec<u8>) {

@@ -290,7 +290,7 @@ fn in_offer_order(resources: &mut Resources, total: &Resources) {
             .position(|other| other.name() == resource.name());
         (is_amount, !resource.is_reserved(), place)
     };
-    if !resources.iter().is_sorted_by_key(|resource| key(resource)) {
+    if !resources.iter().is_sorted_by_key(&key) {
         resources.sort_by_key(key);
     }
 }

@@ -107,13 +107,7 @@ fn limits(w: &mut Writer<'_>, message: &[u8], number: u32) {
             let name = field(entry.bytes(), 1).map_or("", Value::str);
             let amount = field(entry.bytes(), 2).and_then(|v| field(v.bytes(), 1));
             let amount = amount.map_or(0.0, Value::f64);
-            w.key(name);
-            // JSON has no infinity.
-            if amount.is_finite() {
-                w.f64(amount);
-            } else {
-                w.str("Infinity");
-            }
+            w.key(name).f64(amount);
         }
     });
 }
