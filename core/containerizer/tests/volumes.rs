@@ -323,3 +323,55 @@ async fn a_volume_whose_going_was_only_recorded_goes_with_the_next_agent_process
     }
     assert_eq!(leaks::find(at.path(), None, &[]), Vec::<String>::new());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_groups_a_shared_volume_is_the_first_ones_who_has_it() {
+    let at = tempfile::tempdir().unwrap();
+    if !is_root() {
+        return;
+    }
+    for isolator in ["filesystem/linux", "filesystem/posix"] {
+        let isolators = kernel::load_in(&[isolator], json!({}), None, Some(at.path())).unwrap();
+        let containerizer = common::containerizer(at.path(), isolators);
+        containerizer.recover(BTreeSet::new()).await.unwrap();
+        let name = isolator.replace('/', "-");
+        let volume = at.path().join("volumes/roles/r").join(&name);
+        fs::create_dir_all(&volume).unwrap();
+        let described = json!({
+            "name": "disk", "type": "SCALAR", "scalar": { "value": 1 }, "shared": {},
+            "reservations": [{ "type": "DYNAMIC", "role": "r" }],
+            "disk": { "persistence": { "id": name }, "volume": { "mode": "RW", "container_path": "v" } },
+        });
+        let resource = mesos_json::to_message(described.to_string().as_bytes()).unwrap();
+        let launch = async |user: &str| {
+            let mut config = shell(at.path(), &format!("{name}-{user}"), "sleep 1000");
+            config.user = Some(user.to_owned());
+            config.resources = convert::resources(std::slice::from_ref(&resource)).unwrap();
+            containerizer.launch(config.clone()).await.unwrap();
+            config.id
+        };
+        let owner = || fs::metadata(&volume).unwrap().uid();
+        let id_of = |user| {
+            nix::unistd::User::from_name(user)
+                .unwrap()
+                .unwrap()
+                .uid
+                .as_raw()
+        };
+        let first = launch("nobody").await;
+        assert_eq!(owner(), id_of("nobody"), "{isolator}");
+        let second = launch("irc").await;
+        assert_eq!(owner(), id_of("nobody"), "{isolator}");
+        for id in [first, second] {
+            containerizer.destroy(&id).await.unwrap();
+            containerizer.forget(&id).unwrap();
+        }
+        let again = launch("root").await;
+        assert_eq!(owner(), id_of("nobody"), "root needs it not: {isolator}");
+        containerizer.destroy(&again).await.unwrap();
+        let last = launch("irc").await;
+        assert_eq!(owner(), id_of("irc"), "{isolator}");
+        containerizer.destroy(&last).await.unwrap();
+    }
+    assert_eq!(leaks::find(at.path(), None, &[]), Vec::<String>::new());
+}
