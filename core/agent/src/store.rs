@@ -348,9 +348,15 @@ impl Store {
     ) -> Result<(), StoreError> {
         let dir = self.paths.executor(container);
         fs::create_dir(&dir).map_err(StoreError::io("make", &dir))?;
-        write(&dir.join("executor.pb"), &seal(record.encode_to_vec()))?;
-        let path = dir.join("events.log");
-        let (log, _) = open_log(&path)?;
+        let written = write(&dir.join("executor.pb"), &seal(record.encode_to_vec()));
+        let log = match written.and_then(|()| open_log(&dir.join("events.log"))) {
+            Ok((log, _)) => log,
+            Err(error) => {
+                // It is not launched, and the next agent process must not find that it is.
+                let _ = fs::remove_dir_all(&dir);
+                return Err(error);
+            }
+        };
         self.logs.insert(container.clone(), log);
         self.opened(container);
         Ok(())

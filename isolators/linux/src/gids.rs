@@ -254,7 +254,11 @@ impl VolumeGids {
             file.sync_all()?;
             fs::rename(&new, &self.file)
         });
-        written.map_err(failed("write", &self.file))
+        written.map_err(|error| {
+            // It may not have been made.
+            let _ = fs::remove_file(&new);
+            failed("write", &self.file)(error)
+        })
     }
 }
 

@@ -384,6 +384,7 @@ fn archives_of_hdfs_are_brought_by_hadoop() {
         of_image("tagged", "some/box:1", None),
         of_image("none", "none", None),
         of_image("half", "half", None),
+        of_image("digest", &format!("box@sha256:{}", "0".repeat(64)), None),
     ]);
     for id in ["plain", "again", "tagged"] {
         scheduler.wait_state(id, TaskState::TaskFinished);
@@ -396,6 +397,9 @@ fn archives_of_hdfs_are_brought_by_hadoop() {
     }
     let half = scheduler.wait_state("half", TaskState::TaskFailed);
     assert!(half.message().contains("SIGKILL"), "{}", half.message());
+    let digest = scheduler.wait_state("digest", TaskState::TaskFailed);
+    let words = "has no manifest to compare it with";
+    assert!(digest.message().contains(words), "{}", digest.message());
     // Layers are shared; of the archives nothing stays.
     assert_eq!(in_store(&scratch), (0, 3, 2));
     let asked = fs::read_to_string(home.join("asked")).expect("its notes");

@@ -84,8 +84,15 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
 /// Replaces a file as a whole.
 pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let fresh = path.with_extension("new");
-    fs::write(&fresh, bytes).map_err(StoreError::io("write", &fresh))?;
-    fs::rename(&fresh, path).map_err(StoreError::io("write", path))
+    let replaced = fs::write(&fresh, bytes).and_then(|()| fs::rename(&fresh, path));
+    replaced.map_err(|error| not_replaced(path, &fresh, error))
+}
+
+/// Nothing is left of what was to take the place of a file.
+fn not_replaced(path: &Path, fresh: &Path, error: io::Error) -> StoreError {
+    // It may not have been made.
+    let _ = fs::remove_file(fresh);
+    StoreError::io("write", path)(error)
 }
 
 /// The same, so that it survives the machine.
@@ -99,5 +106,5 @@ pub(super) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), StoreError> 
         fs::rename(&fresh, path)?;
         File::open(parent)?.sync_all()
     };
-    replace().map_err(StoreError::io("write", path))
+    replace().map_err(|error| not_replaced(path, &fresh, error))
 }

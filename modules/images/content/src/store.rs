@@ -414,7 +414,11 @@ impl Store {
             fs::File::open(&temporary)?.sync_all()?;
             fs::rename(&temporary, &path)
         };
-        write().map_err(on_disk("write", &path))
+        write().map_err(|error| {
+            // It may not have been made.
+            let _ = fs::remove_file(&temporary);
+            on_disk("write", &path)(error)
+        })
     }
 }
 

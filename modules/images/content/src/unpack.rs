@@ -124,9 +124,7 @@ impl Unpacker<'_> {
             return self.root_entry(entry);
         };
         let above = path.parent().unwrap_or(Path::new(""));
-        let failed = |error: Errno| {
-            Error::Refused(format!("'{}' cannot be unpacked: {error}", path.display()))
-        };
+        let failed = |error: Errno| not_unpacked(&path, error);
         let parent = self.directory(above).map_err(failed)?;
         if name.as_bytes() == OPAQUE {
             return mark_opaque(&parent).map_err(failed);
@@ -188,9 +186,7 @@ impl Unpacker<'_> {
         name: &OsStr,
         path: &Path,
     ) -> Result<()> {
-        let failed = |error: Errno| {
-            Error::Refused(format!("'{}' cannot be unpacked: {error}", path.display()))
-        };
+        let failed = |error: Errno| not_unpacked(path, error);
         let kind = entry.header().entry_type();
         let was_hidden = clear(parent, name, kind == EntryType::Directory).map_err(failed)?;
         match kind {
@@ -296,7 +292,12 @@ impl Unpacker<'_> {
             return Err(refused(Errno::NOENT));
         }
         // Without a flag the last part is not followed.
-        sys::linkat(&above, last, parent, name, AtFlags::empty()).map_err(refused)
+        sys::linkat(&above, last, parent, name, AtFlags::empty()).map_err(|error| match is_of_disk(
+            error,
+        ) {
+            true => not_unpacked(path, error),
+            false => refused(error),
+        })
     }
 
     /// Owner, permissions, attributes and time.
@@ -339,6 +340,19 @@ impl Unpacker<'_> {
         };
         sys::utimensat(parent, name, &times, AtFlags::SYMLINK_NOFOLLOW)
     }
+}
+
+/// What the kernel refuses is the layer's fault, unless it is the disk's.
+fn not_unpacked(path: &Path, error: Errno) -> Error {
+    let message = format!("'{}' cannot be unpacked: {error}", path.display());
+    match is_of_disk(error) {
+        true => Error::Disk(message),
+        false => Error::Refused(message),
+    }
+}
+
+fn is_of_disk(error: Errno) -> bool {
+    matches!(error, Errno::NOSPC | Errno::DQUOT | Errno::ROFS | Errno::IO)
 }
 
 /// A path without a root; one that leads up is refused.
