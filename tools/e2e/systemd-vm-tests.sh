@@ -11,7 +11,7 @@ mkdir -p "${dropin%/*}"
 failed() {
     echo "FAILED: $*"
     systemctl status --no-pager --lines=0 tepui-master $agent || true
-    journalctl --no-pager -o cat -u $agent | tail -n 40
+    for unit in tepui-master $agent; do journalctl --no-pager -o cat -u $unit | tail -n 30; done
     tail -n 40 /tmp/*.log
     exit 1
 }
@@ -43,7 +43,7 @@ outlives() {
     systemctl daemon-reload
     systemctl start $agent
     wait_for "$name: an agent" registered
-    tepui run --master 127.0.0.1:5050 --checkpoint --follow --name "$name" --cpus 0.1 --mem 64 \
+    tepui run --master 127.0.0.1:5050 --checkpoint --name "$name" --cpus 0.1 --mem 64 \
         --command "echo \$\$ > /tmp/$name.pid; while ! test -e /tmp/$name.go; do sleep 0.2; done; echo went on" >"/tmp/$name.log" 2>&1 &
     run=$!
     wait_for "$name: a task" up "$name"
@@ -59,7 +59,8 @@ outlives() {
     touch "/tmp/$name.go"
     wait_for "$name: the end" ended "$run"
     wait $run || failed "$name: tepui run: $?"
-    grep -q 'went on' "/tmp/$name.log" || failed "$name: no output after the restart"
+    cat /var/lib/tepui/agent/slaves/*/frameworks/*/executors/"$name"/runs/*/stdout | grep -q 'went on' ||
+        failed "$name: no output after the restart"
     wait_for "$name: no supervisor" alone
     systemctl stop $agent
     [ "$(property ActiveState)" = inactive ] || failed "$name: the agent is $(property ActiveState)"

@@ -11,8 +11,11 @@ set -eu
 kernel=${1:?usage: $0 KERNEL}
 cd "$(dirname "$0")/../.."
 target=${CARGO_TARGET_DIR:-target}
-cargo build --quiet -p tepui-daemon -p tepui-host -p tepui-cli -p tepui-init -p tepui-allocators -p tepui-isolators -p tepui-fetchers \
-    -p tepui-loggers -p tepui-logger-rotating
+libraries='allocators authorizers fetchers isolators leaders loggers'
+packages='tepui-daemon tepui-host tepui-cli tepui-init tepui-logger-rotating'
+for library in $libraries; do packages="$packages tepui-$library"; done
+# shellcheck disable=SC2046,SC2086 # names without blanks
+cargo build --quiet $(printf -- '-p %s ' $packages)
 
 debian=$target/systemd-vm/debian.tar
 if [ ! -e "$debian" ]; then
@@ -40,8 +43,9 @@ done
 for program in tepui-init tepui-logger tepui-module-host; do
     cp "$target/debug/$program" "$root/usr/libexec/tepui/"
 done
-cp "$target"/debug/libtepui_allocators.so "$target"/debug/libtepui_isolators.so "$target"/debug/libtepui_fetchers.so \
-    "$target"/debug/libtepui_loggers.so "$root/usr/lib/tepui/modules/"
+for library in $libraries; do
+    cp "$target/debug/libtepui_$library.so" "$root/usr/lib/tepui/modules/"
+done
 strip "$root"/usr/bin/tepui* "$root"/usr/libexec/tepui/* "$root"/usr/lib/tepui/modules/*
 printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n' >"$root/etc/passwd"
 printf 'root:x:0:\nnogroup:x:65534:\n' >"$root/etc/group"
