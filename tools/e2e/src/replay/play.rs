@@ -2,8 +2,8 @@
 //!
 //! Calls are made in their order, each after all that the recording has before it: its events have
 //! come, and the recorded pause has passed (a long one is cut). Events are compared in the order of
-//! their subject: the updates of a task, the offers of an agent. What different subjects do at one
-//! time has no order in the recording either.
+//! their subject: the updates of a task, the offers of an agent, the end of an executor. What
+//! different subjects do at one time has no order in the recording either.
 //!
 //! The outcome has a name for each call and each subject, so one that waits for something that is
 //! not there yet does not hide the others: `scheduler/session-life.json#updates(t-stay)`.
@@ -432,6 +432,12 @@ fn parts(event: &str, ids: &Ids, at: Instant) -> Result<Vec<Part>, String> {
             let status = "/update_operation_status/status/operation_id/value";
             format!("operation({})", text_at(&value, status))
         }
+        // Executors end in any order; an agent that is lost names none.
+        "FAILURE" => format!(
+            "failure({}@{})",
+            text_at(&value, "/failure/executor_id/value"),
+            ids.recorded(text_at(&value, "/failure/agent_id/value"))
+        ),
         _ => kind.to_owned(),
     };
     Ok(vec![part(subject, event)])
@@ -455,4 +461,26 @@ pub(super) fn text_at<'a>(value: &'a Value, pointer: &str) -> &'a str {
         .pointer(pointer)
         .and_then(Value::as_str)
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn executors_that_end_are_told_from_each_other_and_from_agents() {
+        let subject = |failure: Value| {
+            let event = json!({ "type": "FAILURE", "failure": failure }).to_string();
+            let parts = parts(&event, &Ids::default(), Instant::now()).expect("an event");
+            parts[0].subject.clone()
+        };
+        let of = |executor: &str| {
+            subject(json!({ "agent_id": { "value": "S1" }, "executor_id": { "value": executor } }))
+        };
+        assert_ne!(of("x-bad"), of("x-pair"));
+        assert_ne!(
+            of("x-bad"),
+            subject(json!({ "agent_id": { "value": "S1" } }))
+        );
+    }
 }
