@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tepui_e2e::cluster::tepui;
 use tepui_e2e::scheduler::{framework, task};
 use tepui_e2e::{Daemon, Scheduler, Scratch, own_modules, wait_for};
 use tepui_proto::v1::{TaskState, task_status};
@@ -13,6 +14,18 @@ use tepui_proto::v1::{TaskState, task_status};
 /// Makes and builds the module; its library.
 fn build(scratch: &Scratch) -> PathBuf {
     let libraries = own_modules::build(scratch.path(), &[("authorizer", "acme-users")]);
+    let project = scratch.path().join("acme-users").display().to_string();
+    let again = [
+        "module",
+        "new",
+        "authorizer",
+        "acme-users",
+        "--path",
+        &project,
+    ];
+    let again = tepui("127.0.0.1:1".parse().expect("an address"), &again);
+    let said = String::from_utf8_lossy(&again.stderr);
+    assert!(said.contains("is there already, and not empty"), "{said}");
     let source = scratch.path().join("acme-users/src/lib.rs");
     let source = fs::read_to_string(source).expect("written");
     assert!(
@@ -23,7 +36,7 @@ fn build(scratch: &Scratch) -> PathBuf {
     libraries.join(own_modules::library("acme-users"))
 }
 
-fn config(scratch: &Scratch, library: &Path, run_in: &str) -> String {
+fn config(scratch: &Scratch, library: &Path, run_in: &str) -> PathBuf {
     let file = scratch.path().join(format!("{run_in}.toml"));
     let text = format!(
         "authorizers = [\"acme-users\"]\n\
@@ -32,7 +45,41 @@ fn config(scratch: &Scratch, library: &Path, run_in: &str) -> String {
         library.display()
     );
     fs::write(&file, text).expect("the scratch folder");
-    format!("--config={}", file.display())
+    file
+}
+
+/// What the commands say of the library and of a configuration that names it, before a daemon is started with it.
+fn is_shown(scratch: &Scratch, library: &Path, config: &Path, run_in: &str) {
+    let said = |args: &[&str]| {
+        let output = tepui("127.0.0.1:1".parse().expect("an address"), args);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{args:?}: {output:?}");
+        text
+    };
+    let (library, config) = (library.display().to_string(), config.display().to_string());
+    let folder = scratch.path().join("lib").display().to_string();
+    for (args, expected) in [
+        (vec!["module", "list", &library], "acme-users"),
+        (
+            vec!["module", "check", &library, "--config", &config],
+            "  authorizer acme-users: ok\n",
+        ),
+        (
+            vec!["module", "schema", "acme-users", "--dir", &folder],
+            "Users whose tasks may run and be seen.",
+        ),
+    ] {
+        let text = said(&args);
+        assert!(text.contains(expected), "{args:?}: {text}");
+    }
+    let text = said(&["config", "check", &config]);
+    for expected in [
+        "to be given otherwise: work_dir\n".to_owned(),
+        format!("authorizer acme-users: ok\n    file      {library}"),
+        format!("runs in   {run_in}"),
+    ] {
+        assert!(text.contains(&expected), "{expected:?} is not in {text}");
+    }
 }
 
 /// Tries a task of a user that may run and of one that may not.
@@ -65,7 +112,9 @@ fn a_module_of_forty_lines_decides_who_runs_tasks() {
     for run_in in ["daemon", "process"] {
         let dir = scratch.path().join(run_in);
         fs::create_dir(&dir).expect("the scratch folder");
-        let master = Daemon::master(&dir, &[&config(&scratch, &library, run_in)]);
+        let config = config(&scratch, &library, run_in);
+        is_shown(&scratch, &library, &config, run_in);
+        let master = Daemon::master(&dir, &[&format!("--config={}", config.display())]);
         let _agent = Daemon::agent(
             &dir,
             "agent",
