@@ -4,10 +4,12 @@
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use tepui_proto::descriptor::Described;
+use tepui_proto::json;
 use tokio::sync::mpsc;
 
 use crate::answers::Written;
-use crate::media::JSON;
+use crate::media::{JSON, Media};
 use crate::request::Request;
 use crate::stream::StreamBody;
 
@@ -74,6 +76,15 @@ impl Response {
     /// 200 with JSON.
     pub fn json(body: impl Into<Bytes>) -> Response {
         Response::full(StatusCode::OK, JSON, body)
+    }
+
+    /// 200 with a message in the form that the client accepts.
+    pub fn message(message: &impl Described, media: Media) -> Response {
+        let body = match media {
+            Media::Json => json::from_message(message),
+            Media::Protobuf => message.encode_to_vec(),
+        };
+        Response::full(StatusCode::OK, media.content_type(), body)
     }
 
     /// 200 with JSON, wrapped into the function that the query names in `jsonp`.

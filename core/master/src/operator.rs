@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use tepui_http::answers::Encode;
-use tepui_http::shared::{FileInfo, Shared};
+use tepui_http::shared::Shared;
 use tepui_http::{Media, Request, Response, StatusCode};
 use tepui_model::authorization::{Action, Subject};
+use tepui_proto::Message as _;
 use tepui_proto::v1;
 use tepui_proto::v1::master::call::Type;
 use tepui_proto::v1::master::{self, response};
-use tepui_proto::{Message as _, json};
 use tepui_view::View;
 use tepui_view::encode::{self, Form, Sink, Visibility};
 
@@ -73,7 +73,7 @@ impl OperatorApi {
             Type::GetTasks => self.read(kind, encode::get_tasks, &request, media).await,
             Type::Subscribe => operators::subscribe(self, request.subject, media).await,
             _ => match self.small(kind, &call, subject).await? {
-                Some(answer) => Ok(message(&answer, media)),
+                Some(answer) => Ok(Response::message(&answer, media)),
                 None => self.change(kind, call, subject).await,
             },
         }
@@ -124,17 +124,14 @@ impl OperatorApi {
             }
             Type::GetFlags => {
                 caller.require(Action::ViewFlags).await?;
-                let flag = |(name, value): (&String, &String)| v1::Flag {
-                    name: name.clone(),
-                    value: Some(value.clone()),
-                };
-                let flags = self.shared.flags.iter().map(flag).collect();
-                answer.get_flags = Some(response::GetFlags { flags });
+                answer.get_flags = Some(response::GetFlags {
+                    flags: self.shared.get_flags(),
+                });
                 response::Type::GetFlags
             }
             Type::GetVersion => {
                 answer.get_version = Some(response::GetVersion {
-                    version_info: self.version(),
+                    version_info: self.shared.version.to_v1(),
                 });
                 response::Type::GetVersion
             }
@@ -152,11 +149,18 @@ impl OperatorApi {
                 response::Type::GetLoggingLevel
             }
             Type::ListFiles => {
-                answer.list_files = Some(self.list_files(subject, call).await?);
+                let path = call.list_files.clone().unwrap_or_default().path;
+                let file_infos = self.shared.list_files::<Refusal>(subject, path).await?;
+                answer.list_files = Some(response::ListFiles { file_infos });
                 response::Type::ListFiles
             }
             Type::ReadFile => {
-                answer.read_file = Some(self.read_file(subject, call).await?);
+                let read = call.read_file.clone().unwrap_or_default();
+                let read =
+                    self.shared
+                        .read_file::<Refusal>(subject, read.path, read.offset, read.length);
+                let (size, data) = read.await?;
+                answer.read_file = Some(response::ReadFile { size, data });
                 response::Type::ReadFile
             }
             Type::GetMaster => {
@@ -228,7 +232,11 @@ impl OperatorApi {
             Type::SetLoggingLevel => {
                 let set = call.set_logging_level.unwrap_or_default();
                 caller.require(Action::SetLogLevel).await?;
-                self.set_logging_level(&set)
+                let logging = &self.shared.logging;
+                logging
+                    .set_for(set.level, set.duration.nanoseconds)
+                    .map_err(Refusal::bad_request)?;
+                Ok(Response::empty(StatusCode::OK))
             }
             Type::Teardown => {
                 let teardown = call.teardown.unwrap_or_default();
@@ -279,65 +287,6 @@ impl OperatorApi {
             _ => Err(Refusal::not_implemented()),
         }
     }
-
-    fn set_logging_level(&self, set: &master::call::SetLoggingLevel) -> Result<Response, Refusal> {
-        let nanos = u64::try_from(set.duration.nanoseconds)
-            .map_err(|_| Refusal::bad_request("Expecting a duration that is not negative"))?;
-        let duration = std::time::Duration::from_nanos(nanos);
-        self.shared
-            .logging
-            .set(set.level, duration)
-            .map_err(Refusal::bad_request)?;
-        Ok(Response::empty(StatusCode::OK))
-    }
-
-    fn version(&self) -> v1::VersionInfo {
-        let version = &self.shared.version;
-        v1::VersionInfo {
-            version: version.version.clone(),
-            build_date: Some(version.build_date.clone()),
-            build_time: Some(version.build_time),
-            build_user: Some(version.build_user.clone()),
-            git_sha: version.git_sha.clone(),
-            git_branch: None,
-            git_tag: version.git_tag.clone(),
-        }
-    }
-
-    async fn list_files(
-        &self,
-        subject: Option<&Subject>,
-        call: &master::Call,
-    ) -> Result<response::ListFiles, Refusal> {
-        let path = call
-            .list_files
-            .as_ref()
-            .map(|list| list.path.clone())
-            .unwrap_or_default();
-        let files = self.shared.files.clone();
-        files.permit(&*self.authorizer, subject, &path).await?;
-        let listed = tokio::task::spawn_blocking(move || files.browse(&path)).await;
-        let listed = listed.expect("file access does not panic")?;
-        Ok(response::ListFiles {
-            file_infos: listed.into_iter().map(file_info).collect(),
-        })
-    }
-
-    async fn read_file(
-        &self,
-        subject: Option<&Subject>,
-        call: &master::Call,
-    ) -> Result<response::ReadFile, Refusal> {
-        let read = call.read_file.clone().unwrap_or_default();
-        let files = self.shared.files.clone();
-        files.permit(&*self.authorizer, subject, &read.path).await?;
-        let read = tokio::task::spawn_blocking(move || {
-            files.read(&read.path, Some(read.offset), read.length)
-        })
-        .await;
-        let (size, data) = read.expect("file access does not panic")?;
-        Ok(response::ReadFile { size, data })
-    }
 }
 
 fn get_master(view: &View) -> response::GetMaster {
@@ -347,29 +296,6 @@ fn get_master(view: &View) -> response::GetMaster {
         start_time: Some(globals.started.as_secs_f64()),
         elected_time: globals.elected.map(|elected| elected.as_secs_f64()),
     }
-}
-
-fn file_info(file: FileInfo) -> v1::FileInfo {
-    v1::FileInfo {
-        path: file.path,
-        nlink: i32::try_from(file.nlink).ok(),
-        size: Some(file.size),
-        mtime: Some(v1::TimeInfo {
-            nanoseconds: file.mtime.as_nanos() as i64,
-        }),
-        mode: Some(file.mode),
-        uid: Some(file.uid),
-        gid: Some(file.gid),
-    }
-}
-
-/// 200 with a message.
-fn message(answer: &master::Response, media: Media) -> Response {
-    let body = match media {
-        Media::Json => json::from_message(answer),
-        Media::Protobuf => answer.encode_to_vec(),
-    };
-    Response::full(StatusCode::OK, media.content_type(), body)
 }
 
 pub(crate) fn form(media: Media) -> Form {

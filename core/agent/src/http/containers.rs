@@ -21,7 +21,6 @@ use tepui_proto::{Message as _, Wire, v1};
 use tepui_state_agent::{Executor, Framework};
 
 use super::see::executor_user;
-use super::v1_api::write;
 use super::{Endpoints, see};
 use crate::launching::{amounts, limits, secrets, to_run};
 use crate::owner::Snapshot;
@@ -77,13 +76,13 @@ pub(super) async fn answer(
             let wait = call.wait_nested_container.clone().unwrap_or_default();
             let id = nested(&wait.container_id, "wait_nested_container")?;
             let answer = wait_for(endpoints, subject, &id, true).await?;
-            Ok(write(&answer, media))
+            Ok(Response::message(&answer, media))
         }
         Type::WaitContainer => {
             let wait = call.wait_container.clone().unwrap_or_default();
             let id = checked(&wait.container_id)?;
             let answer = wait_for(endpoints, subject, &id, false).await?;
-            Ok(write(&answer, media))
+            Ok(Response::message(&answer, media))
         }
         Type::KillNestedContainer => {
             let kill = call.kill_nested_container.clone().unwrap_or_default();

@@ -5,14 +5,11 @@
     reason = "a refusal is an answer like any other"
 )]
 
-use std::time::Duration;
-
-use tepui_http::shared::FileError;
 use tepui_http::{HeaderMap, Media, Method, Request, Response, StatusCode, Subject, header, media};
 use tepui_model::authorization::Action;
 use tepui_proto::json::{self, Writer};
 use tepui_proto::v1::agent::{Call, Response as Answer, call, response};
-use tepui_proto::{Message as _, decode, v1};
+use tepui_proto::{decode, v1};
 use tepui_state_agent::Framework;
 
 use super::{Endpoints, absent, attach, containers, read};
@@ -56,7 +53,12 @@ async fn answer(endpoints: &Endpoints, request: &Request) -> Result<Response, Re
         }
         call::Type::SetLoggingLevel => {
             endpoints.require(subject, Action::SetLogLevel).await?;
-            set_logging_level(endpoints, &call)
+            let set = call.set_logging_level.unwrap_or_default();
+            let logging = &endpoints.shared.logging;
+            logging
+                .set_for(set.level, set.duration.nanoseconds)
+                .map_err(Response::bad_request)?;
+            Ok(Response::empty(StatusCode::OK))
         }
         call::Type::PruneImages => {
             endpoints.require(subject, Action::PruneImages).await?;
@@ -83,7 +85,7 @@ async fn answer(endpoints: &Endpoints, request: &Request) -> Result<Response, Re
         }
         _ => {
             let answer = simple(endpoints, subject, &call).await?;
-            Ok(write(&answer, media))
+            Ok(Response::message(&answer, media))
         }
     }
 }
@@ -213,14 +215,6 @@ fn acceptable(headers: &HeaderMap) -> Result<Option<Media>, Response> {
     Err(Response::text(StatusCode::NOT_ACCEPTABLE, ACCEPT))
 }
 
-pub(super) fn write(answer: &Answer, media: Media) -> Response {
-    let body = match media {
-        Media::Json => json::from_message(answer),
-        _ => answer.encode_to_vec(),
-    };
-    Response::full(StatusCode::OK, media.content_type(), body)
-}
-
 /// Calls whose answer is one message.
 async fn simple(
     endpoints: &Endpoints,
@@ -236,22 +230,14 @@ async fn simple(
         }
         Type::GetFlags => {
             endpoints.require(subject, Action::ViewFlags).await?;
-            let flags = endpoints
-                .settings
-                .flags
-                .iter()
-                .map(|(name, value)| v1::Flag {
-                    name: name.clone(),
-                    value: Some(value.clone()),
-                });
             answer.get_flags = Some(response::GetFlags {
-                flags: flags.collect(),
+                flags: endpoints.shared.get_flags(),
             });
             response::Type::GetFlags
         }
         Type::GetVersion => {
             answer.get_version = Some(response::GetVersion {
-                version_info: version(endpoints),
+                version_info: endpoints.shared.version.to_v1(),
             });
             response::Type::GetVersion
         }
@@ -269,11 +255,22 @@ async fn simple(
             response::Type::GetLoggingLevel
         }
         Type::ListFiles => {
-            answer.list_files = Some(list_files(endpoints, subject, call).await?);
+            let path = call.list_files.clone().unwrap_or_default().path;
+            let listed = endpoints.shared.list_files::<Response>(subject, path);
+            let file_infos = listed.await?;
+            answer.list_files = Some(response::ListFiles { file_infos });
             response::Type::ListFiles
         }
         Type::ReadFile => {
-            answer.read_file = Some(read_file(endpoints, subject, call).await?);
+            let read = call.read_file.clone().unwrap_or_default();
+            let read = endpoints.shared.read_file::<Response>(
+                subject,
+                read.path,
+                read.offset,
+                read.length,
+            );
+            let (size, data) = read.await?;
+            answer.read_file = Some(response::ReadFile { size, data });
             response::Type::ReadFile
         }
         Type::GetContainers => {
@@ -303,27 +300,6 @@ async fn simple(
     Ok(answer)
 }
 
-fn version(endpoints: &Endpoints) -> v1::VersionInfo {
-    let version = &endpoints.shared.version;
-    v1::VersionInfo {
-        version: version.version.clone(),
-        build_date: Some(version.build_date.clone()),
-        build_time: Some(version.build_time),
-        build_user: Some(version.build_user.clone()),
-        git_sha: version.git_sha.clone(),
-        git_tag: version.git_tag.clone(),
-        ..v1::VersionInfo::default()
-    }
-}
-
-fn set_logging_level(endpoints: &Endpoints, call: &Call) -> Result<Response, Response> {
-    let set = call.set_logging_level.unwrap_or_default();
-    let duration = Duration::from_nanos(set.duration.nanoseconds.max(0).unsigned_abs());
-    let changed = endpoints.shared.logging.set(set.level, duration);
-    changed.map_err(Response::bad_request)?;
-    Ok(Response::empty(StatusCode::OK))
-}
-
 /// The answers that are written row by row: their lists are there even when they are empty.
 fn rows(kind: call::Type, snapshot: &Snapshot, media: Media) -> Response {
     let mut answer = Answer::default();
@@ -350,7 +326,7 @@ fn rows(kind: call::Type, snapshot: &Snapshot, media: Media) -> Response {
         }
     }
     if media != Media::Json {
-        return write(&answer, media);
+        return Response::message(&answer, media);
     }
     let mut body = Vec::new();
     Writer::new(&mut body).object(|w| {
@@ -495,54 +471,4 @@ async fn get_containers(
     Ok(Some(response::GetContainers {
         containers: containers.chain(others).collect(),
     }))
-}
-
-async fn list_files(
-    endpoints: &Endpoints,
-    subject: Option<&Subject>,
-    call: &Call,
-) -> Result<response::ListFiles, Response> {
-    let path = call.list_files.clone().unwrap_or_default().path;
-    let files = endpoints.shared.files.clone();
-    files
-        .permit(&*endpoints.shared.authorizer, subject, &path)
-        .await?;
-    let listed = blocking(move || files.browse(&path)).await?;
-    let file_infos = listed.into_iter().map(|info| v1::FileInfo {
-        path: info.path,
-        nlink: Some(info.nlink.try_into().unwrap_or(i32::MAX)),
-        size: Some(info.size),
-        mtime: Some(v1::TimeInfo {
-            nanoseconds: info.mtime.as_nanos().try_into().unwrap_or(i64::MAX),
-        }),
-        mode: Some(info.mode),
-        uid: Some(info.uid),
-        gid: Some(info.gid),
-    });
-    Ok(response::ListFiles {
-        file_infos: file_infos.collect(),
-    })
-}
-
-async fn read_file(
-    endpoints: &Endpoints,
-    subject: Option<&Subject>,
-    call: &Call,
-) -> Result<response::ReadFile, Response> {
-    let read = call.read_file.clone().unwrap_or_default();
-    let files = endpoints.shared.files.clone();
-    files
-        .permit(&*endpoints.shared.authorizer, subject, &read.path)
-        .await?;
-    let (size, data) =
-        blocking(move || files.read(&read.path, Some(read.offset), read.length)).await?;
-    Ok(response::ReadFile { size, data })
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, FileError> + Send + 'static,
-) -> Result<T, Response> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| Response::text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?
-        .map_err(|error| error.response())
 }

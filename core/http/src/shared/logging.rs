@@ -66,6 +66,16 @@ impl Logging {
         Ok(())
     }
 
+    /// SET_LOGGING_LEVEL of the v1 APIs. Must be called on a runtime.
+    ///
+    /// # Errors
+    /// What to answer with 400.
+    pub fn set_for(&self, level: u32, nanoseconds: i64) -> Result<(), String> {
+        let nanoseconds = u64::try_from(nanoseconds)
+            .map_err(|_| "Expecting 'set_logging_level.duration' not to be negative")?;
+        self.set(level, Duration::from_nanos(nanoseconds))
+    }
+
     fn apply(&self, level: u32) {
         *self
             .inner
@@ -143,5 +153,10 @@ mod tests {
         assert_eq!(logging.level(), 2);
         tokio::time::sleep(Duration::from_secs(6)).await;
         assert_eq!(logging.level(), 0);
+        let error = logging.set_for(2, -1).unwrap_err();
+        assert!(error.contains("'set_logging_level.duration'"), "{error}");
+        assert_eq!(logging.level(), 0);
+        logging.set_for(3, 5_000_000_000).unwrap();
+        assert_eq!(logging.level(), 3);
     }
 }

@@ -1,5 +1,6 @@
 //! Endpoints that master and agent have in common.
 
+mod calls;
 mod duration;
 pub mod files;
 mod help;
