@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use serde::Serialize;
 
-use self::isolators::ISOLATORS;
+use self::isolators::{ISOLATORS, LIBRARY};
 use self::machine::Machine;
 
 mod isolators;
@@ -76,7 +76,9 @@ impl Report {
             .iter()
             .map(|(isolator, needs)| Verdict {
                 isolator,
-                missing: needs.iter().find_map(|need| need.missing(machine)),
+                missing: std::iter::once(&LIBRARY)
+                    .chain(*needs)
+                    .find_map(|need| need.missing(machine)),
             })
             .collect();
         let works = |wanted: &str| {

@@ -64,7 +64,7 @@ impl Need {
             Self::Library(name) => {
                 let file = format!("libtepui_{name}.so");
                 (!machine.libraries.contains(&file))
-                    .then(|| format!("{file} is missing: it belongs beside this program or into TEPUI_MODULE_DIRS"))
+                    .then(|| format!("{file} is missing: it belongs into ../lib/tepui/modules beside the programs' folder, or into a directory of TEPUI_MODULE_DIRS"))
             }
             Self::Program(name, from) => (!machine.programs.contains(&name))
                 .then(|| format!("'{name}' is not on the PATH: get it from {from}")),
@@ -72,68 +72,63 @@ impl Need {
     }
 }
 
-const LIBRARY: Need = Need::Library("isolators");
+/// What all of them need: the library that has them.
+pub(super) const LIBRARY: Need = Need::Library("isolators");
 
-/// In the order of docs/ISOLATORS.md.
+/// What brings mounts into a container.
+const MOUNTS: &[Need] = &[Need::Root, Need::Namespace("mnt")];
+
+/// What makes roots and volumes of images.
+const OF_IMAGES: &[Need] = &[
+    Need::Library("images"),
+    Need::Root,
+    Need::Namespace("mnt"),
+    Need::Overlay,
+];
+
+/// What decides on devices: a program of the kernel where version 2 has no controller for it.
+const DEVICES: &[Need] = &[
+    Need::Root,
+    Need::Controller("devices", None),
+    Need::Kernel(4, 15, "BPF programs for devices"),
+];
+
+/// What each needs beside [`LIBRARY`], in the order of docs/ISOLATORS.md.
 pub(super) const ISOLATORS: &[(&str, &[Need])] = &[
-    ("posix/cpu", &[LIBRARY]),
-    ("posix/mem", &[LIBRARY]),
-    ("posix/rlimits", &[LIBRARY]),
-    ("disk/du", &[LIBRARY]),
-    ("disk/xfs", &[LIBRARY, Need::Root, Need::ProjectQuota]),
+    ("posix/cpu", &[]),
+    ("posix/mem", &[]),
+    ("posix/rlimits", &[]),
+    ("disk/du", &[]),
+    ("disk/xfs", &[Need::Root, Need::ProjectQuota]),
     (
         "cgroups/cpu",
-        &[LIBRARY, Need::Root, Need::Controller("cpu", Some("cpu"))],
+        &[Need::Root, Need::Controller("cpu", Some("cpu"))],
     ),
     (
         "cgroups/mem",
-        &[
-            LIBRARY,
-            Need::Root,
-            Need::Controller("memory", Some("memory")),
-        ],
+        &[Need::Root, Need::Controller("memory", Some("memory"))],
     ),
     (
         "cgroups/pids",
-        &[LIBRARY, Need::Root, Need::Controller("pids", Some("pids"))],
+        &[Need::Root, Need::Controller("pids", Some("pids"))],
     ),
     (
         "cgroups/cpuset",
-        &[
-            LIBRARY,
-            Need::Root,
-            Need::Controller("cpuset", Some("cpuset")),
-        ],
+        &[Need::Root, Need::Controller("cpuset", Some("cpuset"))],
     ),
     (
         "cgroups/blkio",
-        &[LIBRARY, Need::Root, Need::Controller("blkio", Some("io"))],
+        &[Need::Root, Need::Controller("blkio", Some("io"))],
     ),
-    (
-        "cgroups/devices",
-        &[
-            LIBRARY,
-            Need::Root,
-            Need::Controller("devices", None),
-            Need::Kernel(4, 15, "BPF programs for devices"),
-        ],
-    ),
+    ("cgroups/devices", DEVICES),
     (
         "cgroups/hugetlb",
-        &[
-            LIBRARY,
-            Need::Root,
-            Need::Controller("hugetlb", Some("hugetlb")),
-        ],
+        &[Need::Root, Need::Controller("hugetlb", Some("hugetlb"))],
     ),
-    (
-        "cgroups/net_cls",
-        &[LIBRARY, Need::Root, Need::Version1("net_cls")],
-    ),
+    ("cgroups/net_cls", &[Need::Root, Need::Version1("net_cls")]),
     (
         "cgroups/perf_event",
         &[
-            LIBRARY,
             Need::Root,
             Need::Controller("perf_event", Some("perf_event")),
             Need::Program("perf", "your distribution (Debian: linux-perf)"),
@@ -141,98 +136,45 @@ pub(super) const ISOLATORS: &[(&str, &[Need])] = &[
     ),
     (
         "cgroups/net_prio",
-        &[LIBRARY, Need::Root, Need::Version1("net_prio")],
+        &[Need::Root, Need::Version1("net_prio")],
     ),
-    ("filesystem/posix", &[LIBRARY]),
+    ("filesystem/posix", &[]),
     (
         "filesystem/linux",
         &[
-            LIBRARY,
             Need::Root,
             Need::Namespace("mnt"),
             Need::Kernel(5, 12, "openat2, mount_setattr"),
         ],
     ),
-    (
-        "docker/runtime",
-        &[
-            LIBRARY,
-            Need::Library("images"),
-            Need::Root,
-            Need::Namespace("mnt"),
-            Need::Overlay,
-        ],
-    ),
-    (
-        "appc/runtime",
-        &[
-            LIBRARY,
-            Need::Library("images"),
-            Need::Root,
-            Need::Namespace("mnt"),
-            Need::Overlay,
-        ],
-    ),
+    ("docker/runtime", OF_IMAGES),
+    ("appc/runtime", OF_IMAGES),
     (
         "docker/volume",
         &[
-            LIBRARY,
             Need::Root,
             Need::Namespace("mnt"),
             Need::Program("dvdcli", "https://github.com/rexray/dvdcli"),
         ],
     ),
-    (
-        "volume/host_path",
-        &[LIBRARY, Need::Root, Need::Namespace("mnt")],
-    ),
-    (
-        "volume/sandbox_path",
-        &[LIBRARY, Need::Root, Need::Namespace("mnt")],
-    ),
-    (
-        "volume/image",
-        &[
-            LIBRARY,
-            Need::Library("images"),
-            Need::Root,
-            Need::Namespace("mnt"),
-            Need::Overlay,
-        ],
-    ),
-    (
-        "volume/secret",
-        &[LIBRARY, Need::Root, Need::Namespace("mnt")],
-    ),
-    (
-        "linux/devices",
-        &[
-            LIBRARY,
-            Need::Root,
-            Need::Controller("devices", None),
-            Need::Kernel(4, 15, "BPF programs for devices"),
-        ],
-    ),
+    ("volume/host_path", MOUNTS),
+    ("volume/sandbox_path", MOUNTS),
+    ("volume/image", OF_IMAGES),
+    ("volume/secret", MOUNTS),
+    ("linux/devices", DEVICES),
     (
         "gpu/nvidia",
         &[
-            LIBRARY,
             Need::Root,
             Need::Controller("devices", None),
             Need::Namespace("mnt"),
             Need::Nvidia,
         ],
     ),
-    ("linux/capabilities", &[LIBRARY, Need::Root]),
-    ("linux/nnp", &[LIBRARY]),
-    ("linux/seccomp", &[LIBRARY, Need::Seccomp]),
-    (
-        "namespaces/ipc",
-        &[LIBRARY, Need::Root, Need::Namespace("ipc")],
-    ),
-    (
-        "namespaces/pid",
-        &[LIBRARY, Need::Root, Need::Namespace("pid")],
-    ),
-    ("environment_secret", &[LIBRARY]),
+    ("linux/capabilities", &[Need::Root]),
+    ("linux/nnp", &[]),
+    ("linux/seccomp", &[Need::Seccomp]),
+    ("namespaces/ipc", &[Need::Root, Need::Namespace("ipc")]),
+    ("namespaces/pid", &[Need::Root, Need::Namespace("pid")]),
+    ("environment_secret", &[]),
 ];

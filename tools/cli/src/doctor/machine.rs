@@ -1,7 +1,9 @@
 //! What of the machine matters to isolators.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use tepui_host::search::Search;
 
 /// What was found. Texts say why something is missing and how to get it; none is there.
 #[derive(Debug, Clone, Default)]
@@ -182,15 +184,11 @@ fn on_path(program: &&'static str) -> bool {
     std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
 }
 
-/// Module libraries beside this program.
+/// Module libraries where an agent beside this program looks for them without `--module_dirs`.
 fn libraries() -> Vec<String> {
-    let own = std::env::current_exe().unwrap_or_default();
-    let beside = own.parent().map(PathBuf::from).unwrap_or_default();
-    let mut dirs: Vec<PathBuf> = std::env::var_os("TEPUI_MODULE_DIRS")
-        .map(|dirs| std::env::split_paths(&dirs).collect())
-        .unwrap_or_default();
-    dirs.extend([beside.join("../lib/tepui/modules"), beside]);
-    let entries = dirs
+    let search = Search::new(&[]);
+    let entries = search
+        .dirs()
         .iter()
         .flat_map(|dir| fs::read_dir(dir).into_iter().flatten().flatten());
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
