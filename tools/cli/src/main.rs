@@ -20,6 +20,7 @@ mod logs;
 mod maintenance;
 mod module;
 mod reserve;
+mod resources;
 mod roles;
 mod run;
 mod several;

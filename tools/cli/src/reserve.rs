@@ -12,6 +12,7 @@ use tepui_proto::v1::master::Call;
 use tepui_proto::v1::master::call::{self, Type};
 
 use crate::client::{MasterArg, id_of};
+use crate::resources::resources;
 use crate::show::print;
 use crate::stack::Reserved;
 
@@ -48,15 +49,6 @@ pub(crate) struct UnreserveArgs {
     resources: Option<Resources>,
     #[command(flatten)]
     reserved: Reserved,
-}
-
-/// Resources as an argument: without a role, or with all of their reservations.
-fn resources(text: &str) -> Result<Resources, String> {
-    let all = Resources::parse(text, "*").map_err(|error| error.to_string())?;
-    if all.is_empty() {
-        return Err("expected resources such as 'cpus:2;mem:512'".to_owned());
-    }
-    Ok(all)
 }
 
 fn label(text: &str) -> Result<Label, String> {

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
-use tepui_model::Resources;
 use tepui_proto::v1::master::Call;
 use tepui_proto::v1::master::call::{self, Type};
 use tepui_proto::v1::quota::QuotaConfig;
@@ -13,6 +12,7 @@ use tepui_proto::v1::value::Scalar;
 use tepui_proto::{convert, v1};
 
 use crate::client::{Master, MasterArg};
+use crate::resources::resources;
 use crate::several::Several;
 use crate::show::{ListArgs, print};
 use crate::table::Table;
@@ -92,7 +92,7 @@ struct SetWeights {
 }
 
 fn amounts(text: &str) -> Result<Amounts, String> {
-    let resources = Resources::parse(text, "*").map_err(|error| error.to_string())?;
+    let resources = resources(text)?;
     let of = |resource: &tepui_model::Resource| match resource.amount() {
         Some(amount) if resource.is_plain() => Ok((
             resource.name().to_string(),

@@ -1,6 +1,7 @@
 //! `tepui run`: a framework that runs one command, some times over, and ends with it.
 
 mod code;
+mod fields;
 mod plan;
 mod pulls;
 
@@ -114,6 +115,8 @@ struct Job {
     /// What no offer had room for yet.
     waiting: VecDeque<Unit>,
     tasks: BTreeMap<String, Task>,
+    /// Tasks were dropped for which no offer had come.
+    given_up: bool,
     suppressed: bool,
     /// It was said that offers have too little.
     told: bool,
@@ -173,6 +176,7 @@ impl Job {
             framework,
             waiting: units.into(),
             tasks,
+            given_up: false,
             suppressed: false,
             told: false,
             pulls: Pulls::default(),
@@ -325,7 +329,9 @@ impl Job {
     async fn kill_all(&mut self) -> Result<()> {
         // Tasks that no offer came for will not run any more.
         self.waiting.clear();
+        let wanted = self.tasks.len();
         self.tasks.retain(|_, task| task.agent.is_some());
+        self.given_up = self.tasks.len() < wanted;
         let running: Vec<_> = self
             .running()
             .map(|(id, task)| (id.clone(), task.agent.clone()))
@@ -340,13 +346,13 @@ impl Job {
         Ok(self.framework.bare(scheduler::call::Type::Teardown).await?)
     }
 
-    /// The first task's code that is not 0.
+    /// The first task's code that is not 0, or 1 if some never ran.
     fn exit_code(&self) -> i32 {
         self.tasks
             .values()
             .map(|task| exit_code(task.state, &task.message))
             .find(|code| *code != 0)
-            .unwrap_or(0)
+            .unwrap_or(i32::from(self.given_up))
     }
 }
 

@@ -69,6 +69,17 @@ fn who_asks_for_more_than_any_agent_has_is_told_so() {
     kill(pid, Signal::SIGINT).expect("it waits");
     assert!(said.any(|line| line == "no task runs: giving up"));
     assert_eq!(run.wait().expect("a child").code(), Some(130));
+    let late = [
+        "run",
+        "--command",
+        "true",
+        "--cpus",
+        "100000",
+        "--kill-after",
+        "1s",
+    ];
+    let late = cluster.tepui(&late);
+    assert_eq!(late.status.code(), Some(1), "it did not run: {late:?}");
 }
 
 #[test]

@@ -13,7 +13,8 @@ pub(super) fn read(daemon: Daemon, path: &Path) -> Result<(Vec<Raw>, ModuleConfi
         file: path.into(),
         message,
     };
-    let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| wrong(format!("the configuration file cannot be read: {e}")))?;
     let table: toml::Table = text
         .parse()
         .map_err(|e: toml::de::Error| wrong(e.to_string()))?;

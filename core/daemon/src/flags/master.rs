@@ -2,7 +2,9 @@
 //!
 //! Texts and defaults follow Mesos; the defaults that depend on the machine are filled in by the settings.
 
-use super::reasons::{NO_REPLICATED_LOG, NO_SUCH_PART, NO_UI, NO_ZOOKEEPER, NOT_YET, UNPROTECTED};
+use super::reasons::{
+    NO_REPLICATED_LOG, NO_SUCH_PART, NO_UI, NO_ZOOKEEPER, NOT_YET, ONE_MASTER, UNPROTECTED,
+};
 use super::{
     Flag, Group, bytes, duration, flag, int, json, list, number, path, port, secret_text, text,
 };
@@ -87,5 +89,5 @@ pub(super) const FLAGS: &[Flag] = &[
     path("whitelist", "File listing agent hostnames, one per line, that may be offered; re-read every 5secs.").group(Group::Offers),
     path("work_dir", "Directory of replicated log and other durable master state (required unless in_memory registry).").group(Group::State),
     duration("zk_session_timeout", "ZooKeeper session expiry.").default("10secs").ignored(NO_ZOOKEEPER),
-    secret_text("zk", "ZooKeeper URL for election; unset means standalone master.").refused(NOT_YET),
+    secret_text("zk", "ZooKeeper URL for election; unset means standalone master.").refused(ONE_MASTER),
 ];

@@ -9,6 +9,8 @@ pub(super) const NOT_YET: &str = "not supported yet";
 pub(super) const NO_SUCH_PART: &str = "there is no such part in Tepui";
 /// ZooKeeper comes with high availability.
 pub(super) const NO_ZOOKEEPER: &str = "ZooKeeper is not supported yet";
+/// There is no election without it.
+pub(super) const ONE_MASTER: &str = "ZooKeeper is not supported yet: leave it out, and name this one master to the agents by --master=host:port";
 /// The registry is an embedded store.
 pub(super) const NO_REPLICATED_LOG: &str =
     "the registry is an embedded store and needs no such setting";

@@ -3,13 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use clap::ArgGroup;
 use serde_json::Value;
 use tepui_http::scheduler_client::command_task;
 use tepui_model::resources::Scalar;
 use tepui_model::{Resource, Resources};
+use tepui_proto::descriptor::Described;
 use tepui_proto::v1::offer::{Operation, operation};
 use tepui_proto::{convert, json, v1};
 
+use super::fields;
+use crate::resources::resources;
 use crate::when::Span;
 
 /// What Mesos' own programs give the executor of a group.
@@ -17,15 +21,16 @@ const GROUP_EXECUTOR: &str = "cpus:0.1;mem:32;disk:32";
 
 /// What is run: a command with what it needs, or what a file says.
 #[derive(clap::Args)]
+#[command(group(ArgGroup::new("what").args(["command", "task", "task_group"]).required(true)))]
 pub(super) struct Wanted {
     /// Shell command to run
-    #[arg(long, short, value_name = "COMMAND", required_unless_present_any = ["task", "task_group"])]
+    #[arg(long, short, value_name = "COMMAND")]
     command: Option<String>,
     /// Run the TaskInfo of this JSON file; ids that are missing are filled in
     #[arg(long, value_name = "FILE", conflicts_with_all = COMMAND_ONLY)]
     task: Option<PathBuf>,
     /// Run the tasks of this JSON file as one group, {"tasks": [...]}: the first bad end ends them all
-    #[arg(long, value_name = "FILE", conflicts_with_all = COMMAND_ONLY, conflicts_with_all = ["task", "instances"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = COMMAND_ONLY, conflicts_with = "instances")]
     task_group: Option<PathBuf>,
     /// CPUs for each task
     #[arg(long, default_value_t = 0.1)]
@@ -66,8 +71,7 @@ pub(super) struct Wanted {
 }
 
 /// What has no meaning for tasks of a file.
-const COMMAND_ONLY: [&str; 10] = [
-    "command",
+const COMMAND_ONLY: [&str; 9] = [
     "resources",
     "limits",
     "env",
@@ -87,7 +91,7 @@ fn variable(text: &str) -> Result<(String, String), String> {
 }
 
 fn plain_resources(text: &str) -> Result<Resources, String> {
-    let all = Resources::parse(text, "*").map_err(|error| error.to_string())?;
+    let all = resources(text)?;
     match all.iter().find(|resource| !resource.is_plain()) {
         Some(reserved) => Err(format!(
             "{reserved}: name amounts only, and the role by --role"
@@ -249,9 +253,11 @@ fn read(file: &Path) -> Result<Value> {
 
 /// A TaskInfo of a file: its agent is found later, and names may be left out.
 fn task_info(mut task: Value, name: &str) -> Result<v1::TaskInfo> {
-    let Value::Object(fields) = &mut task else {
+    if !task.is_object() {
         bail!("a task is a JSON object")
-    };
+    }
+    fields::known(&task, v1::TaskInfo::DESCRIPTOR)?;
+    let fields = task.as_object_mut().expect("looked at above");
     let id = fields
         .get("task_id")
         .and_then(|id| id["value"].as_str())
@@ -414,6 +420,34 @@ mod tests {
 
     fn parse(text: &str) -> Resources {
         Resources::parse(text, "*").expect("resources of a test")
+    }
+
+    #[test]
+    fn one_thing_to_run_is_asked_for_and_no_more() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            wanted: Wanted,
+        }
+        let read = |args: &[&str]| {
+            let line =
+                clap::Parser::try_parse_from(std::iter::once("run").chain(args.iter().copied()));
+            line.map(|line: Line| line.wanted.command)
+                .map_err(|error| error.to_string())
+        };
+        let error = read(&[]).unwrap_err();
+        let all = "<--command <COMMAND>|--task <FILE>|--task-group <FILE>>";
+        assert!(error.contains(all), "{error}");
+        for args in [
+            ["--command=true", "--task=t"],
+            ["--task=t", "--task-group=g"],
+            ["--task-group=g", "--instances=2"],
+            ["--task=t", "--image=i"],
+        ] {
+            let error = read(&args).unwrap_err();
+            assert!(error.contains("cannot be used with"), "{args:?}: {error}");
+        }
+        assert_eq!(read(&["-c", "true"]).unwrap().as_deref(), Some("true"));
     }
 
     fn taken(offer: &str, wanted: &str) -> Option<(String, String)> {
