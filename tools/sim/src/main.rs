@@ -19,7 +19,7 @@ struct Arguments {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Number of seeds.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
     /// Virtual seconds with faults.
     #[arg(long, default_value_t = 120)]
@@ -140,7 +140,7 @@ impl Arguments {
     /// Runs all seeds, as many at a time as asked.
     fn all(&self) -> anyhow::Result<Summary> {
         let next = AtomicU64::new(self.seed);
-        let end = self.seed + self.seeds;
+        let end = self.seed.saturating_add(self.seeds);
         let summary = Mutex::new(Summary {
             first: self.seed,
             seeds: self.seeds,
