@@ -1,6 +1,6 @@
 //! Builds the set that runs: static init first, then everything else in one go.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -12,9 +12,12 @@ pub(crate) struct Built {
     pub(crate) dir: PathBuf,
 }
 
-/// Builds executables, libraries and tests in the one profile that all tests use.
+/// Builds executables, libraries and tests in the one profile that all tests use. Benches are left to clippy, which
+/// checks them.
 pub(crate) fn dev() -> Result<Built> {
-    run(cargo(&["build", "--workspace", "--all-targets", "--locked"]).env_remove("RUSTFLAGS"))?;
+    let targets = ["--lib", "--bins", "--tests", "--examples"];
+    let mut build = cargo(&["build", "--workspace", "--locked"]);
+    run(build.args(targets).env_remove("RUSTFLAGS"))?;
     static_init("dev", "debug")?;
     misbehaving()?;
     Ok(Built {
@@ -62,27 +65,32 @@ fn static_init(profile: &str, folder: &str) -> Result<()> {
         &triple,
     ]);
     run(build.env("RUSTFLAGS", "-C target-feature=+crt-static"))?;
-    let from = target_dir().join(&triple).join(folder).join("tepui-init");
-    let to = target_dir().join(folder).join("tepui-init");
-    // A new file, since the old one may be running.
-    let fresh = to.with_extension("new");
-    std::fs::copy(&from, &fresh)
-        .with_context(|| format!("cannot copy {} to {}", from.display(), fresh.display()))?;
-    std::fs::rename(&fresh, &to).with_context(|| format!("cannot replace {}", to.display()))
+    replace(
+        &target_dir().join(&triple).join(folder).join("tepui-init"),
+        &target_dir().join(folder).join("tepui-init"),
+    )
 }
 
-/// The module that is built with `panic = "abort"`, which no other crate of the workspace may be.
+/// The module that is built with `panic = "abort"`, which no other crate of the workspace may be. Only its own crate is
+/// built so, since a profile would build all that it depends on once more; under another name, since the ordinary
+/// library is there already.
 fn misbehaving() -> Result<()> {
-    if !crate::root().join("module-abi/bad/abort").exists() {
-        return Ok(());
-    }
-    run(cargo(&[
-        "build",
-        "--package",
-        "tepui-bad-abort",
-        "--locked",
-        "--profile",
-        "abort",
-    ])
-    .env_remove("RUSTFLAGS"))
+    let mut build = cargo(&["rustc", "--package=tepui-bad-abort", "--lib", "--locked"]);
+    build.args(["--", "-Cpanic=abort", "-Cextra-filename=-abort"]);
+    run(build.env_remove("RUSTFLAGS"))?;
+    let folder = target_dir().join("abort");
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("cannot make {}", folder.display()))?;
+    replace(
+        &target_dir().join("debug/deps/libtepui_bad_abort-abort.so"),
+        &folder.join("libtepui_bad_abort.so"),
+    )
+}
+
+/// Copies a file to where an old one may be in use: the old one stays what it is for who has opened it.
+fn replace(from: &Path, to: &Path) -> Result<()> {
+    let fresh = to.with_extension("new");
+    std::fs::copy(from, &fresh)
+        .with_context(|| format!("cannot copy {} to {}", from.display(), fresh.display()))?;
+    std::fs::rename(&fresh, to).with_context(|| format!("cannot replace {}", to.display()))
 }

@@ -12,7 +12,7 @@ use crate::{build, cargo, run, target_dir};
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Rounds of each test
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
     rounds: u64,
     /// Put the result into docs/RELIABILITY.md
     #[arg(long)]
@@ -27,7 +27,8 @@ pub(crate) fn chaos(args: &Args) -> Result<()> {
     let _ = fs::remove_dir_all(&summary);
     fs::create_dir_all(&summary)?;
     let built = target_dir().join("debug");
-    let test = ["test", "--locked", "--package=tepui-e2e", "--test=chaos"];
+    // Of the workspace, as it was built: a package alone has other features, and would be built again.
+    let test = ["test", "--locked", "--workspace", "--test=chaos"];
     let tested = run(cargo(&test)
         .env("TEPUI_CHAOS_ROUNDS", args.rounds.to_string())
         .env("TEPUI_CHAOS_SUMMARY", &summary)

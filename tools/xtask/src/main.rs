@@ -36,7 +36,11 @@ enum Task {
     /// Install what the tests need (as root on Debian) and run all of them
     Test(test::Args),
     /// Build what the tests load: static init, daemons, module libraries, misbehaving modules
-    Build,
+    Build {
+        /// Build what a cluster runs, optimized, into target/release
+        #[arg(long)]
+        release: bool,
+    },
     /// Fuzz what decodes bytes from a socket, ten minutes each or as asked
     Fuzz(fuzz::Args),
     /// Kill and stop real daemons while they work, as often as asked
@@ -67,7 +71,8 @@ fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Demo => demo::demo(),
         Task::Test(args) => test::test(&args),
-        Task::Build => build::dev().map(drop),
+        Task::Build { release: true } => build::release().map(drop),
+        Task::Build { release: false } => build::dev().map(drop),
         Task::Fuzz(args) => fuzz::fuzz(&args),
         Task::Chaos(args) => chaos::chaos(&args),
         Task::Sim(args) => sim::sim(&args),

@@ -13,13 +13,13 @@ use crate::{cargo, run, target_dir};
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Number of seeds
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
     /// First seed
     #[arg(long, default_value_t = 0)]
     first: u64,
     /// Simulated minutes with faults, of each seed
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     minutes: u64,
     /// Put the result into docs/RELIABILITY.md
     #[arg(long)]
@@ -78,7 +78,7 @@ fn rows(args: &Args, summary: &Path) -> Result<Vec<Row>> {
     let range = format!(
         "seeds {} to {}, {} simulated minutes each, {all} faults",
         args.first,
-        args.first + args.seeds - 1,
+        args.first.saturating_add(args.seeds - 1),
         args.minutes
     );
     let texts = [
@@ -112,10 +112,14 @@ fn rows(args: &Args, summary: &Path) -> Result<Vec<Row>> {
         ),
     ];
     let failed = summary["failed"].as_array().cloned().unwrap_or_default();
-    let command = format!(
+    let mut command = format!(
         "cargo xtask sim --seeds {} --minutes {}",
         args.seeds, args.minutes
     );
+    // Other seeds are another run: it does not take the place of the first ones in the table.
+    if args.first > 0 {
+        command += &format!(" --first {}", args.first);
+    }
     let row = |(promise, what): (&str, String)| {
         let broken: Vec<String> = failed
             .iter()

@@ -1,8 +1,8 @@
 //! A library whose panics end the process, and whose note says otherwise. It is right in everything else, so the
 //! host must see it in the file: an abort build imports no `_Unwind_RaiseException`.
 //!
-//! `cargo xtask` builds it with `--profile abort`; a plain build of the workspace makes an ordinary library of it,
-//! which fails when the host's trial provokes a panic, since nothing here catches one. `export!` would refuse to
+//! `cargo xtask build` compiles this crate with `-C panic=abort`; a plain build of the workspace makes an ordinary library
+//! of it, which fails when the host's trial provokes a panic, since nothing here catches one. `export!` would refuse to
 //! compile, so the symbols are written by hand.
 
 use tepui_module_abi::macro_support::{LibHeader, RootCell, RootModuleResult, lib_header, root_of};
@@ -11,7 +11,7 @@ use tepui_module_abi::{
 };
 
 /// `LibraryManifest { abi: "1.0.0", sdk: "0.0.0", panic: "unwind", modules: [{ name: "bad/abort", kinds: ["authorizer"],
-/// schema: "true" }] }`, encoded by hand so that nothing else must be built for this profile.
+/// schema: "true" }] }`, encoded by hand, as all of it.
 const MANIFEST: &[u8] =
     b"\x0a\x051.0.0\x12\x050.0.0\x1a\x06unwind\x2a\x1d\x0a\x09bad/abort\x1a\x0aauthorizer\x3a\x04true";
 
