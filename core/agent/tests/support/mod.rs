@@ -497,7 +497,7 @@ pub(crate) async fn try_start(
     let total = "cpus:4;mem:4096;disk:10240;ports:[31000-32000]";
     let mut settings = Settings {
         port: address.port(),
-        resources: resources(Some(total), "*", work_dir).expect("resources"),
+        resources: resources(Some(total), "*", work_dir, None).expect("resources"),
         registration_backoff_factor: Duration::from_millis(10),
         ..Settings::new(work_dir.into(), master.server.local_addr().to_string())
     };
