@@ -1,165 +1,15 @@
 //! Registries that behave as real ones do on bad days, and as hostile ones might. As root.
 
-use std::{
-    collections::BTreeMap,
-    io::{BufRead, BufReader, Write},
-    net::{TcpListener, TcpStream},
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+mod played;
 
+use std::{collections::BTreeMap, sync::Mutex, time::Duration};
+
+use played::{Mood, Reply, Request, Server, good, layer, manifest, other_layer, reply, whole};
 use serde_json::{Value, json};
 use tepui_image_content::{
     Access, Credential, Digest, DockerConfig, Error, Image, Progress, Reference, Registries,
     Registry, Settings, Source, Store,
 };
-
-/// A request: path, and headers in lower case.
-struct Request {
-    path: String,
-    headers: BTreeMap<String, String>,
-}
-
-impl Request {
-    fn is_for(&self, part: &str) -> bool {
-        self.path.contains(part)
-    }
-
-    fn authorization(&self) -> &str {
-        self.headers.get("authorization").map_or("", String::as_str)
-    }
-}
-
-/// Bytes to send, piece by piece with this long between them.
-type Reply = (Vec<Vec<u8>>, Duration);
-/// What is answered in the place of what there is; told how often the path was asked for before, and where the server is.
-type Mood = Box<dyn Fn(&Request, usize, &str) -> Option<Reply> + Send + Sync>;
-
-/// A server with an image `a/b:1` of one layer.
-struct Server {
-    address: String,
-    asked: Arc<Mutex<Vec<Request>>>,
-}
-
-fn reply(status: &str, headers: &str, body: &[u8]) -> Option<Reply> {
-    let mut all = format!("HTTP/1.1 {status}\r\nConnection: close\r\n{headers}\r\n").into_bytes();
-    all.extend_from_slice(body);
-    Some((vec![all], Duration::ZERO))
-}
-
-fn whole(status: &str, headers: &str, body: &[u8]) -> Option<Reply> {
-    let length = body.len();
-    reply(
-        status,
-        &format!("{headers}Content-Length: {length}\r\n"),
-        body,
-    )
-}
-
-fn layer() -> Vec<u8> {
-    let mut builder = tar::Builder::new(Vec::new());
-    let mut header = tar::Header::new_gnu();
-    header.set_size(3);
-    header.set_mode(0o644);
-    builder
-        .append_data(&mut header, "file", &b"abc"[..])
-        .unwrap();
-    builder.into_inner().unwrap()
-}
-
-/// As long as the layer, with something else in it.
-fn other_layer() -> Vec<u8> {
-    let mut other = layer();
-    other[512] = b'x';
-    other
-}
-
-fn config() -> Vec<u8> {
-    let diff_id = Digest::of(&layer()).to_string();
-    let rootfs = json!({ "type": "layers", "diff_ids": [diff_id] });
-    json!({ "os": "linux", "rootfs": rootfs })
-        .to_string()
-        .into_bytes()
-}
-
-fn manifest() -> Value {
-    let part = |kind: &str, content: Vec<u8>| {
-        json!({ "mediaType": format!("application/vnd.oci.image.{kind}"),
-        "digest": Digest::of(&content).to_string(), "size": content.len() })
-    };
-    json!({ "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": part("config.v1+json", config()), "layers": [part("layer.v1.tar", layer())] })
-}
-
-/// What a registry has that is well.
-fn good(path: &str) -> Option<Reply> {
-    let blob = |content: Vec<u8>| {
-        let digest = Digest::of(&content).to_string();
-        path.ends_with(&digest).then_some(content)
-    };
-    let manifest = || {
-        path.ends_with("manifests/1")
-            .then(|| manifest().to_string().into_bytes())
-    };
-    match blob(layer()).or_else(|| blob(config())).or_else(manifest) {
-        Some(content) => whole("200 OK", "", &content),
-        None => whole("404 Not Found", "", b"no such thing"),
-    }
-}
-
-impl Server {
-    fn start(mood: Mood) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
-        let asked: Arc<Mutex<Vec<Request>>> = Arc::default();
-        let (noted, own, mood) = (asked.clone(), address.clone(), Arc::new(mood));
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (noted, own, mood) = (noted.clone(), own.clone(), mood.clone());
-                std::thread::spawn(move || answer(stream, &noted, &own, &mood));
-            }
-        });
-        Self { address, asked }
-    }
-
-    fn count(&self, part: &str) -> usize {
-        let asked = self.asked.lock().unwrap();
-        asked.iter().filter(|request| request.is_for(part)).count()
-    }
-}
-
-fn answer(mut stream: TcpStream, noted: &Mutex<Vec<Request>>, own: &str, mood: &Mood) {
-    let mut lines = BufReader::new(stream.try_clone().unwrap())
-        .lines()
-        .map_while(Result::ok);
-    let Some(first) = lines.next() else { return };
-    let headers = lines
-        .take_while(|line| !line.is_empty())
-        .filter_map(|line| {
-            let (name, value) = line.split_once(": ")?;
-            Some((name.to_ascii_lowercase(), value.to_owned()))
-        });
-    let request = Request {
-        headers: headers.collect(),
-        path: first.split(' ').nth(1).unwrap_or_default().to_owned(),
-    };
-    let before = {
-        let asked = noted.lock().unwrap();
-        asked
-            .iter()
-            .filter(|other| other.path == request.path)
-            .count()
-    };
-    let reply = mood(&request, before, own).or_else(|| good(&request.path));
-    noted.lock().unwrap().push(request);
-    let (pieces, pause) = reply.unwrap();
-    for piece in pieces {
-        if stream.write_all(&piece).is_err() {
-            return;
-        }
-        std::thread::sleep(pause);
-    }
-}
 
 struct Pulled {
     at: tempfile::TempDir,
@@ -246,19 +96,10 @@ fn instead(part: &'static str, times: usize, with: fn(&str) -> Option<Reply>) ->
     })
 }
 
-fn cases() -> Vec<Case> {
-    const ALWAYS: usize = usize::MAX;
-    let changed = |pointer: &str, value: Value| {
-        let mut changed = manifest();
-        *changed.pointer_mut(pointer).unwrap() = value;
-        let text = changed.to_string().into_bytes();
-        let mood: Mood = Box::new(move |request, _, _| {
-            let body = request.is_for("manifests").then_some(&text)?;
-            whole("200 OK", "", body)
-        });
-        mood
-    };
-    let kind = "application/vnd.oci.image.layer.nondistributable.v1.tar";
+const ALWAYS: usize = usize::MAX;
+
+/// Servers that let wait, or want to know who asks.
+fn moody_servers() -> Vec<Case> {
     vec![
         ("well", Box::new(|_, _, _| None), None),
         ("tokens that expire", with_tokens(1), None),
@@ -333,32 +174,23 @@ fn cases() -> Vec<Case> {
             }),
             Some((REFUSED, "names no server of tokens: no realm")),
         ),
-        (
-            "a circle",
-            instead("blobs", ALWAYS, |own| {
-                whole(
-                    "307 Temporary Redirect",
-                    &format!("Location: {own}/v2/a/b/blobs/round\r\n"),
-                    b"",
-                )
-            }),
-            Some((UNAVAILABLE, "redirect")),
-        ),
-        (
-            "chunks without a length",
-            instead("blobs", ALWAYS, |_| None),
-            None,
-        ),
-        (
-            "a length that is too small",
-            instead("blobs", ALWAYS, |_| None),
-            None,
-        ),
-        (
-            "a layer that is cut with its connection, once",
-            instead("blobs", 0, |_| None),
-            None,
-        ),
+    ]
+}
+
+/// A manifest with something changed in it.
+fn with_changed(pointer: &str, value: Value) -> Mood {
+    let mut changed = manifest();
+    *changed.pointer_mut(pointer).unwrap() = value;
+    let text = changed.to_string().into_bytes();
+    Box::new(move |request, _, _| {
+        let body = request.is_for("manifests").then_some(&text)?;
+        whole("200 OK", "", body)
+    })
+}
+
+fn odd_manifests() -> Vec<Case> {
+    let kind = "application/vnd.oci.image.layer.nondistributable.v1.tar";
+    vec![
         (
             "a page in the place of a manifest",
             instead("manifests", ALWAYS, |_| {
@@ -404,13 +236,62 @@ fn cases() -> Vec<Case> {
         ),
         (
             "a layer that is elsewhere",
-            changed("/layers/0/mediaType", json!(kind)),
+            with_changed("/layers/0/mediaType", json!(kind)),
             Some((REFUSED, "is not distributed with the image")),
         ),
         (
             "no such configuration",
-            changed("/config/digest", json!(Digest::of(b"x").to_string())),
+            with_changed("/config/digest", json!(Digest::of(b"x").to_string())),
             Some((MISSING, "answers 404 Not Found to blobs/sha256:")),
+        ),
+    ]
+}
+
+/// The layer in another form, the first times that it is asked for.
+fn layer_as(headers: &'static str, form: fn(&[u8]) -> Vec<u8>, times: usize) -> Mood {
+    Box::new(move |request, before, _| {
+        let is_layer = request.is_for(&Digest::of(&layer()).to_string()) && before < times;
+        is_layer.then(|| reply("200 OK", headers, &form(&layer())).unwrap())
+    })
+}
+
+fn chunked(body: &[u8]) -> Vec<u8> {
+    let (one, two) = body.split_at(700);
+    let chunk = |part: &[u8]| [format!("{:x}\r\n", part.len()).as_bytes(), part, b"\r\n"].concat();
+    [chunk(one), chunk(two), b"0\r\n\r\n".to_vec()].concat()
+}
+
+fn cut(body: &[u8]) -> Vec<u8> {
+    body[..700].to_vec()
+}
+
+fn odd_layers() -> Vec<Case> {
+    vec![
+        (
+            "chunks without a length",
+            layer_as("Transfer-Encoding: chunked\r\n", chunked, ALWAYS),
+            None,
+        ),
+        (
+            "a length that is too small",
+            layer_as("Content-Length: 700\r\n", cut, ALWAYS),
+            Some((REFUSED, "has not the 2048 bytes")),
+        ),
+        (
+            "a layer that is cut with its connection, once",
+            layer_as("", cut, 1),
+            None,
+        ),
+        (
+            "a circle",
+            instead("blobs", ALWAYS, |own| {
+                whole(
+                    "307 Temporary Redirect",
+                    &format!("Location: {own}/v2/a/b/blobs/round\r\n"),
+                    b"",
+                )
+            }),
+            Some((UNAVAILABLE, "redirect")),
         ),
         (
             "a drip",
@@ -432,34 +313,6 @@ async fn registries_on_bad_days_are_borne_or_named() {
     if !is_root() {
         return;
     }
-    let mut cases = cases();
-    let layer_as = |headers: &'static str, form: fn(&[u8]) -> Vec<u8>, times: usize| {
-        let mood: Mood = Box::new(move |request, before, _| {
-            let is_layer = request.is_for(&Digest::of(&layer()).to_string()) && before < times;
-            is_layer.then(|| reply("200 OK", headers, &form(&layer())).unwrap())
-        });
-        mood
-    };
-    let chunked = |body: &[u8]| {
-        let (one, two) = body.split_at(700);
-        let chunk =
-            |part: &[u8]| [format!("{:x}\r\n", part.len()).as_bytes(), part, b"\r\n"].concat();
-        [chunk(one), chunk(two), b"0\r\n\r\n".to_vec()].concat()
-    };
-    let half = |body: &[u8]| body[..700].to_vec();
-    for (name, mood, failure) in &mut cases {
-        match *name {
-            "chunks without a length" => {
-                *mood = layer_as("Transfer-Encoding: chunked\r\n", chunked, usize::MAX)
-            }
-            "a length that is too small" => {
-                *mood = layer_as("Content-Length: 700\r\n", half, usize::MAX);
-                *failure = Some((REFUSED, "has not the 2048 bytes"));
-            }
-            "a layer that is cut with its connection, once" => *mood = layer_as("", half, 1),
-            _ => {}
-        }
-    }
     let run = async |(name, mood, failure): Case| {
         let server = Server::start(mood);
         let pulled = pull(&server.address, None, Duration::from_secs(4)).await;
@@ -478,7 +331,8 @@ async fn registries_on_bad_days_are_borne_or_named() {
             assert_eq!(server.count(""), 1);
         }
     };
-    futures::future::join_all(cases.into_iter().map(run)).await;
+    let cases = [moody_servers(), odd_manifests(), odd_layers()];
+    futures::future::join_all(cases.into_iter().flatten().map(run)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
