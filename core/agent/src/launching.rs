@@ -50,7 +50,10 @@ impl Owner {
                         container: container.clone(),
                         pid: launched.pid,
                     }));
-                    report_end(&*containers, &handle, container).await;
+                    // On its own, which is small: this one has room for all that a launch needs.
+                    tokio::spawn(async move {
+                        report_end(&*containers, &handle, container).await;
+                    });
                 }
                 Err(error) => {
                     tracing::warn!(%container, %error, "not launched");

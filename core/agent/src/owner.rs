@@ -138,7 +138,8 @@ pub(crate) struct Owner {
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) handle: Handle,
     pub(crate) ended: mpsc::Sender<Ended>,
-    pub(crate) played: BTreeMap<ContainerId, CommandExecutor>,
+    /// Boxed: each is some kilobytes, and a map has room for twice of what is in it.
+    pub(crate) played: BTreeMap<ContainerId, Box<CommandExecutor>>,
     /// Default executors, played too.
     pub(crate) groups: BTreeMap<ContainerId, DefaultExecutor>,
     /// Of all that are played.

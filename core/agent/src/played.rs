@@ -34,7 +34,7 @@ impl Owner {
             }
         };
         self.deadlines.set(&container, machine.next_deadline());
-        self.played.insert(container.clone(), machine);
+        self.played.insert(container.clone(), Box::new(machine));
         self.outputs(&container, outputs);
     }
 

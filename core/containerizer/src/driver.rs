@@ -101,7 +101,7 @@ pub(crate) struct Driver {
     context: Arc<Context>,
     state: ContainerState,
     launch: LaunchRecord,
-    /// Only for a launch: a recovered container is not started.
+    /// Until it was launched. A recovered container has none: it is not started.
     config: Option<ContainerConfig>,
     isolators: Vec<Arc<dyn Isolator>>,
     plan: LaunchPlan,
@@ -187,14 +187,17 @@ impl Driver {
     }
 
     /// Launches a container and stays with it.
-    pub(crate) async fn launch(parts: Parts, config: ContainerConfig) {
-        let mut driver = Self {
+    pub(crate) fn launch(parts: Parts, config: ContainerConfig) -> impl Future<Output = ()> {
+        // Boxed: a future has room for whatever it is moved through.
+        let mut driver = Box::new(Self {
             config: Some(config),
             ..Self::new(parts)
-        };
-        let isolators = driver.count();
-        driver.apply(Event::Launch { isolators }).await;
-        driver.run().await;
+        });
+        async move {
+            let isolators = driver.count();
+            driver.apply(Event::Launch { isolators }).await;
+            driver.run().await;
+        }
     }
 
     /// Goes on with a container of an earlier agent process.
@@ -204,11 +207,11 @@ impl Driver {
         marks: Vec<Mark>,
         found: Option<os::Found>,
     ) {
-        let mut driver = Self {
+        let mut driver = Box::new(Self {
             plan,
             ..Self::new(parts)
-        };
-        let _ = driver.planned.set(driver.plan.clone());
+        });
+        let _ = driver.planned.set(std::mem::take(&mut driver.plan));
         let supervisor = match found {
             Some(os::Found::Alive {
                 supervisor,
@@ -245,7 +248,7 @@ impl Driver {
         u32::try_from(self.isolators.len()).expect("a few dozen isolators")
     }
 
-    async fn run(mut self) {
+    async fn run(mut self: Box<Self>) {
         while !self.state.is_ended() && !self.abandoned {
             let event = self.next().await;
             if let Some(event) = event {
@@ -487,6 +490,7 @@ impl Driver {
             Effect::Cleanup { isolator } => self.step = Some(self.cleanup(isolator)),
             Effect::CleanupLogs => self.step = Some(self.cleanup_logs()),
             Effect::Launched { pid } => {
+                self.forget_launch();
                 self.records.rest();
                 self.view.send_modify(|view| {
                     view.pid = Some(pid);
@@ -496,6 +500,14 @@ impl Driver {
             Effect::Terminated(termination) => self.terminated(termination),
         }
         None
+    }
+
+    /// Keeps nothing that only a launch needs for as long as the command runs.
+    fn forget_launch(&mut self) {
+        self.config = None;
+        self.launch.config = Default::default();
+        self.plan = LaunchPlan::none();
+        self.ground = Ground::default();
     }
 
     /// A supervisor that cannot be told anything is gone or broken; the second is made the first.

@@ -26,9 +26,35 @@ pub struct IsolatorClient(Arc<Inner>);
 struct Inner {
     instance: Instance,
     /// What runs, as the module was told.
-    running: Mutex<BTreeMap<String, RunningContainer>>,
+    running: Mutex<BTreeMap<String, Told>>,
     /// The generation that knows what runs; 0: none.
     recovered: tokio::sync::Mutex<u64>,
+}
+
+/// A container as a module was told of it. Encoded, which takes a fraction of the memory: only a module that is started
+/// again has to hear it.
+#[derive(Debug)]
+struct Told {
+    /// A [`RunningContainer`] without its pid.
+    container: Vec<u8>,
+    pid: u32,
+}
+
+impl Told {
+    fn new(container: &RunningContainer) -> Self {
+        Self {
+            container: container.encode_to_vec(),
+            pid: container.pid,
+        }
+    }
+
+    fn decode(&self) -> RunningContainer {
+        let container = RunningContainer::decode(&*self.container);
+        RunningContainer {
+            pid: self.pid,
+            ..container.expect("it was encoded here")
+        }
+    }
 }
 
 impl IsolatorClient {
@@ -65,7 +91,7 @@ impl IsolatorClient {
             running.clear();
             for container in &request.running {
                 if let Some(config) = &container.config {
-                    running.insert(config.id.clone(), container.clone());
+                    running.insert(config.id.clone(), Told::new(container));
                 }
             }
         }
@@ -77,17 +103,21 @@ impl IsolatorClient {
 
     /// Prepares a container; answers what the module adds to the plan.
     pub async fn prepare(&self, request: PrepareRequest) -> Result<LaunchPlan, CallError> {
-        let config = request.config.clone().unwrap_or_default();
+        let config = request.config.unwrap_or_default();
         let id = config.id.clone();
         self.0.ready().await?;
         // Known from here on: after a failure the new instance must be told to clean it up or keep it.
         let begun = RunningContainer {
             config: Some(config),
             pid: 0,
-            plan: request.plan.clone(),
+            plan: request.plan,
             former_volumes: Vec::new(),
         };
-        self.0.running().insert(id.clone(), begun);
+        self.0.running().insert(id.clone(), Told::new(&begun));
+        let request = PrepareRequest {
+            config: begun.config,
+            plan: begun.plan,
+        };
         let bytes = self.0.send(Method::Prepare, Some(&id), &request).await?;
         let reply: PrepareReply = decode(&self.0.instance, "PREPARE", &bytes)?;
         Ok(reply.plan.unwrap_or_default())
@@ -110,14 +140,13 @@ impl IsolatorClient {
     /// New resources of a running container.
     pub async fn update(&self, request: UpdateRequest) -> Result<(), CallError> {
         self.0.ready().await?;
-        if let Some(config) = self
-            .0
-            .running()
-            .get_mut(&request.id)
-            .and_then(|c| c.config.as_mut())
-        {
-            config.resources = request.resources.clone();
-            config.limits = request.limits.clone();
+        if let Some(told) = self.0.running().get_mut(&request.id) {
+            let mut container = told.decode();
+            if let Some(config) = &mut container.config {
+                config.resources.clone_from(&request.resources);
+                config.limits.clone_from(&request.limits);
+            }
+            *told = Told::new(&container);
         }
         optional(
             self.0
@@ -180,7 +209,7 @@ fn optional(result: Result<Vec<u8>, CallError>) -> Result<Vec<u8>, CallError> {
 }
 
 impl Inner {
-    fn running(&self) -> MutexGuard<'_, BTreeMap<String, RunningContainer>> {
+    fn running(&self) -> MutexGuard<'_, BTreeMap<String, Told>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -205,7 +234,7 @@ impl Inner {
         }
         // When nothing comes in time, the call below says why.
         let _ = tokio::time::timeout(PATIENCE, self.instance.newer_than(*recovered)).await;
-        let running = self.running().values().cloned().collect();
+        let running = self.running().values().map(Told::decode).collect();
         let generation = self.instance.generation();
         let request = RecoverRequest {
             running,

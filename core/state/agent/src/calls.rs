@@ -165,6 +165,8 @@ impl AgentState {
                 .position(|g| g.iter().any(|member| *member == *id))
         };
         let mut grouped: Vec<Vec<v1::TaskInfo>> = vec![Vec::new(); groups.len()];
+        // Tasks are large, most executors have one, and a vector that grows by itself has room for four.
+        executor.tasks.reserve_exact(queued.len());
         for info in queued {
             match group_of(&info) {
                 Some(at) => grouped[at].push(info.0.clone()),
