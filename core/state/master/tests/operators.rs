@@ -3,7 +3,7 @@
 mod support;
 
 use support::{World, framework, names};
-use tepui_model::allocation::Fact;
+use tepui_model::allocation::{Fact, Quota};
 use tepui_model::id::{AgentId, Role};
 use tepui_proto::Wire;
 use tepui_proto::link::link_frame::Body;
@@ -174,6 +174,31 @@ fn changes_are_checked_and_written_one_after_the_other() {
         role: Role::from("old"),
     });
     assert!(matches!(again, Reply::BadRequest(_)), "{again:?}");
+}
+
+/// As in Mesos (`Master::QuotaHandler::_update`): an empty config is kept by the leader that took it, and not written.
+#[test]
+fn a_quota_without_amounts_is_listed_until_the_next_leader() {
+    let mut world = World::new();
+    let none = QuotaConfig {
+        role: "peer".into(),
+        ..Default::default()
+    };
+    let clear = OperatorCall::UpdateQuota {
+        configs: vec![Wire(none)],
+        force: false,
+    };
+    for call in [limit("peer", 3.0), clear] {
+        assert_eq!(world.operate(call.clone()), Reply::Ok, "{call:?}");
+    }
+    let listed = &world.state.view().globals.quotas;
+    assert_eq!(listed.as_slice(), [("peer".into(), Quota::default())]);
+    let remove = OperatorCall::RemoveQuota {
+        role: Role::from("peer"),
+    };
+    let refused = "Failed to remove quota: Role 'peer' has no quota set";
+    assert_eq!(world.operate(remove), Reply::BadRequest(refused.into()));
+    assert!(world.failover().state.view().globals.quotas.is_empty());
 }
 
 #[test]
