@@ -23,6 +23,7 @@ use crate::connection::Connection;
 use crate::containers::Containers;
 use crate::deadlines::Deadlines;
 use crate::executors::Executors;
+use crate::forgetting::Forgetting;
 use crate::gc::{Gc, Policy};
 use crate::http::Endpoints;
 use crate::launching::{attach, sandbox_guard};
@@ -175,6 +176,7 @@ impl Agent {
             containers: containers.clone(),
             files: shared.files.clone(),
             gc: gc.clone(),
+            forgetting: Forgetting::start(containers.clone())?,
             runtime: tokio::runtime::Handle::current(),
             handle: handle.clone(),
             ended: ended_sender,

@@ -16,6 +16,7 @@ mod deadlines;
 mod detector;
 mod environment;
 mod executors;
+mod forgetting;
 mod gc;
 mod groups;
 mod http;

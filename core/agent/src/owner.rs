@@ -31,6 +31,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::containers::Containers;
 use crate::deadlines::Deadlines;
 use crate::executors::Executors;
+use crate::forgetting::Forgetting;
 use crate::gc::Gc;
 use crate::launching::end_of;
 use crate::paths::{Paths, relink};
@@ -135,6 +136,7 @@ pub(crate) struct Owner {
     pub(crate) containers: Arc<dyn Containers>,
     pub(crate) files: Files,
     pub(crate) gc: Gc,
+    pub(crate) forgetting: Forgetting,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) handle: Handle,
     pub(crate) ended: mpsc::Sender<Ended>,
@@ -386,9 +388,7 @@ impl Owner {
                 self.groups.remove(&container);
                 self.deadlines.set(&container, None);
                 self.executors.forget(&container);
-                if let Err(error) = self.containers.forget(&container) {
-                    tracing::debug!(%container, %error, "nothing to forget");
-                }
+                self.forgetting.forget(container);
             }
             Effect::RetireFramework { framework } => {
                 if let Some(agent) = self.state.agent_id() {

@@ -94,7 +94,27 @@ async fn a_task_from_launch_to_history() {
         completed["completed_tasks"][0]["state"] == "TASK_FINISHED"
     })
     .await;
-    assert_eq!(containers.count(), 0, "a container is not forgotten");
+    wait_until("it is forgotten", async || containers.count() == 0).await;
+    running.stop().await;
+}
+
+/// Records are directories, for whose end a disk may take its time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tasks_do_not_wait_while_a_container_is_forgotten() {
+    let (_dir, mut master, containers, running) = welcomed().await;
+    let forgets = &containers.forgets;
+    forgets.send_replace(false);
+    master.runs(task("t"), true).await;
+    containers.end(&containers.only(), Exit::Status(0));
+    master.states(&[TaskState::TaskFinished]).await;
+    wait_until("it is being forgotten", async || {
+        forgets.receiver_count() > 0
+    })
+    .await;
+    master.runs(task("u"), true).await;
+    assert_eq!(containers.count(), 2);
+    forgets.send_replace(true);
+    wait_until("it is forgotten", async || containers.count() == 1).await;
     running.stop().await;
 }
 

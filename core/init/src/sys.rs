@@ -13,11 +13,13 @@ use std::{
 };
 
 use nix::{
+    errno::Errno,
     mount::MsFlags,
     sched::{CloneFlags as CloneFlag, setns},
     sys::{
         signal::{SigSet, SigmaskHow, Signal, sigprocmask},
         stat::{SFlag, fstat},
+        wait::{Id, WaitPidFlag, waitid},
     },
     unistd::Pid,
 };
@@ -76,6 +78,12 @@ pub(crate) fn reap(pid: Option<Pid>, block: bool) -> Option<(Pid, i32)> {
             pid => return Some((Pid::from_raw(pid), status)),
         }
     }
+}
+
+/// Whether this process has children, also such as have ended and were not waited for.
+fn has_children() -> bool {
+    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    waitid(Id::All, look) != Err(Errno::ECHILD)
 }
 
 /// Makes orphaned descendants this process's children.
@@ -343,7 +351,8 @@ pub(crate) fn descendants(pid: Pid) -> Vec<Pid> {
 /// Kills and reaps until this process, a subreaper, has no child left.
 pub(crate) fn kill_descendants() {
     let own = Pid::this();
-    loop {
+    // Mostly there is none: then nothing is looked for.
+    while has_children() {
         let mut all = BTreeSet::new();
         loop {
             let mut new = descendants(own);

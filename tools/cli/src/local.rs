@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -189,8 +190,10 @@ async fn end(daemons: &mut [Daemon]) -> Result<()> {
         if !daemon.is_agent {
             daemon.signal(Signal::SIGTERM);
         }
-        if daemon.ended().await.is_none() {
-            late.push(daemon.name.clone());
+        match daemon.ended().await {
+            None => late.push(daemon.name.clone()),
+            Some(status) if status.success() => daemon.clean(),
+            Some(_) => {}
         }
     }
     if late.is_empty() {
@@ -200,12 +203,48 @@ async fn end(daemons: &mut [Daemon]) -> Result<()> {
     }
 }
 
+/// What an agent keeps while its containers run: in memory, where each of them makes and removes some files quickest.
+/// Removed when the agent has ended as it should; the next one in the same folder finds that of an agent that was killed.
+struct RuntimeDir {
+    /// In the work folder.
+    link: PathBuf,
+    target: PathBuf,
+}
+
+impl RuntimeDir {
+    /// The file system in memory that everybody may use.
+    const MEMORY: &str = "/dev/shm";
+
+    /// Has a link lead to a directory in memory. None where that cannot be, and the directory is to be made at its place.
+    fn in_memory(link: &Path) -> Option<Self> {
+        let link = link.to_owned();
+        if link.exists() {
+            let target = fs::read_link(&link).ok()?;
+            return Some(Self { link, target });
+        }
+        statfs(Self::MEMORY)
+            .ok()
+            .filter(|found| found.filesystem_type() == TMPFS_MAGIC)?;
+        // Others write there too, so its name must not be known before.
+        let target = tempfile::Builder::new()
+            .prefix("tepui-local-")
+            .tempdir_in(Self::MEMORY)
+            .ok()?;
+        // One that is there leads nowhere: the machine was started anew.
+        let _ = fs::remove_file(&link);
+        std::os::unix::fs::symlink(target.path(), &link).ok()?;
+        let target = target.keep();
+        Some(Self { link, target })
+    }
+}
+
 /// A running daemon.
 struct Daemon {
     name: String,
     is_agent: bool,
     child: Child,
     log: PathBuf,
+    runtime_dir: Option<RuntimeDir>,
 }
 
 impl Daemon {
@@ -226,11 +265,15 @@ impl Daemon {
             .arg("--hostname=localhost")
             .arg(format!("--port={port}"))
             .arg(format!("--work_dir={}", dir.join(name).display()));
+        let mut runtime_dir = None;
         match master {
-            Some(address) => command.arg(format!("--master={address}")).arg(format!(
-                "--runtime_dir={}",
-                dir.join(format!("{name}.run")).display()
-            )),
+            Some(address) => {
+                let at = dir.join(format!("{name}.run"));
+                runtime_dir = RuntimeDir::in_memory(&at);
+                command
+                    .arg(format!("--master={address}"))
+                    .arg(format!("--runtime_dir={}", at.display()))
+            }
             None => command.arg("--registry=replicated_log"),
         };
         if args.config.is_some() {
@@ -256,6 +299,7 @@ impl Daemon {
             is_agent: master.is_some(),
             child,
             log,
+            runtime_dir,
         })
     }
 
@@ -302,6 +346,15 @@ impl Daemon {
         if let Some(pid) = self.child.id() {
             // It may have ended meanwhile.
             let _ = kill(Pid::from_raw(pid.cast_signed()), signal);
+        }
+    }
+
+    /// Removes what nobody needs once it has ended all its tasks.
+    fn clean(&self) {
+        if let Some(RuntimeDir { link, target }) = &self.runtime_dir
+            && let Err(error) = fs::remove_dir_all(target).and_then(|()| fs::remove_file(link))
+        {
+            eprintln!("tepui: cannot remove {}: {error}", target.display());
         }
     }
 

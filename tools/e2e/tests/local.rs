@@ -1,5 +1,6 @@
 //! `tepui local` when its daemons end by themselves.
 
+use std::fs;
 use std::path::Path;
 
 use nix::sys::signal::{Signal, kill};
@@ -46,4 +47,28 @@ fn a_cluster_goes_on_while_one_of_its_agents_does() {
 
     crash(scratch.path(), "agent-2");
     assert_eq!(local.ended(), Some(1));
+    for name in ["agent-1.run", "agent-2.run"] {
+        let kept = fs::canonicalize(scratch.path().join(name)).expect("of one that was killed");
+        fs::remove_dir_all(kept).expect("it is ours");
+    }
+}
+
+/// What runs is found by the next cluster in the folder only if what the agent keeps of it outlives the agent that is killed.
+#[test]
+fn what_an_agent_keeps_in_memory_goes_when_it_has_ended_its_tasks() {
+    let scratch = Scratch::new();
+    let link = scratch.path().join("agent-1.run");
+    let local = Daemon::local(scratch.path(), &[]);
+    let target = fs::read_link(&link).expect("it leads into memory");
+    assert!(target.starts_with("/dev/shm"), "{target:?}");
+    crash(scratch.path(), "agent-1");
+    assert_eq!(local.ended(), Some(1));
+    assert!(target.join("containers").is_dir(), "of one that was killed");
+
+    let local = Daemon::local(scratch.path(), &[]);
+    assert_eq!(fs::read_link(&link).ok().as_ref(), Some(&target));
+    let done = tepui(local.address, &["run", "--command", "true"]);
+    assert!(done.status.success(), "{done:?}");
+    assert_eq!(local.stop(Signal::SIGINT), Some(0));
+    assert!(!target.exists() && fs::symlink_metadata(&link).is_err());
 }

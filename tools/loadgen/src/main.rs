@@ -53,6 +53,9 @@ enum Measurement {
         /// Has a shell start it, as most frameworks do, which is a program more
         #[arg(long)]
         shell: bool,
+        /// Processors that each sets aside: the agent runs as many at once as it has room for
+        #[arg(long, default_value_t = 0.01)]
+        cpus: f64,
     },
     /// P8: from the start of `tepui local` until the first offer and the first running task
     Start {
@@ -109,7 +112,7 @@ async fn main() -> Result<()> {
     match Cli::parse().command {
         Measurement::Memory { tasks } => single::memory(tasks).await,
         Measurement::Turnaround { cycles, agents } => single::turnaround(cycles, agents).await,
-        Measurement::Rate { tasks, shell } => rate::rate(tasks, shell).await,
+        Measurement::Rate { tasks, shell, cpus } => rate::rate(tasks, shell, cpus).await,
         Measurement::Start { runs } => single::start(runs).await,
         Measurement::State { size, pollers } => large::state(size, pollers).await,
         Measurement::Failover { size } => large::failover(size).await,

@@ -13,12 +13,11 @@ use crate::framework::{decline, launch_tasks, quantiles, subscribe};
 
 /// Tasks of one ACCEPT.
 const BATCH: usize = 100;
-/// What each sets aside.
-const CPUS: f64 = 0.01;
+/// What each sets aside, with some processors.
 const MEM: f64 = 4.0;
 
 /// Runs `/bin/true` so often, through master and agent, each update acknowledged; then what of it the kernel does.
-pub(crate) async fn rate(tasks: usize, shell: bool) -> Result<()> {
+pub(crate) async fn rate(tasks: usize, shell: bool, cpus: f64) -> Result<()> {
     let cluster = Cluster::start(&[])?;
     let daemons = ["tepui-master", "tepui-agent"].map(|name| (name, cluster.processes(name)));
     let used = || -> Result<Vec<Duration>> {
@@ -36,7 +35,7 @@ pub(crate) async fn rate(tasks: usize, shell: bool) -> Result<()> {
         for offer in event.offers.into_iter().flat_map(|offers| offers.offers) {
             let count = left
                 .min(BATCH)
-                .min(room(&offer, "cpus", CPUS))
+                .min(room(&offer, "cpus", cpus))
                 .min(room(&offer, "mem", MEM));
             if count == 0 {
                 decline(&framework, vec![offer]).await?;
@@ -45,7 +44,7 @@ pub(crate) async fn rate(tasks: usize, shell: bool) -> Result<()> {
             let first = tasks - left;
             let ids: Vec<String> = (first..first + count).map(|n| n.to_string()).collect();
             begun[first..first + count].fill(Some(Instant::now()));
-            let tasks = ids.iter().map(|id| task(id, shell));
+            let tasks = ids.iter().map(|id| task(id, shell, cpus));
             launch_tasks(&framework, &offer, tasks).await?;
             left -= count;
         }
@@ -92,8 +91,8 @@ pub(crate) async fn rate(tasks: usize, shell: bool) -> Result<()> {
     Ok(())
 }
 
-fn task(id: &str, shell: bool) -> v1::TaskInfo {
-    let mut task = command_task(id, "/bin/true", CPUS, MEM);
+fn task(id: &str, shell: bool, cpus: f64) -> v1::TaskInfo {
+    let mut task = command_task(id, "/bin/true", cpus, MEM);
     if let Some(command) = &mut task.command {
         command.shell = Some(shell);
         command.arguments = vec!["true".to_owned()];

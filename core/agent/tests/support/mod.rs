@@ -29,8 +29,9 @@ use tokio::sync::{mpsc, watch};
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Containers that are as real as their map: it survives the agent.
-#[derive(Default)]
 pub(crate) struct Pretend {
+    /// As long as this is false, nothing is forgotten, and who forgets waits.
+    pub(crate) forgets: watch::Sender<bool>,
     pub(crate) all: Mutex<BTreeMap<ContainerId, watch::Sender<Option<Termination>>>>,
     pub(crate) configs: Mutex<Vec<ContainerConfig>>,
     pub(crate) updates: Mutex<Vec<(ContainerId, Resources)>>,
@@ -44,6 +45,17 @@ fn over(exit: Exit) -> Termination {
         destroyed: false,
         launch_failure: None,
         cleanup_failures: Vec::new(),
+    }
+}
+
+impl Default for Pretend {
+    fn default() -> Self {
+        Self {
+            forgets: watch::Sender::new(true),
+            all: Mutex::default(),
+            configs: Mutex::default(),
+            updates: Mutex::default(),
+        }
     }
 }
 
@@ -262,6 +274,11 @@ impl Containers for Pretend {
     fn forget(&self, id: &ContainerId) -> Result<(), Error> {
         if self.find(id)?.borrow().is_none() {
             return Err(Error::NotOver(id.clone()));
+        }
+        let mut forgets = self.forgets.subscribe();
+        if !*forgets.borrow_and_update() {
+            futures::executor::block_on(forgets.wait_for(|forgets| *forgets))
+                .expect("the sender is here");
         }
         self.all.lock().expect("no panic under it").remove(id);
         Ok(())
