@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, UPGRADE};
+use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, LOCATION, UPGRADE};
 use http::{HeaderMap, Method, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -115,13 +115,14 @@ impl Reply {
     }
 }
 
+/// For an answer to begin and, where it is not a stream, to arrive.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
 /// A client of one server.
 #[derive(Debug, Clone)]
 pub struct Client {
     pool: Pool<HttpConnector, Full<Bytes>>,
     authority: String,
-    timeout: Duration,
-    headers: HeaderMap,
 }
 
 impl Client {
@@ -145,24 +146,7 @@ impl Client {
             .http1_title_case_headers(true)
             .build(connector);
         let authority = authority.to_owned();
-        Ok(Client {
-            pool,
-            authority,
-            timeout: Duration::from_secs(30),
-            headers: HeaderMap::new(),
-        })
-    }
-
-    /// Time for an answer to begin and, where it is not a stream, to arrive.
-    pub fn with_timeout(mut self, timeout: Duration) -> Client {
-        self.timeout = timeout;
-        self
-    }
-
-    /// Adds a header to every request (credentials).
-    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Client {
-        self.headers.insert(name, value);
-        self
+        Ok(Client { pool, authority })
     }
 
     /// `host:port` of the server.
@@ -318,11 +302,9 @@ impl Client {
     ) -> Result<T, ClientError> {
         let late = |_| ClientError::Timeout {
             authority: authority.to_owned(),
-            after: self.timeout,
+            after: TIMEOUT,
         };
-        tokio::time::timeout(self.timeout, work)
-            .await
-            .map_err(late)?
+        tokio::time::timeout(TIMEOUT, work).await.map_err(late)?
     }
 
     async fn send(
@@ -342,10 +324,7 @@ impl Client {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let mut request = request.body(Full::new(body))?;
-        for (name, value) in &self.headers {
-            request.headers_mut().insert(name, value.clone());
-        }
+        let request = request.body(Full::new(body))?;
         let failed = |source| ClientError::Connect {
             authority: authority.to_owned(),
             source,

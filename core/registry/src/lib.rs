@@ -28,8 +28,6 @@ use thread::Request;
 
 /// Names of entries.
 pub mod key {
-    /// Maintenance schedule and machine modes.
-    pub const MAINTENANCE: &str = "maintenance";
     /// An admitted agent.
     pub fn agent(id: &str) -> String {
         format!("agents/{id}")

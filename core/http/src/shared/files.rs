@@ -153,15 +153,6 @@ impl Files {
         }
     }
 
-    /// Ends an [`Files::attach`].
-    pub fn detach(&self, root: &str) {
-        let root = format!("/{}", root.trim_matches('/'));
-        self.roots
-            .write()
-            .expect("no panic happens under this lock")
-            .remove(&root);
-    }
-
     /// Ends every [`Files::attach`] of what lies in a directory, or is it.
     pub fn detach_below(&self, real: &Path) {
         self.roots
