@@ -60,6 +60,10 @@ pub enum End {
 /// Starts a process that waits for its standard input to end, and kills it before its effect of this number. Blocks.
 ///
 /// Processes that it starts are not traced, and go on.
+#[expect(
+    clippy::zombie_processes,
+    reason = "the tracer is told of its end, and waits for it"
+)]
 pub fn run(command: &mut Command, kill_at: u64) -> End {
     let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
     let leader = pid(&child);
