@@ -17,6 +17,7 @@ pub mod put;
 pub mod recordio;
 mod required;
 mod task_state;
+pub mod validate;
 mod wire;
 mod wire_value;
 

@@ -79,11 +79,12 @@ impl MasterState {
                 })
                 .map_err(|message| format!("Task '{id}' is invalid: {message}"))?;
         }
+        let framework = owner.proto_id();
+        validate::executor(executor, &framework.value)?;
         if executor.r#type.is_none() {
             return Err("'ExecutorInfo.type' must be set".to_owned());
         }
-        let framework = owner.proto_id();
-        validate::executor(executor, &framework.value)?;
+        validate::group_executor(executor, tasks)?;
         let starts = self.check_executor(accepted, executor)?;
         let mut total = Resources::new();
         let mut each = Vec::new();
@@ -103,7 +104,8 @@ impl MasterState {
         }
         validate::unsupported_executor(executor)?;
         if executor.r#type() == executor_info::Type::Default {
-            validate::default_executor(executor, tasks)?;
+            // What a task needs that is not there; other executors may know what to do with it.
+            tasks.iter().try_for_each(validate::unsupported)?;
         }
         Ok((each, starts))
     }

@@ -21,7 +21,7 @@ use tepui_proto::v1::FrameworkInfo;
 use tepui_proto::v1::framework_info::capability::Type as Capability;
 
 pub use constraints::offer_constraints;
-pub use executor::{default_executor, executor, incompatible_executor};
+pub use executor::{executor, group_executor, incompatible_executor};
 pub use operation::{Asker, operation};
 pub use operator::{machines, quota_config, quota_request, schedule, weights};
 pub use task::{group_task, task, unsupported, unsupported_executor};

@@ -124,3 +124,179 @@ fn what_is_not_there_yet_is_named() {
         );
     }
 }
+
+/// A task of agent `a` with a cpu and 32 MB, changed by the fields of an object.
+fn changed(more: Value) -> TaskInfo {
+    let scalar = |name, value| serde_json::json!({ "name": name, "type": "SCALAR", "scalar": { "value": value } });
+    let mut task = serde_json::json!({
+        "name": "t", "task_id": { "value": "t" }, "agent_id": { "value": "a" },
+        "command": { "value": "true" }, "resources": [scalar("cpus", 1), scalar("mem", 32)],
+    });
+    for (name, value) in more.as_object().expect("fields") {
+        task[name] = value.clone();
+    }
+    message(&task)
+}
+
+/// Texts of `common/validation.cpp` and `master/validation.cpp`, which no recording has.
+#[test]
+fn commands_containers_and_limits_of_tasks_are_refused_in_the_words_of_mesos() {
+    use serde_json::json;
+    let variable = |one: Value| json!({ "command": { "value": "true", "environment": { "variables": [one] } } });
+    let volume = |mut one: Value| {
+        one["container_path"] = json!("d");
+        one["mode"] = json!("RW");
+        json!({ "container": { "type": "MESOS", "volumes": [one] } })
+    };
+    let limits = |name: &str, limit: f64| json!({ "limits": { name: { "value": limit } } });
+    let in_command = "Task's `CommandInfo` is invalid: Environment variable 'A' ";
+    let in_volume = "Task's `ContainerInfo` is invalid: Invalid volume: ";
+    for (more, start, end) in [
+        (
+            variable(json!({ "name": "A" })),
+            in_command,
+            "of type 'VALUE' must have a value set",
+        ),
+        (
+            variable(json!({ "name": "A", "type": "SECRET", "secret": { "type": "VALUE" } })),
+            in_command,
+            "specifies an invalid secret: Secret of type VALUE must have the 'value' field set",
+        ),
+        (
+            variable(json!({ "name": "A", "type": "SECRET",
+                "secret": { "type": "VALUE", "value": { "data": "YQBi" } } })),
+            in_command,
+            "specifies a secret containing null bytes, which is not allowed in the environment",
+        ),
+        (
+            volume(json!({})),
+            in_volume,
+            "Only one of them should be set: 'host_path', 'image' and 'source'",
+        ),
+        (
+            volume(json!({ "host_path": "/a", "source": { "type": "SANDBOX_PATH" } })),
+            in_volume,
+            "Only one of them should be set: 'host_path', 'image' and 'source'",
+        ),
+        (
+            volume(json!({ "source": { "type": "SANDBOX_PATH" } })),
+            in_volume,
+            "'source.sandbox_path' is not set for SANDBOX_PATH volume",
+        ),
+        (
+            volume(json!({ "source": {} })),
+            in_volume,
+            "'source.type' is unknown",
+        ),
+        (
+            limits("disk", 9.0),
+            "Only cpus and mem may be included in a task's resource limits",
+            "",
+        ),
+        (
+            limits("mem", 8.0),
+            "The memory limit must be greater than or equal to the memory request",
+            "",
+        ),
+        (
+            json!({ "limits": { "mem": { "value": 64 } },
+                "resources": [{ "name": "cpus", "type": "SCALAR", "scalar": { "value": 1 } }] }),
+            "When a memory limit is specified, a memory request must also be specified",
+            "",
+        ),
+        (
+            json!({ "container": { "type": "MESOS", "linux_info": { "share_cgroups": false } } }),
+            "Only tasks in a task group may have 'share_cgroups' set to 'false'",
+            "",
+        ),
+    ] {
+        let said = validate::task(&changed(more.clone()), "a");
+        assert_eq!(said, Err(format!("{start}{end}")), "{more}");
+    }
+}
+
+#[test]
+fn groups_and_their_executors_are_refused_in_the_words_of_mesos() {
+    use serde_json::json;
+    let limited = json!({ "limits": { "cpus": { "value": 2 } } });
+    assert_eq!(
+        validate::group_task(&changed(limited.clone()), "a"),
+        Err(
+            "Resource limits may only be set for tasks within a task group when the \
+             'share_cgroups' field is set to 'false'."
+                .to_owned()
+        )
+    );
+    let own = json!({ "type": "MESOS", "linux_info": { "share_cgroups": false } });
+    let mut with_own = limited;
+    with_own["container"] = own.clone();
+    let with_own = changed(with_own);
+    assert_eq!(validate::group_task(&with_own, "a"), Ok(()));
+
+    let scalar =
+        |name, value| json!({ "name": name, "type": "SCALAR", "scalar": { "value": value } });
+    let all = [
+        scalar("cpus", 0.1),
+        scalar("mem", 32.0),
+        scalar("disk", 1.0),
+    ];
+    let executor = |resources: &[Value], more: Value| -> ExecutorInfo {
+        let mut info = json!({
+            "type": "DEFAULT", "executor_id": { "value": "e" }, "framework_id": { "value": "f" },
+            "resources": resources,
+        });
+        for (name, value) in more.as_object().expect("fields") {
+            info[name] = value.clone();
+        }
+        message(&info)
+    };
+    let small = [scalar("cpus", 0.1), scalar("mem", 16.0)];
+    for (info, tasks, says) in [
+        (executor(&all, json!({})), vec![with_own.clone()], None),
+        (
+            executor(&all[1..], json!({})),
+            vec![],
+            Some("Executor 'e' uses less CPUs (None) than the minimum required (0.01)"),
+        ),
+        (
+            executor(&small, json!({})),
+            vec![],
+            Some("Executor 'e' uses less memory (16MB) than the minimum required (32MB)"),
+        ),
+        (
+            executor(&all[..2], json!({})),
+            vec![],
+            Some("Executor 'e' uses no disk"),
+        ),
+        (
+            executor(
+                &all,
+                json!({ "container": { "type": "MESOS", "linux_info": { "share_cgroups": true } } }),
+            ),
+            vec![],
+            Some("The 'share_cgroups' field cannot be set to 'true' on executor containers"),
+        ),
+        (
+            executor(&all, json!({})),
+            vec![with_own.clone(), changed(json!({}))],
+            Some(
+                "If set, the value of 'share_cgroups' must be the same for all tasks in each task \
+                 group and under a single executor",
+            ),
+        ),
+    ] {
+        let said = validate::group_executor(&info, &tasks);
+        assert_eq!(said.err().as_deref(), says);
+    }
+    // Its container is looked at as those of tasks are.
+    let volume = json!({ "container_path": "d", "mode": "RW" });
+    let wrong = executor(
+        &all,
+        json!({ "container": { "type": "MESOS", "volumes": [volume] } }),
+    );
+    let said = validate::executor(&wrong, "f").expect_err("a volume of nothing");
+    assert!(
+        said.starts_with("Executor's `ContainerInfo` is invalid: "),
+        "{said}"
+    );
+}

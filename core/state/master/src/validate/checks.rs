@@ -1,37 +1,9 @@
-//! Checks, health checks and commands (`checks/checks_*.cpp`, `common/validation.cpp`).
+//! Checks and health checks (`common/validation.cpp`).
 
-use tepui_proto::v1::environment::variable::Type as VariableType;
 use tepui_proto::v1::{CheckInfo, CommandInfo, HealthCheck, check_info, health_check};
+use tepui_proto::validate::command;
 
 use super::Checked;
-
-/// A command of a task, an executor or a check.
-pub(super) fn command(command: &CommandInfo) -> Checked {
-    let variables = command.environment.iter().flat_map(|e| &e.variables);
-    for variable in variables {
-        let name = &variable.name;
-        let wrong = |what| Err(format!("Environment variable '{name}' of type {what}"));
-        match (variable.r#type(), &variable.value, &variable.secret) {
-            (VariableType::Value, None, _) => {
-                return wrong("'VALUE' must have a value set");
-            }
-            (VariableType::Value, _, Some(_)) => {
-                return wrong("'VALUE' must not have a secret set");
-            }
-            (VariableType::Secret, _, None) => {
-                return wrong("'SECRET' must have a secret set");
-            }
-            (VariableType::Secret, Some(_), _) => {
-                return wrong("'SECRET' must not have a value set");
-            }
-            (VariableType::Unknown, ..) => {
-                return Err("Environment variable of type 'UNKNOWN' is not allowed".into());
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
 
 /// Times of either kind of check.
 fn times(times: &[(&str, Option<f64>)]) -> Checked {

@@ -5,12 +5,11 @@ use tepui_proto::convert;
 use tepui_proto::descriptor::Described;
 use tepui_proto::v1::{ExecutorInfo, TaskInfo, container_info, executor_info};
 
-use super::{Checked, checks, task, text};
+use super::{Checked, task, text};
 
-/// All that can be wrong with an executor without the state; `framework` is its owner.
+/// All that can be wrong with an executor without the state, in Mesos' order; `framework` is its owner.
 pub fn executor(info: &ExecutorInfo, framework: &str) -> Checked {
-    id::validate(&info.executor_id.value).map_err(|error| error.to_string())?;
-    kind(info)?;
+    description(info)?;
     match &info.framework_id {
         None => return Err("'ExecutorInfo.framework_id' must be set".into()),
         Some(id) if id.value != framework => {
@@ -21,7 +20,7 @@ pub fn executor(info: &ExecutorInfo, framework: &str) -> Checked {
         }
         Some(_) => {}
     }
-    parts(info)
+    resources(info)
 }
 
 /// What an executor must be, by its type. One of no type is custom.
@@ -54,70 +53,96 @@ fn kind(info: &ExecutorInfo) -> Checked {
     }
 }
 
-fn parts(info: &ExecutorInfo) -> Checked {
+/// What it says of itself but for its resources.
+fn description(info: &ExecutorInfo) -> Checked {
+    kind(info)?;
+    id::validate(&info.executor_id.value).map_err(|error| error.to_string())?;
     let grace = info.shutdown_grace_period.as_ref();
     if grace.is_some_and(|grace| grace.nanoseconds < 0) {
         return Err("ExecutorInfo's 'shutdown_grace_period' must be non-negative".into());
     }
-    let all = convert::resources(&info.resources).map_err(|error| error.to_string())?;
-    task::consistent(&all).map_err(|error| format!("Executor uses invalid resources: {error}"))?;
-    if all.iter().any(|resource| resource.is_shared()) {
-        return Err("Executor resources must not be shared".into());
-    }
-    info.command.as_ref().map_or(Ok(()), checks::command)
+    task::parts(info.command.as_ref(), info.container.as_ref(), "Executor")
 }
 
-/// What the default executor needs for itself, in cpus and megabytes of memory.
+fn resources(info: &ExecutorInfo) -> Checked {
+    let all = convert::resources(&info.resources).map_err(|error| error.to_string())?;
+    task::consistent(&all, "Executor")?;
+    if all.iter().any(|resource| resource.is_shared()) {
+        return Err(format!(
+            "Executor resources {all} should not contain any shared resources"
+        ));
+    }
+    Ok(())
+}
+
+/// The container of an executor is in nobody's cgroups but its own.
+fn has_own_cgroups(info: &ExecutorInfo) -> Checked {
+    let linux = info.container.as_ref().and_then(|c| c.linux_info.as_ref());
+    if linux.is_some_and(|linux| linux.share_cgroups == Some(true)) {
+        return Err(
+            "The 'share_cgroups' field cannot be set to 'true' on executor containers".into(),
+        );
+    }
+    Ok(())
+}
+
+/// What executors of groups need for themselves, in cpus and megabytes of memory.
 const LEAST_CPUS: f64 = 0.01;
 const LEAST_MEM: f64 = 32.0;
 
-/// What a group of tasks of the default executor must be.
-pub fn default_executor(info: &ExecutorInfo, tasks: &[TaskInfo]) -> Checked {
+/// What the executor of a group must be beyond what all are, and its tasks with it.
+pub fn group_executor(info: &ExecutorInfo, tasks: &[TaskInfo]) -> Checked {
     let all = convert::resources(&info.resources).map_err(|error| error.to_string())?;
     let id = &info.executor_id.value;
+    let container = info.container.as_ref();
+    if container.is_some_and(|container| container.r#type() == container_info::Type::Docker) {
+        return Err("Docker ContainerInfo is not supported on the executor".into());
+    }
+    let names = |name| info.resources.iter().any(|resource| resource.name == name);
+    let said = |name, amount: String| if names(name) { amount } else { "None".into() };
     let (cpus, mem) = (all.cpus().to_f64(), all.mem().to_f64());
     if cpus < LEAST_CPUS {
+        let cpus = said("cpus", cpus.to_string());
         return Err(format!(
             "Executor '{id}' uses less CPUs ({cpus}) than the minimum required ({LEAST_CPUS})"
         ));
     }
     if mem < LEAST_MEM {
+        let mem = said("mem", format!("{mem}MB"));
         return Err(format!(
-            "Executor '{id}' uses less memory ({mem}MB) than the minimum required ({LEAST_MEM}MB)"
+            "Executor '{id}' uses less memory ({mem}) than the minimum required ({LEAST_MEM}MB)"
         ));
     }
-    if !info
-        .resources
-        .iter()
-        .any(|resource| resource.name == "disk")
-    {
+    if !names("disk") {
         return Err(format!("Executor '{id}' uses no disk"));
     }
-    let shares = |task: &TaskInfo| {
-        let container = task.container.as_ref();
-        let linux = container.and_then(|container| container.linux_info.as_ref());
-        linux.is_none_or(|linux| linux.share_cgroups())
-    };
-    let mut others = tasks.iter().map(shares);
-    if let Some(first) = others.next()
-        && others.any(|other| other != first)
+    has_own_cgroups(info)?;
+    let mut shares = tasks
+        .iter()
+        .map(|task| task::shares_cgroups(task.container.as_ref()));
+    if let Some(first) = shares.next()
+        && shares.any(|other| other != first)
     {
-        return Err("The tasks of a group must have the same 'share_cgroups'".into());
+        return Err(
+            "If set, the value of 'share_cgroups' must be the same for all tasks in each task \
+             group and under a single executor"
+                .into(),
+        );
     }
-    tasks.iter().try_for_each(task::unsupported)
+    Ok(())
 }
 
 /// The executor of a task outside of a group: always one of its own.
 pub(super) fn of_task(info: &ExecutorInfo) -> Checked {
-    id::validate(&info.executor_id.value).map_err(|error| error.to_string())?;
-    kind(info)?;
+    description(info)?;
+    resources(info)?;
     if info.r#type() == executor_info::Type::Default {
         return Err("'ExecutorInfo.type' must be 'CUSTOM'".into());
     }
     if info.command.is_none() {
         return Err("'ExecutorInfo.command' must be set".into());
     }
-    parts(info)
+    has_own_cgroups(info)
 }
 
 /// The words for an executor id that is in use with another description, both given as

@@ -2,8 +2,8 @@
 
 use tepui_model::id;
 use tepui_model::resources::{Name, Resource, Resources, Scalar};
-use tepui_proto::convert;
 use tepui_proto::v1::{CommandInfo, ContainerInfo, ExecutorInfo, TaskInfo, container_info};
+use tepui_proto::{convert, validate};
 
 use super::{Checked, checks, executor};
 
@@ -17,7 +17,17 @@ pub fn task(task: &TaskInfo, agent: &str) -> Checked {
                 .into(),
         );
     }
-    task.executor.as_ref().map_or(Ok(()), executor::of_task)
+    task.executor.as_ref().map_or(Ok(()), executor::of_task)?;
+    if !shares_cgroups(task.container.as_ref()) {
+        return Err("Only tasks in a task group may have 'share_cgroups' set to 'false'".into());
+    }
+    Ok(())
+}
+
+/// Whether a container is in the cgroups of the one around it, which is so unless it says otherwise.
+pub(super) fn shares_cgroups(container: Option<&ContainerInfo>) -> bool {
+    let linux = container.and_then(|container| container.linux_info.as_ref());
+    linux.is_none_or(|linux| linux.share_cgroups())
 }
 
 /// The same for a task of a group, whose executor is the group's.
@@ -26,14 +36,16 @@ pub fn group_task(task: &TaskInfo, agent: &str) -> Checked {
     if task.executor.is_some() {
         return Err("'TaskInfo.executor' must not be set".into());
     }
-    let Some(container) = &task.container else {
-        return Ok(());
-    };
-    if container.r#type() == container_info::Type::Docker {
+    let container = task.container.as_ref();
+    if container.is_some_and(|container| container.r#type() == container_info::Type::Docker) {
         return Err("Docker ContainerInfo is not supported on the task".into());
     }
-    if !container.network_infos.is_empty() {
-        return Err("NetworkInfos must not be set on the task".into());
+    if !task.limits.is_empty() && shares_cgroups(container) {
+        return Err(
+            "Resource limits may only be set for tasks within a task group when the \
+             'share_cgroups' field is set to 'false'."
+                .into(),
+        );
     }
     Ok(())
 }
@@ -69,11 +81,8 @@ fn of_any(task: &TaskInfo, agent: &str) -> Checked {
             .map_err(|error| format!("Task uses invalid health check: {error}"))?;
     }
     let all = resources(task)?;
-    limits(task, &all)?;
-    if let Some(command) = &task.command {
-        checks::command(command)?;
-    }
-    task.container.as_ref().map_or(Ok(()), container_info)
+    parts(task.command.as_ref(), task.container.as_ref(), "Task")?;
+    limits(task, &all)
 }
 
 fn resources(task: &TaskInfo) -> Result<Resources, String> {
@@ -81,45 +90,67 @@ fn resources(task: &TaskInfo) -> Result<Resources, String> {
         return Err("Task uses no resources".into());
     }
     let all = convert::resources(&task.resources).map_err(|error| error.to_string())?;
-    consistent(&all).map_err(|error| format!("Task uses invalid resources: {error}"))?;
+    consistent(&all, "Task")?;
     Ok(all)
 }
 
-/// What tasks and executors must keep to in the resources they use.
-pub(super) fn consistent(all: &Resources) -> Checked {
+/// The command and the container of a task or an executor, as `whose` says.
+pub(super) fn parts(
+    command: Option<&CommandInfo>,
+    container: Option<&ContainerInfo>,
+    whose: &str,
+) -> Checked {
+    command.map_or(Ok(()), |command| {
+        validate::command(command)
+            .map_err(|error| format!("{whose}'s `CommandInfo` is invalid: {error}"))
+    })?;
+    container.map_or(Ok(()), |container| {
+        validate::container(container)
+            .map_err(|error| format!("{whose}'s `ContainerInfo` is invalid: {error}"))
+    })
+}
+
+/// What tasks and executors, as `whose` says, must keep to in the resources they use.
+pub(super) fn consistent(all: &Resources, whose: &str) -> Checked {
+    let invalid = |what: &str| Err(format!("{whose} uses invalid resources: {what}"));
     let whole = |amount: Scalar| amount.0 % 1000 == 0;
     let gpus = all.iter().filter(|r| *r.name() == Name::GPUS);
     if !gpus.filter_map(Resource::amount).all(whole) {
-        return Err("The 'gpus' resource must be an unsigned integer".into());
+        return invalid("Invalid 'gpus' resource: The 'gpus' resource must be an unsigned integer");
     }
     let ids: Vec<&str> = all.iter().filter_map(persistence_id).collect();
     for (at, id) in ids.iter().enumerate() {
         if ids[..at].contains(id) {
-            return Err(format!("Persistence ID '{id}' is not unique"));
-        }
-    }
-    for resource in all.iter().filter(|r| r.is_revocable()) {
-        let name = resource.name();
-        if all
-            .iter()
-            .any(|other| !other.is_revocable() && other.name() == name)
-        {
             return Err(format!(
-                "Cannot use both revocable and non-revocable '{name}' at the same time"
+                "{whose} uses duplicate persistence ID: Persistence ID '{id}' is not unique"
             ));
         }
     }
     let mut roles = all.iter().filter_map(Resource::allocation_role);
     if let Some(first) = roles.next()
-        && roles.any(|role| role != first)
+        && let Some(other) = roles.find(|role| *role != first)
     {
-        return Err("The resources have multiple allocation roles".into());
+        return Err(format!(
+            "Invalid {} resources: The resources have multiple allocation roles ('{other}' and \
+             '{first}') but only one allocation role is allowed",
+            whose.to_lowercase()
+        ));
+    }
+    for resource in all.iter().filter(|r| r.is_revocable()) {
+        let name = resource.name();
+        let mut others = all.iter().filter(|other| !other.is_revocable());
+        if others.any(|other| other.name() == name) {
+            return Err(format!(
+                "{whose} mixes revocable and non-revocable resources: Cannot use both revocable \
+                 and non-revocable '{name}' at the same time"
+            ));
+        }
     }
     let mut providers = all.iter().map(Resource::provider);
     if let Some(first) = providers.next()
         && providers.any(|provider| provider != first)
     {
-        return Err("The resources are from multiple providers".into());
+        return invalid("The resources are from multiple providers");
     }
     Ok(())
 }
@@ -133,18 +164,16 @@ fn persistence_id(resource: &Resource) -> Option<&str> {
 
 fn limits(task: &TaskInfo, all: &Resources) -> Checked {
     for (name, limit) in &task.limits {
-        let (said, request) = match name.as_str() {
-            "cpus" => ("cpu", all.cpus()),
-            "mem" => ("memory", all.mem()),
-            other => {
-                return Err(format!(
-                    "Limits can only be set for 'cpus' and 'mem', not for '{other}'"
-                ));
+        let (said, named, request) = match name.as_str() {
+            "cpus" => ("cpu", "CPU", all.cpus()),
+            "mem" => ("memory", "memory", all.mem()),
+            _ => {
+                return Err("Only cpus and mem may be included in a task's resource limits".into());
             }
         };
         if request.is_zero() {
             return Err(format!(
-                "A {said} limit may only be set along with a {said} request"
+                "When a {named} limit is specified, a {named} request must also be specified"
             ));
         }
         // Infinity is a limit; what is not a number is below all.
@@ -155,15 +184,6 @@ fn limits(task: &TaskInfo, all: &Resources) -> Checked {
         }
     }
     Ok(())
-}
-
-fn container_info(container: &ContainerInfo) -> Checked {
-    match container.r#type() {
-        container_info::Type::Docker if container.docker.is_none() => {
-            Err("DockerInfo 'docker' is not set for DOCKER typed ContainerInfo".into())
-        }
-        _ => Ok(()),
-    }
 }
 
 /// The first thing that a valid task asks for and that is not there yet: it is refused rather than
