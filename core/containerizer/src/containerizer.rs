@@ -130,7 +130,9 @@ impl Containerizer {
     /// When a step failed or the container was stopped or destroyed meanwhile. All is cleaned up then.
     pub async fn launch(&self, config: ContainerConfig) -> Result<Launched, LaunchError> {
         let id = config.id.clone();
-        let message = requests::isolator_config(&config, self.parent(&id).as_deref());
+        let (parent, settings) = (self.parent(&id), &self.inner.context.settings);
+        let message =
+            requests::isolator_config(&config, parent.as_deref(), &settings.sandbox_directory);
         let isolators = isolation::select(&self.inner.isolators, &message);
         if let Some(words) = isolation::unmet(&config, &isolators) {
             return Err(LaunchError::Unmet(words));

@@ -45,6 +45,12 @@ impl Containerizer {
                 environment.push((variable.name, variable.value.unwrap_or_default()));
             }
         }
+        // Whoever looks into one that looks itself is told of the sandbox that this one was told of.
+        if class_of(&around.config) != Class::Debug {
+            let seen = around.sandbox_inside(&self.inner.context.settings.sandbox_directory);
+            let seen = seen.to_string_lossy().into_owned();
+            environment.push(("MESOS_SANDBOX".to_owned(), seen));
+        }
         Ok(ContainerConfig {
             id: parent.child(name),
             class: Class::Debug,
@@ -94,12 +100,26 @@ pub(crate) fn class_of(config: &messages::ContainerConfig) -> Class {
     }
 }
 
+impl Container {
+    /// Where its command finds its sandbox: in `sandbox_directory` of its root, if it has one of its own.
+    fn sandbox_inside<'a>(&'a self, sandbox_directory: &'a Path) -> &'a Path {
+        match self.plan.get() {
+            Some(plan) if plan.rootfs.is_some() => sandbox_directory,
+            _ => Path::new(&self.config.sandbox_inside),
+        }
+    }
+}
+
 /// What a sandbox on the host is called inside its container: below the parent's, where that one's root is the root.
-pub(crate) fn seen_inside(config: &ContainerConfig, parent: Option<&Container>) -> String {
+pub(crate) fn seen_inside(
+    config: &ContainerConfig,
+    parent: Option<&Container>,
+    sandbox_directory: &Path,
+) -> String {
     let parent = parent.filter(|_| config.class == Class::Debug);
     let below = parent.and_then(|parent| {
         let below = config.sandbox.strip_prefix(&parent.config.sandbox).ok()?;
-        Some(Path::new(&parent.config.sandbox_inside).join(below))
+        Some(parent.sandbox_inside(sandbox_directory).join(below))
     });
     let seen = below.as_deref().unwrap_or(&config.sandbox);
     seen.to_string_lossy().into_owned()

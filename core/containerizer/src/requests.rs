@@ -20,6 +20,7 @@ use crate::{Class, ContainerConfig, Limit, Limits, nested};
 pub(crate) fn isolator_config(
     config: &ContainerConfig,
     parent: Option<&Container>,
+    sandbox_directory: &Path,
 ) -> messages::ContainerConfig {
     let plain = config.environment.iter().map(|(name, value)| Variable {
         name: name.clone(),
@@ -55,7 +56,7 @@ pub(crate) fn isolator_config(
         standalone,
         user: config.user.clone().or(of_parent),
         sandbox: config.sandbox.to_string_lossy().into_owned(),
-        sandbox_inside: nested::seen_inside(config, parent),
+        sandbox_inside: nested::seen_inside(config, parent, sandbox_directory),
         command_info: command.encode_to_vec(),
         container_info: config
             .container

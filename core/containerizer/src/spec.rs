@@ -10,8 +10,8 @@ use tepui_module_proto::isolator::{self, LaunchPlan, Namespace, file, mount};
 
 use tepui_proto::v1::tty_info::WindowSize;
 
-use crate::ContainerConfig;
 use crate::driver::Ground;
+use crate::{Class, ContainerConfig};
 
 /// The host's PATH in Mesos' words, for a command that is given none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -147,9 +147,11 @@ fn environment(config: &ContainerConfig, plan: &LaunchPlan, sandbox: &Path) -> V
     {
         variables.insert(name, value);
     }
-    // Where the container sees it, which only the containerizer knows.
+    // Where the container sees it, which only the containerizer knows. Whoever looks into one is told of that one's.
     let inside = sandbox.to_string_lossy();
-    if let Some(told) = variables.get_mut("MESOS_SANDBOX") {
+    if config.class != Class::Debug
+        && let Some(told) = variables.get_mut("MESOS_SANDBOX")
+    {
         *told = &inside;
     }
     variables
@@ -293,7 +295,7 @@ fn rlimit(limit: &isolator::Rlimit) -> Result<Rlimit, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Class, Command};
+    use crate::Command;
     use tepui_model::{id::ContainerId, resources::Resources};
 
     fn config(command: Command) -> ContainerConfig {

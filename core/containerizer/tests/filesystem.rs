@@ -12,7 +12,7 @@ use std::{
 
 use common::{Notes, busybox, is_root, kernel, provisioner, read, shell, wait_for};
 use serde_json::json;
-use tepui_containerizer::{ContainerConfig, Containerizer, Isolator, leaks};
+use tepui_containerizer::{Command, ContainerConfig, Containerizer, Isolator, leaks};
 use tepui_proto::{
     convert, json as mesos_json,
     v1::{self, ContainerInfo},
@@ -89,6 +89,22 @@ async fn a_root_of_its_own_has_all_that_programs_expect_and_nothing_of_the_host(
             uid
         );
     }
+    // Whoever looks into one finds the same sandbox at the same place.
+    let around = shell(at.path(), "around", "echo up; sleep 1000");
+    containerizer.launch(around.clone()).await.unwrap();
+    let text = "pwd; echo $MESOS_SANDBOX; cat $MESOS_SANDBOX/stdout";
+    let look = Command {
+        shell: true,
+        value: text.to_owned(),
+        arguments: Vec::new(),
+    };
+    common::wait_for("the task", || read(&around, "stdout") == "up\n").await;
+    let look = containerizer.inside(&around.id, "look", look).unwrap();
+    assert_eq!(
+        run(&containerizer, &look).await,
+        "/mnt/mesos/sandbox\n/mnt/mesos/sandbox\nup\n"
+    );
+    containerizer.destroy(&around.id).await.unwrap();
     // What was mounted went with the containers.
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
     assert!(!mounts.contains(&*at.path().to_string_lossy()), "{mounts}");

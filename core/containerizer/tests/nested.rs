@@ -116,10 +116,16 @@ async fn whoever_looks_into_a_container_is_in_its_namespaces_and_has_its_environ
         "around",
         &format!("{show}; echo end; sleep 1000"),
     );
-    around.environment = vec![("MARK".to_owned(), "of the task".to_owned())];
+    around.environment = vec![
+        ("MARK".to_owned(), "of the task".to_owned()),
+        (
+            "MESOS_SANDBOX".to_owned(),
+            around.sandbox.display().to_string(),
+        ),
+    ];
     containerizer.launch(around.clone()).await.unwrap();
     wait_for("the task", || read(&around, "stdout").ends_with("end\n")).await;
-    let text = format!("{show}; echo end; echo $MARK; pwd; exit 3");
+    let text = format!("{show}; echo end; echo $MARK; pwd; echo $MESOS_SANDBOX; exit 3");
     let look = containerizer
         .inside(&around.id, "look", command(&text))
         .unwrap();
@@ -128,7 +134,8 @@ async fn whoever_looks_into_a_container_is_in_its_namespaces_and_has_its_environ
     let seen = read(&look, "stdout");
     let rest = seen.strip_prefix(&read(&around, "stdout"));
     let sandbox = around.sandbox.display();
-    assert_eq!(rest, Some(&*format!("of the task\n{sandbox}\n")), "{seen}");
+    let expected = format!("of the task\n{sandbox}\n{sandbox}\n");
+    assert_eq!(rest, Some(&*expected), "{seen}");
 
     // A task in it has a pid namespace of its own, below that one.
     let task = nested(
