@@ -35,6 +35,10 @@ async fn answer(endpoints: &Endpoints, request: &Request) -> Result<Response, Re
         return Err(Response::text(StatusCode::NOT_ACCEPTABLE, text));
     }
     let media = media.unwrap_or(Media::Json);
+    // It keeps a connection open, and is taken from whomever it comes, whatever the agent does.
+    if call.r#type() == call::Type::Heartbeat {
+        return Ok(Response::accepted());
+    }
     let unknown = call.r#type() == call::Type::Unknown;
     let asked = |answer| Input::Executor(call, media, answer);
     let answered = endpoints.handle.ask(asked).await;

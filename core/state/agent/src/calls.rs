@@ -55,7 +55,6 @@ impl AgentState {
         let executor = framework.custom(&id).ok_or(Refusal::NoExecutor)?;
         match call.r#type() {
             call::Type::Subscribe => {}
-            call::Type::Heartbeat if executor.recovered => {}
             _ if executor.is_new() && executor.recovered => return Err(Refusal::Recovering),
             _ if executor.is_new() => return Err(Refusal::NotSubscribed),
             _ => {}
@@ -84,7 +83,7 @@ impl AgentState {
                 let message = call.message.unwrap_or_default();
                 self.executor_message(container, message.data, effects);
             }
-            // A heartbeat keeps the connection alive, nothing else.
+            // Heartbeats are answered by who takes calls.
             call::Type::Heartbeat | call::Type::Unknown => {}
         }
     }
