@@ -115,36 +115,83 @@ async fn containers_are_launched_waited_for_killed_and_removed() {
         assert_eq!(removed, empty(200), "as well when there is nothing left");
     }
 
-    let long = "x".repeat(240);
-    for (id, says) in [
+    // One of an image without a command runs what the image says, in cgroups of its own if that is asked for.
+    let image = json!({ "type": "DOCKER", "docker": { "name": "box" } });
+    let own = json!({ "container": {
+        "type": "MESOS", "mesos": { "image": image }, "linux_info": { "share_cgroups": false },
+    } });
+    let id = json!({ "value": "image", "parent": { "value": root.value } });
+    let launch = call("LAUNCH_CONTAINER", id, own);
+    assert_eq!(running.call(&launch).await, empty(200));
+    assert!(!config(&root.child("image")).share_cgroups);
+    let orphan = json!({ "value": "x", "parent": { "value": "none" } });
+    let launch = call("LAUNCH_NESTED_CONTAINER", orphan, shell("true"));
+    let (status, text) = running.call(&launch).await;
+    assert_eq!(
+        (status, &*text),
+        (400, "Parent container none does not exist")
+    );
+    running.stop().await;
+}
+
+/// Texts of `slave/http.cpp` and `slave/validation.cpp`, few of which were recorded.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn input_is_refused_unless_it_begins_with_a_container_that_is_there() {
+    let (_dir, mut master, containers, running) = welcomed().await;
+    master.runs(task("t"), true).await;
+    let input =
+        |more: Value| json!({ "type": "ATTACH_CONTAINER_INPUT", "attach_container_input": more });
+    let record = |call: Value| {
+        let call = call.to_string();
+        format!("{}\n{call}", call.len())
+    };
+    let of = |id: Value| input(json!({ "type": "CONTAINER_ID", "container_id": id }));
+    let data = json!({ "type": "DATA", "data": { "type": "STDIN", "data": "eA==" } });
+    let there = json!({ "value": containers.only().value });
+    let part = "Failed to validate agent::Call: ";
+    let part = |text: &str| format!("{part}{text}");
+    let url = format!("http://{}/api/v1", running.server.local_addr());
+    let client = reqwest::Client::new();
+    for (body, status, says) in [
         (
-            json!({ "value": "a.b", "parent": { "value": "c" } }),
-            "invalid characters",
+            record(of(json!({ "value": "none" }))),
+            404,
+            "Container none cannot be found".to_owned(),
         ),
         (
-            json!({ "value": "../x", "parent": { "value": "c" } }),
-            "'../x'",
+            record(of(json!({ "value": "a b" }))),
+            400,
+            part(
+                "'attach_container_input.container_id' is invalid: 'ContainerID.value' 'a b' contains invalid characters",
+            ),
         ),
         (
-            json!({ "value": long, "parent": { "value": long } }),
-            "exceeds '242' characters",
+            record(input(json!({ "container_id": there }))),
+            400,
+            part("Expecting 'attach_container_input.type' to be present"),
         ),
         (
-            json!({ "value": "x", "parent": { "value": "none" } }),
-            "none does not exist",
+            record(input(json!({ "type": "PROCESS_IO", "process_io": data }))),
+            400,
+            "Expecting 'attach_container_input.type' to be CONTAINER_ID".to_owned(),
         ),
         (
-            json!({ "value": "x" }),
-            "container_id.parent' to be present",
+            record(json!({ "type": "GET_HEALTH" })),
+            415,
+            "Streaming 'Content-Type' application/recordio is not supported for GET_HEALTH call"
+                .to_owned(),
         ),
+        (record(of(there)), 200, String::new()),
     ] {
-        let (status, text) = running
-            .call(&call("LAUNCH_NESTED_CONTAINER", id.clone(), shell("true")))
-            .await;
-        assert!(
-            status == 400 && text.contains(says),
-            "{id}: {status} {text}"
-        );
+        let sent = client
+            .post(&url)
+            .header("Content-Type", "application/recordio")
+            .header("Message-Content-Type", "application/json")
+            .body(body.clone())
+            .send();
+        let answer = sent.await.expect("an answer");
+        assert_eq!(answer.status().as_u16(), status, "{body}");
+        assert_eq!(answer.text().await.expect("a text"), says, "{body}");
     }
     running.stop().await;
 }

@@ -1,7 +1,7 @@
 //! Content negotiation as libprocess does it.
 
-use http::HeaderMap;
 use http::header::{ACCEPT, ACCEPT_ENCODING};
+use http::{HeaderMap, HeaderName};
 
 /// `application/json`.
 pub const JSON: &str = "application/json";
@@ -40,15 +40,24 @@ impl Media {
 
     /// The form in which an answer may be sent; JSON is preferred.
     pub fn acceptable(headers: &HeaderMap) -> Option<Media> {
+        Self::acceptable_in(headers, &ACCEPT)
+    }
+
+    /// The same by a header of another name than `Accept`.
+    pub fn acceptable_in(headers: &HeaderMap, name: &HeaderName) -> Option<Media> {
         [Media::Json, Media::Protobuf]
             .into_iter()
-            .find(|media| accepts(headers, media.content_type()))
+            .find(|media| allows(headers, name, media.content_type()))
     }
 }
 
 /// Whether the `Accept` header allows a media type; no header allows all.
 pub fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
-    let Some(accept) = headers.get(ACCEPT) else {
+    allows(headers, &ACCEPT, media_type)
+}
+
+fn allows(headers: &HeaderMap, name: &HeaderName, media_type: &str) -> bool {
+    let Some(accept) = headers.get(name) else {
         return true;
     };
     let Ok(accept) = accept.to_str() else {

@@ -15,27 +15,23 @@ use std::time::Duration;
 
 use tepui_containerizer::Sandbox;
 use tepui_http::authorize::Object;
-use tepui_http::{
-    Media, Request, RequestStream, Response, StatusCode, StreamSender, Subject, header,
-};
+use tepui_http::media::RECORDIO;
+use tepui_http::{Media, Request, RequestStream, Response, StatusCode, StreamSender, Subject};
 use tepui_model::authorization::Action;
 use tepui_model::id::ContainerId;
 use tepui_proto::recordio::{self, Decoder, RecordError};
+use tepui_proto::v1::agent::call::attach_container_input;
 use tepui_proto::v1::agent::process_io::{self, control, data};
 use tepui_proto::v1::agent::{Call, ProcessIo, call};
 use tepui_proto::{Message as _, decode, json, v1};
 
-use super::containers::{checked, executor_of, nested, not_launched, permit, unknown};
-use super::{Endpoints, v1_api};
+use super::containers::{executor_of, not_launched, permit, runs_something, unknown};
+use super::forms::{self, Form};
+use super::{Endpoints, v1_api, validate};
 use crate::containers::Containers;
 use crate::environment::plain;
 use crate::launching::{secrets, to_run};
 
-/// `application/recordio`.
-const RECORDIO: &str = "application/recordio";
-/// The form of the records in it.
-const MESSAGE_ACCEPT: &str = "message-accept";
-const MESSAGE_CONTENT_TYPE: &str = "message-content-type";
 /// Longest record of input.
 const MAX_RECORD: usize = 4 << 20;
 /// Read at once of a file.
@@ -50,12 +46,12 @@ const KEPT: Duration = Duration::from_secs(60);
 /// ATTACH_CONTAINER_OUTPUT: what a container says from now on.
 pub(super) async fn output(
     endpoints: &Endpoints,
-    request: &Request,
+    subject: Option<&Subject>,
+    form: Form,
     call: &Call,
 ) -> Result<Response, Response> {
     let attach = call.attach_container_output.clone().unwrap_or_default();
-    let id = checked(&attach.container_id)?;
-    let subject = request.subject.as_ref();
+    let id = ContainerId::from(&attach.container_id);
     let (action, standalone) = (
         Action::AttachContainerOutput,
         Action::WaitStandaloneContainer,
@@ -71,28 +67,24 @@ pub(super) async fn output(
     }
     let mut files = Files::of(sandbox);
     files.skip();
-    Ok(follow(endpoints, request, id, files, false))
+    Ok(follow(endpoints, form, id, files, false))
 }
 
 /// LAUNCH_NESTED_CONTAINER_SESSION: a command in a container, and all that it says.
 pub(super) async fn session(
     endpoints: &Endpoints,
-    request: &Request,
+    subject: Option<&Subject>,
+    form: Form,
     call: &Call,
 ) -> Result<Response, Response> {
     let launch = call
         .launch_nested_container_session
         .clone()
         .unwrap_or_default();
-    let id = nested(&launch.container_id, "launch_nested_container_session")?;
+    let id = ContainerId::from(&launch.container_id);
     let command = launch.command.unwrap_or_default();
-    let subject = request.subject.as_ref();
     may_launch(endpoints, subject, &id, &command).await?;
-    if command.value.is_none() {
-        return Err(Response::bad_request(
-            "Expecting 'command.value' to be present",
-        ));
-    }
+    runs_something(&command, launch.container.as_ref())?;
     let parent = id.parent.as_deref().expect("nested");
     let config = endpoints
         .containers
@@ -106,16 +98,12 @@ pub(super) async fn session(
     config.stdin = true;
     match endpoints.containers.launch(config).await {
         Ok(_) => {}
-        Err(tepui_containerizer::LaunchError::Exists(_)) => {
-            return Err(Response::bad_request(format!(
-                "Container {id} already exists"
-            )));
-        }
+        Err(tepui_containerizer::LaunchError::Exists(_)) => return Ok(Response::accepted()),
         Err(error) => return Err(not_launched(endpoints, &id, &error)),
     }
     let sandbox = endpoints.containers.sandbox(&id);
     let files = Files::of(sandbox.map_err(|_| unknown(&id))?);
-    Ok(follow(endpoints, request, id, files, true))
+    Ok(follow(endpoints, form, id, files, true))
 }
 
 async fn may_launch(
@@ -150,19 +138,9 @@ async fn may_launch(
 pub(super) async fn input(
     endpoints: &Endpoints,
     mut request: Request,
+    media: Media,
+    answer: Form,
 ) -> Result<Response, Response> {
-    let media = match request
-        .header(MESSAGE_CONTENT_TYPE)
-        .map(Media::of_content_type)
-    {
-        None | Some(Some(Media::Json)) => Media::Json,
-        Some(Some(media)) => media,
-        Some(None) => {
-            let text =
-                "Expecting 'Message-Content-Type' of application/json or application/x-protobuf";
-            return Err(Response::text(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
-        }
-    };
     let stream = request.take_stream();
     let mut records = Records {
         stream: stream.ok_or_else(|| Response::bad_request("Expecting a body"))?,
@@ -170,6 +148,7 @@ pub(super) async fn input(
         media,
     };
     let first = records.next().await?.ok_or_else(cut_off)?;
+    validate::check(&first)?;
     if first.r#type() != call::Type::AttachContainerInput {
         let text = format!(
             "Streaming 'Content-Type' {RECORDIO} is not supported for {} call",
@@ -177,36 +156,36 @@ pub(super) async fn input(
         );
         return Err(Response::text(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
     }
-    v1_api::check(&first)?;
+    v1_api::whole(first.r#type(), answer)?;
     let named = first.attach_container_input.unwrap_or_default();
-    let Some(id) = named.container_id else {
-        let text = "Expecting 'attach_container_input.container_id' to be present";
+    if named.r#type() != attach_container_input::Type::ContainerId {
+        let text = "Expecting 'attach_container_input.type' to be CONTAINER_ID";
         return Err(Response::bad_request(text));
-    };
-    let id = checked(&id)?;
+    }
+    let id = ContainerId::from(&named.container_id.unwrap_or_default());
     let (action, standalone) = (
         Action::AttachContainerInput,
         Action::WaitStandaloneContainer,
     );
     permit(endpoints, request.subject.as_ref(), &id, action, standalone).await?;
+    if !endpoints.containers.list().iter().any(|one| one.id == id) {
+        return Err(unknown(&id));
+    }
     let ended = {
         let (containers, id) = (endpoints.containers.clone(), id.clone());
-        async move { containers.wait(&id).await.is_ok() }
+        async move { drop(containers.wait(&id).await) }
     };
     tokio::pin!(ended);
     loop {
         let record = tokio::select! {
             record = records.next() => record?,
-            known = &mut ended => {
-                return if known { Ok(Response::empty(StatusCode::OK)) } else { Err(unknown(&id)) };
-            }
+            () = &mut ended => None,
         };
         let Some(record) = record else {
             return Ok(Response::empty(StatusCode::OK));
         };
-        let io = record
-            .attach_container_input
-            .and_then(|input| input.process_io);
+        let input = record.attach_container_input;
+        let io = input.and_then(|input| input.process_io);
         let io = io.ok_or_else(|| {
             Response::bad_request("Expecting 'attach_container_input.process_io' to be present")
         })?;
@@ -293,20 +272,12 @@ impl Records {
 /// Answers with the output of a container. A session ends with its reader.
 fn follow(
     endpoints: &Endpoints,
-    request: &Request,
+    form: Form,
     id: ContainerId,
     files: Files,
     is_session: bool,
 ) -> Response {
-    let framed = !Media::acceptable(&request.headers).is_some_and(|_| accepts_messages(request));
-    let wanted = request
-        .header(MESSAGE_ACCEPT)
-        .and_then(Media::of_content_type);
-    let media = if framed {
-        wanted.unwrap_or(Media::Json)
-    } else {
-        Media::acceptable(&request.headers).unwrap_or(Media::Json)
-    };
+    let media = form.media();
     let (sender, body) = tepui_http::stream::stream();
     let follower = Follower {
         containers: endpoints.containers.clone(),
@@ -323,17 +294,11 @@ fn follow(
             end_session(&*containers, &id).await;
         }
     });
-    if framed {
-        let kind = header::HeaderName::from_static(MESSAGE_CONTENT_TYPE);
-        return Response::stream(RECORDIO, body).header(kind, media.content_type());
+    match form {
+        Form::Messages(media) => Response::stream(media.content_type(), body),
+        Form::Records(media) => Response::stream(RECORDIO, body)
+            .header(forms::MESSAGE_CONTENT_TYPE, media.content_type()),
     }
-    Response::stream(media.content_type(), body)
-}
-
-/// Whether a client names a form of messages itself, rather than records of them.
-fn accepts_messages(request: &Request) -> bool {
-    let accept = request.header(header::ACCEPT.as_str()).unwrap_or_default();
-    !accept.contains(RECORDIO)
 }
 
 /// A session is over with its reader. Its end can be asked for, for a while.

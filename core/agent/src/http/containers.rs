@@ -15,7 +15,7 @@ use tepui_containerizer::{Class, ContainerConfig, Error, LaunchError, Limits, Te
 use tepui_http::authorize::Object;
 use tepui_http::{Media, Response, StatusCode, Subject};
 use tepui_model::authorization::Action;
-use tepui_model::id::{self, ContainerId};
+use tepui_model::id::ContainerId;
 use tepui_proto::v1::agent::{Call, Response as Answer, call, call::Type, response};
 use tepui_proto::{Message as _, Wire, v1};
 use tepui_state_agent::{Executor, Framework};
@@ -25,9 +25,6 @@ use super::{Endpoints, see};
 use crate::launching::{amounts, limits, secrets, to_run};
 use crate::owner::Snapshot;
 use crate::paths::Paths;
-
-/// Longest id of a container with those around it, in characters.
-const LONGEST_ID: usize = 242;
 
 /// What is to be launched.
 struct Wanted<'a> {
@@ -50,7 +47,7 @@ pub(super) async fn answer(
         Type::LaunchNestedContainer => {
             let launch = call.launch_nested_container.clone().unwrap_or_default();
             let wanted = Wanted {
-                id: nested(&launch.container_id, "launch_nested_container")?,
+                id: ContainerId::from(&launch.container_id),
                 command: launch.command.as_ref(),
                 container: launch.container.as_ref(),
                 resources: &[],
@@ -62,7 +59,7 @@ pub(super) async fn answer(
             let launch = call.launch_container.clone().unwrap_or_default();
             let limits = launch.limits.iter();
             let wanted = Wanted {
-                id: checked(&launch.container_id)?,
+                id: ContainerId::from(&launch.container_id),
                 command: launch.command.as_ref(),
                 container: launch.container.as_ref(),
                 resources: &launch.resources,
@@ -74,19 +71,19 @@ pub(super) async fn answer(
         }
         Type::WaitNestedContainer => {
             let wait = call.wait_nested_container.clone().unwrap_or_default();
-            let id = nested(&wait.container_id, "wait_nested_container")?;
+            let id = ContainerId::from(&wait.container_id);
             let answer = wait_for(endpoints, subject, &id, true).await?;
             Ok(Response::message(&answer, media))
         }
         Type::WaitContainer => {
             let wait = call.wait_container.clone().unwrap_or_default();
-            let id = checked(&wait.container_id)?;
+            let id = ContainerId::from(&wait.container_id);
             let answer = wait_for(endpoints, subject, &id, false).await?;
             Ok(Response::message(&answer, media))
         }
         Type::KillNestedContainer => {
             let kill = call.kill_nested_container.clone().unwrap_or_default();
-            let id = nested(&kill.container_id, "kill_nested_container")?;
+            let id = ContainerId::from(&kill.container_id);
             kill_it(endpoints, subject, &id, kill.signal).await
         }
         Type::KillContainer => {
@@ -94,56 +91,21 @@ pub(super) async fn answer(
             kill_it(
                 endpoints,
                 subject,
-                &checked(&kill.container_id)?,
+                &ContainerId::from(&kill.container_id),
                 kill.signal,
             )
             .await
         }
         Type::RemoveNestedContainer => {
             let remove = call.remove_nested_container.clone().unwrap_or_default();
-            let id = nested(&remove.container_id, "remove_nested_container")?;
+            let id = ContainerId::from(&remove.container_id);
             remove_it(endpoints, subject, &id).await
         }
         _ => {
             let remove = call.remove_container.clone().unwrap_or_default();
-            remove_it(endpoints, subject, &checked(&remove.container_id)?).await
+            remove_it(endpoints, subject, &ContainerId::from(&remove.container_id)).await
         }
     }
-}
-
-/// An id that has a parent, as these calls need it.
-pub(super) fn nested(id: &v1::ContainerId, part: &str) -> Result<ContainerId, Response> {
-    if id.parent.is_none() {
-        let text = format!("Expecting '{part}.container_id.parent' to be present");
-        return Err(invalid(&text));
-    }
-    checked(id)
-}
-
-/// An id from a client: its parts become names of directories, and periods stand between them.
-pub(super) fn checked(id: &v1::ContainerId) -> Result<ContainerId, Response> {
-    let mut part = Some(id);
-    while let Some(one) = part {
-        id::validate(&one.value).map_err(|error| invalid(&error.to_string()))?;
-        if one.value.contains(['.', ' ']) {
-            let value = &one.value;
-            return Err(invalid(&format!(
-                "'ContainerID.value' '{value}' contains invalid characters"
-            )));
-        }
-        part = one.parent.as_deref();
-    }
-    let id = ContainerId::from(id);
-    if id.to_string().len() > LONGEST_ID {
-        return Err(invalid(&format!(
-            "'ContainerID.value' '{id}' exceeds '{LONGEST_ID}' characters"
-        )));
-    }
-    Ok(id)
-}
-
-fn invalid(what: &str) -> Response {
-    Response::bad_request(format!("Failed to validate agent::Call: {what}"))
 }
 
 /// The executor that a container, or the outermost one around it, is of; none for those of operators.
@@ -207,6 +169,20 @@ pub(super) fn not_launched(
     Response::bad_request(error.to_string())
 }
 
+/// A container runs a command, or what its image says. Mesos starts one without either, which then fails.
+pub(super) fn runs_something(
+    command: &v1::CommandInfo,
+    container: Option<&v1::ContainerInfo>,
+) -> Result<(), Response> {
+    let image = container.and_then(|container| container.mesos.as_ref()?.image.as_ref());
+    if command.value.is_none() && image.is_none() {
+        return Err(Response::bad_request(
+            "Expecting 'command.value' to be present",
+        ));
+    }
+    Ok(())
+}
+
 /// Whether somebody may launch a container, and what it is made of.
 async fn prepare(
     endpoints: &Endpoints,
@@ -234,17 +210,8 @@ async fn prepare(
                 .await?
         }
     }
-    if command.value.is_none() {
-        return Err(Response::bad_request(
-            "Expecting 'command.value' to be present",
-        ));
-    }
+    runs_something(&command, wanted.container)?;
     let linux = wanted.container.and_then(|info| info.linux_info.as_ref());
-    if wanted.id.parent.is_some() && linux.is_some_and(|linux| linux.share_cgroups == Some(false)) {
-        return Err(Response::bad_request(
-            "'linux_info.share_cgroups' can be false for tasks of a group only",
-        ));
-    }
     let bad = |message: String| Response::bad_request(message);
     let wires: Vec<_> = wanted.resources.iter().cloned().map(Wire).collect();
     let sandbox = sandbox(endpoints, &wanted.id)?;
@@ -266,7 +233,7 @@ async fn prepare(
             limits(&wanted.limits)
         },
         container: wanted.container.cloned(),
-        share_cgroups: true,
+        share_cgroups: linux.is_none_or(|linux| linux.share_cgroups()),
         is_command_task: false,
         checkpoint: owner.is_none_or(|(_, executor)| executor.checkpoint),
         id: wanted.id,

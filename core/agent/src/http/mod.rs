@@ -4,12 +4,14 @@ mod absent;
 mod attach;
 mod containers;
 mod executor;
+mod forms;
 mod images;
 mod pending;
 pub(crate) mod read;
 pub(crate) mod see;
 mod v0;
 mod v1_api;
+mod validate;
 
 use std::sync::Arc;
 

@@ -5,26 +5,30 @@
     reason = "a refusal is an answer like any other"
 )]
 
-use tepui_http::{HeaderMap, Media, Method, Request, Response, StatusCode, Subject, header, media};
+use tepui_http::media::RECORDIO;
+use tepui_http::{Media, Method, Request, Response, StatusCode, Subject};
 use tepui_model::authorization::Action;
 use tepui_proto::json::{self, Writer};
 use tepui_proto::v1::agent::{Call, Response as Answer, call, response};
 use tepui_proto::{decode, v1};
 use tepui_state_agent::Framework;
 
-use super::{Endpoints, absent, attach, containers, read};
+use super::forms::{self, Form};
+use super::{Endpoints, absent, attach, containers, read, validate};
 use crate::owner::Snapshot;
-
-const RECORDIO: &str = "application/recordio";
-const ACCEPT: &str = "Expecting 'Accept' to allow application/json or application/x-protobuf or \
-                      application/recordio";
 
 /// Answers one call.
 pub(crate) async fn call(endpoints: &Endpoints, request: Request) -> Response {
-    let is_stream = request.header(header::CONTENT_TYPE.as_str()) == Some(RECORDIO);
-    let answered = match is_stream && request.method == Method::POST {
-        true => attach::input(endpoints, request).await,
-        false => answer(endpoints, &request).await,
+    if request.method != Method::POST {
+        return Response::method_not_allowed(&[Method::POST], &request.method);
+    }
+    let forms = forms::of_call(&request).and_then(|form| Ok((form, forms::of_answer(&request)?)));
+    let answered = match forms {
+        Ok((Form::Records(media), answer)) => {
+            attach::input(endpoints, request, media, answer).await
+        }
+        Ok((Form::Messages(media), form)) => answer(endpoints, &request, media, form).await,
+        Err(refusal) => Err(refusal),
     };
     match answered {
         Ok(response) | Err(response) => response,
@@ -32,17 +36,31 @@ pub(crate) async fn call(endpoints: &Endpoints, request: Request) -> Response {
 }
 
 #[expect(deprecated, reason = "deprecated calls are answered all the same")]
-async fn answer(endpoints: &Endpoints, request: &Request) -> Result<Response, Response> {
-    let call = read_call(request)?;
-    let media = acceptable(&request.headers)?;
+async fn answer(
+    endpoints: &Endpoints,
+    request: &Request,
+    media: Media,
+    form: Form,
+) -> Result<Response, Response> {
+    let call = read_call(request, media)?;
     let kind = call.r#type();
-    let subject = request.subject.as_ref();
-    if media.is_none() && !streams(kind) {
-        let name = kind.as_str_name();
-        let text = format!("Streaming response is not supported for {name} call");
-        return Err(Response::text(StatusCode::NOT_ACCEPTABLE, text));
+    if kind == call::Type::AttachContainerInput {
+        let text = format!(
+            "Expecting 'Content-Type' to be {RECORDIO} for {} call",
+            kind.as_str_name()
+        );
+        return Err(Response::text(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
     }
-    let media = media.unwrap_or(Media::Json);
+    let subject = request.subject.as_ref();
+    let media = match kind {
+        call::Type::AttachContainerOutput => {
+            return attach::output(endpoints, subject, form, &call).await;
+        }
+        call::Type::LaunchNestedContainerSession => {
+            return attach::session(endpoints, subject, form, &call).await;
+        }
+        _ => whole(kind, form)?,
+    };
     match kind {
         call::Type::GetState
         | call::Type::GetTasks
@@ -75,14 +93,6 @@ async fn answer(endpoints: &Endpoints, request: &Request) -> Result<Response, Re
         | call::Type::WaitContainer
         | call::Type::KillContainer
         | call::Type::RemoveContainer => containers::answer(endpoints, subject, &call, media).await,
-        call::Type::AttachContainerOutput => attach::output(endpoints, request, &call).await,
-        call::Type::LaunchNestedContainerSession => {
-            attach::session(endpoints, request, &call).await
-        }
-        call::Type::AttachContainerInput => {
-            let text = format!("Expecting 'Content-Type' of {RECORDIO} for ATTACH_CONTAINER_INPUT");
-            Err(Response::text(StatusCode::UNSUPPORTED_MEDIA_TYPE, text))
-        }
         _ => {
             let answer = simple(endpoints, subject, &call).await?;
             Ok(Response::message(&answer, media))
@@ -90,129 +100,32 @@ async fn answer(endpoints: &Endpoints, request: &Request) -> Result<Response, Re
     }
 }
 
-/// Calls that can be answered with a stream.
-fn streams(kind: call::Type) -> bool {
-    matches!(
-        kind,
-        call::Type::AttachContainerOutput | call::Type::LaunchNestedContainerSession
-    )
+/// The form of an answer that is no stream.
+pub(super) fn whole(kind: call::Type, form: Form) -> Result<Media, Response> {
+    match form {
+        Form::Messages(media) => Ok(media),
+        Form::Records(_) => {
+            let name = kind.as_str_name();
+            let text = format!("Streaming response is not supported for {name} call");
+            Err(Response::text(StatusCode::NOT_ACCEPTABLE, text))
+        }
+    }
 }
 
-fn read_call(request: &Request) -> Result<Call, Response> {
-    if request.method != Method::POST {
-        let allowed = [Method::POST];
-        return Err(Response::method_not_allowed(&allowed, &request.method));
-    }
-    let Some(content_type) = request.header(header::CONTENT_TYPE.as_str()) else {
-        return Err(Response::bad_request(
-            "Expecting 'Content-Type' to be present",
-        ));
-    };
-    let call: Call = match Media::of_content_type(content_type) {
-        Some(Media::Json) => json::to_message(&request.body).map_err(|error| {
+fn read_call(request: &Request, media: Media) -> Result<Call, Response> {
+    let call: Call = match media {
+        Media::Json => json::to_message(&request.body).map_err(|error| {
             let text = match error {
                 json::JsonError::Syntax(text) => format!("Failed to parse body into JSON: {text}"),
                 json::JsonError::Convert(text) => text,
             };
             Response::bad_request(text)
         })?,
-        Some(_) => decode(&request.body)
+        Media::Protobuf => decode(&request.body)
             .map_err(|_| Response::bad_request("Failed to parse body into a protobuf object"))?,
-        None => {
-            let text = "Expecting 'Content-Type' of application/json or application/x-protobuf or \
-                        application/recordio";
-            return Err(Response::text(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
-        }
     };
-    check(&call)?;
+    validate::check(&call)?;
     Ok(call)
-}
-
-/// Refuses a call that lacks its type or its part.
-pub(super) fn check(call: &Call) -> Result<(), Response> {
-    validate(call).map_err(|what| {
-        let text = format!("Failed to validate agent::Call: {what}");
-        Response::bad_request(text)
-    })
-}
-
-/// `validation::agent::call::validate`: the type, and the part that it needs.
-#[expect(deprecated, reason = "deprecated calls are checked all the same")]
-fn validate(call: &Call) -> Result<(), String> {
-    use call::Type;
-    if call.r#type.is_none() {
-        return Err("Expecting 'type' to be present".to_owned());
-    }
-    let (part, present) = match call.r#type() {
-        Type::GetMetrics => ("get_metrics", call.get_metrics.is_some()),
-        Type::SetLoggingLevel => ("set_logging_level", call.set_logging_level.is_some()),
-        Type::ListFiles => ("list_files", call.list_files.is_some()),
-        Type::ReadFile => ("read_file", call.read_file.is_some()),
-        Type::LaunchNestedContainer => (
-            "launch_nested_container",
-            call.launch_nested_container.is_some(),
-        ),
-        Type::WaitNestedContainer => (
-            "wait_nested_container",
-            call.wait_nested_container.is_some(),
-        ),
-        Type::KillNestedContainer => (
-            "kill_nested_container",
-            call.kill_nested_container.is_some(),
-        ),
-        Type::RemoveNestedContainer => (
-            "remove_nested_container",
-            call.remove_nested_container.is_some(),
-        ),
-        Type::LaunchNestedContainerSession => (
-            "launch_nested_container_session",
-            call.launch_nested_container_session.is_some(),
-        ),
-        Type::AttachContainerInput => (
-            "attach_container_input",
-            call.attach_container_input.is_some(),
-        ),
-        Type::AttachContainerOutput => (
-            "attach_container_output",
-            call.attach_container_output.is_some(),
-        ),
-        Type::LaunchContainer => ("launch_container", call.launch_container.is_some()),
-        Type::WaitContainer => ("wait_container", call.wait_container.is_some()),
-        Type::KillContainer => ("kill_container", call.kill_container.is_some()),
-        Type::RemoveContainer => ("remove_container", call.remove_container.is_some()),
-        Type::AddResourceProviderConfig => (
-            "add_resource_provider_config",
-            call.add_resource_provider_config.is_some(),
-        ),
-        Type::UpdateResourceProviderConfig => (
-            "update_resource_provider_config",
-            call.update_resource_provider_config.is_some(),
-        ),
-        Type::RemoveResourceProviderConfig => (
-            "remove_resource_provider_config",
-            call.remove_resource_provider_config.is_some(),
-        ),
-        Type::MarkResourceProviderGone => (
-            "mark_resource_provider_gone",
-            call.mark_resource_provider_gone.is_some(),
-        ),
-        _ => return Ok(()),
-    };
-    if present {
-        return Ok(());
-    }
-    Err(format!("Expecting '{part}' to be present"))
-}
-
-/// The form of the answer; `None` where only a stream is wanted.
-fn acceptable(headers: &HeaderMap) -> Result<Option<Media>, Response> {
-    if let Some(media) = Media::acceptable(headers) {
-        return Ok(Some(media));
-    }
-    if media::accepts(headers, RECORDIO) {
-        return Ok(None);
-    }
-    Err(Response::text(StatusCode::NOT_ACCEPTABLE, ACCEPT))
 }
 
 /// Calls whose answer is one message.
