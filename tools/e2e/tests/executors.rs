@@ -92,7 +92,12 @@ impl Bench {
                 }),
                 ..Default::default()
             }),
-            resources: vec![scalar("cpus", 0.1), scalar("mem", 32.0)],
+            // The least that the executor of a group has.
+            resources: vec![
+                scalar("cpus", 0.1),
+                scalar("mem", 32.0),
+                scalar("disk", 1.0),
+            ],
             ..Default::default()
         }
     }

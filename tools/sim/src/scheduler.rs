@@ -114,11 +114,13 @@ fn work() -> v1::CommandInfo {
 }
 
 fn executor(id: &str) -> v1::ExecutorInfo {
+    // The least that the executor of a group has.
+    let least = Resources::parse("cpus:0.1;mem:32;disk:1", "*").expect("a text of ours");
     v1::ExecutorInfo {
         r#type: Some(v1::executor_info::Type::Custom.into()),
         executor_id: v1::ExecutorId { value: id.into() },
         command: Some(work()),
-        resources: convert::to_proto(&Resources::cpus_mem(0.1, 1.0)),
+        resources: convert::to_proto(&least),
         ..Default::default()
     }
 }
