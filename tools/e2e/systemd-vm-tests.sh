@@ -43,7 +43,7 @@ outlives() {
     systemctl daemon-reload
     systemctl start $agent
     wait_for "$name: an agent" registered
-    tepui run --master 127.0.0.1:5050 --checkpoint --name "$name" --cpus 0.1 --mem 64 \
+    tepui run --master 127.0.0.1:5050 --checkpoint --follow --name "$name" --cpus 0.1 --mem 64 \
         --command "echo \$\$ > /tmp/$name.pid; while ! test -e /tmp/$name.go; do sleep 0.2; done; echo went on" >"/tmp/$name.log" 2>&1 &
     run=$!
     wait_for "$name: a task" up "$name"
@@ -59,8 +59,7 @@ outlives() {
     touch "/tmp/$name.go"
     wait_for "$name: the end" ended "$run"
     wait $run || failed "$name: tepui run: $?"
-    cat /var/lib/tepui/agent/slaves/*/frameworks/*/executors/"$name"/runs/*/stdout | grep -q 'went on' ||
-        failed "$name: no output after the restart"
+    grep -q 'went on' "/tmp/$name.log" || failed "$name: no output after the restart"
     wait_for "$name: no supervisor" alone
     systemctl stop $agent
     [ "$(property ActiveState)" = inactive ] || failed "$name: the agent is $(property ActiveState)"

@@ -107,6 +107,18 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     })
 }
 
+/// Whether nobody answers where an agent was, or one that has just started and knows of nothing yet.
+fn is_away(error: &anyhow::Error) -> bool {
+    use tepui_http::{ClientError, StatusCode};
+    match error.downcast_ref() {
+        Some(ClientError::Connect { .. } | ClientError::Timeout { .. } | ClientError::Body(_)) => {
+            true
+        }
+        Some(ClientError::Refused { status, .. }) => *status == StatusCode::SERVICE_UNAVAILABLE,
+        _ => false,
+    }
+}
+
 /// A subscribed framework with its tasks.
 struct Job {
     args: Args,
@@ -120,6 +132,8 @@ struct Job {
     suppressed: bool,
     /// It was said that offers have too little.
     told: bool,
+    /// It was said that an agent does not answer.
+    agent_away: bool,
     pulls: Pulls,
 }
 
@@ -179,6 +193,7 @@ impl Job {
             given_up: false,
             suppressed: false,
             told: false,
+            agent_away: false,
             pulls: Pulls::default(),
         })
     }
@@ -195,8 +210,23 @@ impl Job {
         while self.tasks.values().any(|task| !task.ended()) {
             tokio::select! {
                 event = self.framework.next() => self.handle(event?).await?,
-                _ = poll.tick(), if self.args.follow => self.copy_output().await?,
+                _ = poll.tick(), if self.args.follow => self.look_at_output().await?,
             }
+        }
+        Ok(())
+    }
+
+    /// An agent that is away, as while it restarts, has the output when it is back.
+    async fn look_at_output(&mut self) -> Result<()> {
+        match self.copy_output().await {
+            Ok(()) => self.agent_away = false,
+            Err(error) if is_away(&error) => {
+                if !self.agent_away {
+                    eprintln!("waiting for the agent's output: {error:#}");
+                }
+                self.agent_away = true;
+            }
+            Err(error) => return Err(error),
         }
         Ok(())
     }
