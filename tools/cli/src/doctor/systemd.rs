@@ -28,8 +28,8 @@ pub(super) fn look(unit: &str) -> String {
 /// Of lines `NAME=VALUE`.
 fn verdict(unit: &str, properties: &str) -> String {
     let property = |name: &str| {
-        let values = properties.lines().filter_map(|line| line.split_once('='));
-        let found = values.filter(|(known, _)| *known == name).next_back();
+        let mut values = properties.lines().filter_map(|line| line.split_once('='));
+        let found = values.rfind(|(known, _)| *known == name);
         found.map_or("", |(_, value)| value)
     };
     if property("LoadState") != "loaded" {
