@@ -238,7 +238,7 @@ fn private_registries_want_credentials_and_have_certificates() {
     let agent = Daemon::agent(scratch.path(), "agent", master.address, &flags);
     let mut scheduler = Scheduler::subscribe(master.address, framework("e2e", true));
     scheduler.launch(vec![
-        of_image("saved", "box", Some("ls /; cat /etc/layer")),
+        of_image("saved", "box:1", Some("ls /; cat /etc/layer")),
         with("nobody", None),
         with("wrong", Some(credentials("guess"))),
         with("right", Some(credentials("pass-phrase"))),
