@@ -435,8 +435,8 @@ async fn what_forks_without_end_is_killed_all_at_once() {
     let containerizer = containerizer(at.path(), isolators);
     containerizer.recover(BTreeSet::new()).await.unwrap();
     // So that the machine goes on: no limit is written by Mesos.
-    std::fs::write(root.cgroup("pids", "").join("pids.max"), "300").unwrap();
-    let bomb = "i=0; while test $i -lt 50; do i=$((i + 1)); perl -e 'while () { exit if fork }' & done; touch exploded;";
+    std::fs::write(root.cgroup("pids", "").join("pids.max"), "1000").unwrap();
+    let bomb = "i=0; while test $i -lt 10; do i=$((i + 1)); perl -e 'while () { exit if fork }' & done; : > exploded;";
     let around = shell(at.path(), "around", "sleep 1000");
     containerizer.launch(around.clone()).await.unwrap();
     let nested = ContainerConfig {

@@ -29,6 +29,8 @@ async fn containers_have_network_classes_of_their_own_and_keep_them() {
         return;
     };
     let root = format!("tepui-test-class-{}", std::process::id());
+    // Of the freezer, which the machine has mounted.
+    let _others = kernel::Root(root.clone());
     let at = tempfile::tempdir().unwrap();
     let isolators = || {
         let settings = json!({ "cgroups": {
@@ -102,6 +104,8 @@ async fn events_of_each_container_are_counted_by_perf() {
         return;
     };
     let root = format!("tepui-test-perf-{}", std::process::id());
+    // Of the freezer, which the machine has mounted.
+    let _others = kernel::Root(root.clone());
     let at = tempfile::tempdir().unwrap();
     let isolators = |events: &str| {
         let settings = json!({ "cgroups": {
