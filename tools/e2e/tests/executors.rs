@@ -92,12 +92,7 @@ impl Bench {
                 }),
                 ..Default::default()
             }),
-            // The least that the executor of a group has.
-            resources: vec![
-                scalar("cpus", 0.1),
-                scalar("mem", 32.0),
-                scalar("disk", 1.0),
-            ],
+            resources: vec![scalar("cpus", 0.1), scalar("mem", 32.0)],
             ..Default::default()
         }
     }
@@ -462,6 +457,8 @@ fn executors_that_end() {
     };
     let mut executor = bench.executor();
     executor.framework_id = Some(scheduler.id.clone());
+    // Executors of groups have some, other than those of tasks.
+    executor.resources.push(scalar("disk", 1.0));
     let group = v1::offer::operation::LaunchGroup {
         executor,
         task_group: v1::TaskGroupInfo {
