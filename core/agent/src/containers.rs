@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tepui_containerizer::{
-    Command, ContainerConfig, Containerizer, Error, FetchCounts, LaunchError, Launched, Limits,
-    Listed, Recovered, Sandbox, Termination,
+    Command, ContainerConfig, Containerizer, Counts, Error, LaunchError, Launched, Limits, Listed,
+    Recovered, Sandbox, Termination,
 };
 use tepui_model::Resources;
 use tepui_model::id::ContainerId;
@@ -74,8 +74,8 @@ pub trait Containers: Send + Sync + 'static {
         id: &'a ContainerId,
     ) -> BoxFuture<'a, Result<v1::ContainerStatus, Error>>;
 
-    /// What fetching came to.
-    fn fetches(&self) -> FetchCounts;
+    /// What containers came to.
+    fn counts(&self) -> Counts;
 
     /// What image is pulled for a container that is being launched, and how far that is, for people.
     fn pulling(&self, id: &ContainerId) -> Option<String> {
@@ -174,8 +174,8 @@ impl Containers for Containerizer {
         Box::pin(Self::status(self, id))
     }
 
-    fn fetches(&self) -> FetchCounts {
-        Self::fetches(self)
+    fn counts(&self) -> Counts {
+        Self::counts(self)
     }
 
     fn pulling(&self, id: &ContainerId) -> Option<String> {

@@ -14,14 +14,12 @@ use crate::http::{Endpoints, read};
 use crate::owner::Snapshot;
 
 /// Counters of what there is nothing of here. They are told because tools ask for them by name.
-const ZERO_COUNTERS: [&str; 7] = [
-    "containerizer/mesos/container_destroy_errors",
+const ZERO_COUNTERS: [&str; 4] = [
+    // Binds are of a container's mount namespace, and go with it.
     "containerizer/mesos/provisioner/bind/remove_rootfs_errors",
-    "containerizer/mesos/provisioner/remove_container_errors",
     "resource_provider_manager/events/disconnect",
     "resource_provider_manager/events/subscribe",
     "slave/executors_preempted",
-    "slave/recovery_errors",
 ];
 
 /// The same of gauges.
@@ -68,8 +66,22 @@ fn samples(endpoints: &Endpoints, snapshot: &Snapshot) -> Vec<Sample> {
         Sample::counter("slave/invalid_framework_messages", counts.invalid_messages),
         Sample::counter("slave/executors_terminated", counts.executors_terminated),
         Sample::counter("slave/container_launch_errors", counts.launch_errors),
+        Sample::counter("slave/recovery_errors", snapshot.recovery_errors),
     ]);
-    let fetches = endpoints.containers.fetches();
+    let containers = endpoints.containers.counts();
+    let mesos = |what: &str| format!("containerizer/mesos/{what}");
+    samples.extend([
+        Sample::counter(mesos("container_destroy_errors"), containers.destroy_errors),
+        Sample::counter(
+            mesos("provisioner/remove_container_errors"),
+            containers.provisioner_errors,
+        ),
+    ]);
+    let with_root = containers
+        .with_root
+        .map(|count| Sample::gauge(mesos("filesystem/containers_new_rootfs"), count as f64));
+    samples.extend(with_root);
+    let fetches = containers.fetches;
     let fetched = |what: &str| format!("containerizer/fetcher/{what}");
     samples.extend([
         Sample::counter(fetched("task_fetches_succeeded"), fetches.succeeded),

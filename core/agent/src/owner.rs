@@ -79,6 +79,8 @@ pub(crate) struct Snapshot {
     pub(crate) frameworks: Vec<Framework>,
     pub(crate) completed: Vec<Arc<Framework>>,
     pub(crate) counts: Counts,
+    /// Records that an agent that is not strict went on without.
+    pub(crate) recovery_errors: u64,
 }
 
 /// Why the agent ended.
@@ -263,6 +265,7 @@ impl Owner {
             frameworks: self.state.frameworks().to_vec(),
             completed: self.state.completed_frameworks().cloned().collect(),
             counts: self.state.counts().clone(),
+            recovery_errors: self.store.recovery_errors(),
         }
     }
 

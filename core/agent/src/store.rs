@@ -103,6 +103,8 @@ pub(crate) struct Store {
     /// Whose files are open, in the order that they were opened in; some may be retired.
     open: VecDeque<ContainerId>,
     sequence: u64,
+    /// How much was set aside.
+    recovery_errors: u64,
     _lock: Flock<File>,
 }
 
@@ -122,6 +124,7 @@ impl Store {
             logs: BTreeMap::new(),
             open: VecDeque::new(),
             sequence: 0,
+            recovery_errors: 0,
             _lock: lock,
         })
     }
@@ -163,7 +166,7 @@ impl Store {
 
     /// Who the agent is; nobody yet if that was never written. If it cannot be read, that is an error
     /// when `strict`, and otherwise the agent is nobody: what it ran is ended.
-    pub(crate) fn agent(&self, strict: bool) -> Result<AgentRecord, StoreError> {
+    pub(crate) fn agent(&mut self, strict: bool) -> Result<AgentRecord, StoreError> {
         let path = self.paths.agent();
         match read_agent(&path) {
             Err(error) if error.is_of_record() && !strict => {
@@ -179,7 +182,7 @@ impl Store {
     }
 
     /// Moves what cannot be read out of the way, where a person may look at it.
-    fn set_aside(&self, path: &Path) -> Result<(), StoreError> {
+    fn set_aside(&mut self, path: &Path) -> Result<(), StoreError> {
         let damaged = self.paths.damaged();
         fs::create_dir_all(&damaged).map_err(StoreError::io("make", &damaged))?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -188,7 +191,13 @@ impl Store {
         let kept = damaged.join(format!("{name}.{number}"));
         fs::rename(path, &kept).map_err(StoreError::io("move", path))?;
         tracing::warn!(from = %path.display(), to = %kept.display(), "kept");
+        self.recovery_errors += 1;
         Ok(())
+    }
+
+    /// Records that this process could not read, and went on without.
+    pub(crate) fn recovery_errors(&self) -> u64 {
+        self.recovery_errors
     }
 
     pub(crate) fn set_agent(&self, record: AgentRecord) -> Result<(), StoreError> {

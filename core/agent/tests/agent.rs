@@ -264,6 +264,9 @@ async fn damaged_records_are_fatal_or_lost() {
                 .count(),
             n + 1 + usize::from(file == "agent.pb")
         );
+        let told = running.get("/metrics/snapshot").await;
+        let lost = if file == "agent.pb" { 2.0 } else { 1.0 };
+        assert_eq!(told["slave/recovery_errors"], lost, "{file}");
         if file == "agent.pb" {
             assert_eq!((id, names.len()), (None, 0));
         } else {

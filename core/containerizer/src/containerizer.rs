@@ -18,8 +18,8 @@ use tepui_proto::v1;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::{
-    ContainerConfig, Error, FetchCounts, Isolator, LaunchError, Launched, Limits, Listed,
-    Provisioner, Recovered, Sandbox, Settings, Termination,
+    ContainerConfig, Counts, Error, Isolator, LaunchError, Launched, Limits, Listed, Provisioner,
+    Recovered, Sandbox, Settings, Termination,
     driver::{Command, Context, Driver, Parts, View},
     isolation, nested,
     os::{self, Launcher, Users},
@@ -102,6 +102,7 @@ impl Containerizer {
             boot_id,
             effects: AtomicU64::new(0),
             fetches: Fetches::default(),
+            destroy_errors: AtomicU64::new(0),
             starting: Semaphore::new(processors.max(2)),
         });
         let inner = Arc::new(Inner {
@@ -389,12 +390,33 @@ impl Containerizer {
         Ok(status)
     }
 
-    /// What fetching came to.
-    pub fn fetches(&self) -> FetchCounts {
+    /// What containers came to.
+    pub fn counts(&self) -> Counts {
         let context = &self.inner.context;
-        let fetcher = context.settings.fetcher.as_ref();
-        let cache = fetcher.map(|fetcher| fetcher.cache());
-        context.fetches.counts(cache.unwrap_or_default())
+        let Settings {
+            fetcher,
+            provisioner,
+            ..
+        } = &context.settings;
+        let cache = fetcher.as_ref().map(|fetcher| fetcher.cache());
+        Counts {
+            fetches: context.fetches.counts(cache.unwrap_or_default()),
+            destroy_errors: context.destroy_errors.load(Ordering::Relaxed),
+            provisioner_errors: provisioner.as_ref().map_or(0, Provisioner::removal_errors),
+            with_root: self.with_root(),
+        }
+    }
+
+    fn with_root(&self) -> Option<u64> {
+        let mut isolators = self.inner.isolators.iter();
+        isolators.find(|isolator| isolator.name() == "filesystem/linux")?;
+        let containers = lock(&self.inner.containers);
+        let rooted = containers.values().filter(|container| {
+            let plan = container.plan.get();
+            plan.is_some_and(|plan| plan.rootfs.is_some())
+                && container.view.borrow().termination.is_none()
+        });
+        Some(rooted.count() as u64)
     }
 
     /// What image is pulled for a container that is being launched, and how far that is, for people.

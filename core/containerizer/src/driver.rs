@@ -72,6 +72,8 @@ pub(crate) struct Context {
     pub(crate) boot_id: String,
     pub(crate) effects: AtomicU64,
     pub(crate) fetches: Fetches,
+    /// How many containers left something behind that could not be cleaned up.
+    pub(crate) destroy_errors: AtomicU64,
     /// Held by who makes a sandbox, which keeps a processor busy: with more of them at once than processors nothing is
     /// done sooner, and each takes a thread's memory.
     pub(crate) starting: Semaphore,
@@ -520,6 +522,9 @@ impl Driver {
     }
 
     fn terminated(&mut self, termination: Termination) {
+        if !termination.cleanup_failures.is_empty() {
+            self.context.destroy_errors.fetch_add(1, Ordering::Relaxed);
+        }
         if let Err(error) = std::fs::remove_dir_all(&self.directory)
             && error.kind() != std::io::ErrorKind::NotFound
         {

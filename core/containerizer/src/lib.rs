@@ -35,5 +35,5 @@ pub use error::{Error, LaunchError};
 pub use isolation::{Called, Images, Isolator, loaded};
 pub use provisioner::{Backend, Provisioner, try_overlay};
 pub use sandbox::Sandbox;
-pub use services::{FetchCounts, Fetcher, Logger, fetcher, logger};
+pub use services::{Counts, FetchCounts, Fetcher, Logger, fetcher, logger};
 pub use tepui_state_container::{Exit, Limitation, Termination};

@@ -20,7 +20,10 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -55,6 +58,8 @@ struct Inner {
     containers: Mutex<BTreeMap<String, Known>>,
     /// How many removals there were. Held by those who link layers together, by removals alone: what is linked is in use.
     removals: tokio::sync::RwLock<u64>,
+    /// Containers whose directories could not be removed.
+    removal_errors: AtomicU64,
 }
 
 /// Is told how long each pull took that was one, and by which store.
@@ -106,12 +111,17 @@ impl Provisioner {
             timed: Timed(Box::new(timed)),
             containers: Mutex::default(),
             removals: tokio::sync::RwLock::default(),
+            removal_errors: AtomicU64::new(0),
         })))
     }
 
     /// As the first step of launches.
     pub fn isolator(&self) -> Arc<dyn Isolator> {
         Arc::new(self.clone())
+    }
+
+    pub(crate) fn removal_errors(&self) -> u64 {
+        self.0.removal_errors.load(Ordering::Relaxed)
     }
 
     /// Removes images that no container uses, but those to keep; with `dry_run` only says which.
@@ -261,7 +271,11 @@ impl Provisioner {
             }
             _ => Ok(()),
         });
-        removed.await.map_err(|error| error.to_string())?
+        let removed = removed.await.map_err(|error| error.to_string())?;
+        if removed.is_err() {
+            self.0.removal_errors.fetch_add(1, Ordering::Relaxed);
+        }
+        removed
     }
 }
 

@@ -44,6 +44,19 @@ pub struct FetchCounts {
     pub cache_used: u64,
 }
 
+/// What containers came to since the agent started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// What fetching came to.
+    pub fetches: FetchCounts,
+    /// Containers that left something behind that could not be cleaned up.
+    pub destroy_errors: u64,
+    /// Containers whose roots of images could not be removed.
+    pub provisioner_errors: u64,
+    /// Containers now that have a root of their own; None where `filesystem/linux` gives none.
+    pub with_root: Option<u64>,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Fetches {
     succeeded: AtomicU64,

@@ -92,6 +92,7 @@ async fn a_root_of_its_own_has_all_that_programs_expect_and_nothing_of_the_host(
     // Whoever looks into one finds the same sandbox at the same place.
     let around = shell(at.path(), "around", "echo up; sleep 1000");
     containerizer.launch(around.clone()).await.unwrap();
+    assert_eq!(containerizer.counts().with_root, Some(1));
     let text = "pwd; echo $MESOS_SANDBOX; cat $MESOS_SANDBOX/stdout";
     let look = Command {
         shell: true,
@@ -105,6 +106,7 @@ async fn a_root_of_its_own_has_all_that_programs_expect_and_nothing_of_the_host(
         "/mnt/mesos/sandbox\n/mnt/mesos/sandbox\nup\n"
     );
     containerizer.destroy(&around.id).await.unwrap();
+    assert_eq!(containerizer.counts().with_root, Some(0));
     // What was mounted went with the containers.
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
     assert!(!mounts.contains(&*at.path().to_string_lossy()), "{mounts}");

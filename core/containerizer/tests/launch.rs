@@ -316,6 +316,22 @@ async fn a_failed_step_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn what_is_not_cleaned_up_is_counted() {
+    let at = tempfile::tempdir().unwrap();
+    let names = ["cgroups", "namespaces/pid", "acme/second"];
+    let isolators = notes(&names, &Arc::default(), Some("cleanup"));
+    let containerizer = containerizer(at.path(), isolators);
+    let config = shell(at.path(), "c", "true");
+    containerizer.launch(config.clone()).await.unwrap();
+    let termination = containerizer.wait(&config.id).await.unwrap();
+    assert_eq!(
+        termination.cleanup_failures,
+        ["isolator acme/second: as told"]
+    );
+    assert_eq!(containerizer.counts().destroy_errors, 1);
+}
+
+#[tokio::test]
 async fn a_limit_found_at_the_end_is_the_reason() {
     let at = tempfile::tempdir().unwrap();
     let exceeded = Limitation {

@@ -12,7 +12,7 @@ use super::{Store, StoreError, VERSION};
 impl Store {
     /// What was made of the agent's resources; nothing yet if that was never written. If it cannot be read, that is
     /// an error when `strict`, and otherwise the agent has what it is given; the data of its volumes stays.
-    pub(crate) fn resources(&self, strict: bool) -> Result<ResourceRecord, StoreError> {
+    pub(crate) fn resources(&mut self, strict: bool) -> Result<ResourceRecord, StoreError> {
         let path = self.paths.resources();
         match self.read_resources() {
             Err(error) if error.is_of_record() && !strict => {
@@ -66,7 +66,7 @@ mod tests {
     fn a_record_is_read_as_it_was_written_or_kept_aside() {
         let dir = tempfile::tempdir().expect("a directory");
         let open = || Store::open(Paths::new(dir.path().to_owned())).expect("a store");
-        let store = open();
+        let mut store = open();
         let nothing = store.resources(true).expect("nothing was written");
         assert_eq!(nothing, ResourceRecord::default());
         let text = "cpus(reservations: [(DYNAMIC,a,p)]):1; disk(reservations: [(STATIC,a)])[v:d]:5";
@@ -78,7 +78,7 @@ mod tests {
         };
         store.set_resources(&record).expect("space");
         drop(store);
-        let store = open();
+        let mut store = open();
         assert_eq!(store.resources(true).expect("it was written"), record);
         let path = dir.path().join("meta/resources.pb");
         std::fs::write(&path, [8, 9]).expect("space");

@@ -10,8 +10,8 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tempfile::TempDir;
 use tepui_containerizer::{
-    Class, Command, ContainerConfig, Error, Exit, FetchCounts, LaunchError, Launched, Limits,
-    Listed, Recovered, RunningContainer, Sandbox, Termination,
+    Class, Command, ContainerConfig, Counts, Error, Exit, LaunchError, Launched, Limits, Listed,
+    Recovered, RunningContainer, Sandbox, Termination,
 };
 use tepui_core_agent::{Agent, Containers, Settings, StartError, attach_endpoints, resources};
 use tepui_http::authorize::AllowAll;
@@ -209,8 +209,8 @@ impl Containers for Pretend {
         Ok(())
     }
 
-    fn fetches(&self) -> FetchCounts {
-        FetchCounts::default()
+    fn counts(&self) -> Counts {
+        Counts::default()
     }
 
     fn input<'a>(&'a self, id: &'a ContainerId, _: Vec<u8>) -> BoxFuture<'a, Result<(), Error>> {
