@@ -45,7 +45,7 @@ async fn little_is_kept_of_a_container_that_runs() {
     let isolator = Arc::new(Notes {
         name: "notes",
         plan: (0..10).fold(LaunchPlan::none(), |plan, number| {
-            plan.env(&format!("PLANNED_{number}"), "as isolators plan it")
+            plan.env(format!("PLANNED_{number}"), "as isolators plan it")
         }),
         ..Notes::default()
     });

@@ -101,6 +101,7 @@ mod tests {
                 resources: Vec::new(),
                 pid: 0,
                 plan,
+                former_volumes: Vec::new(),
                 config: ContainerConfig::default(),
             };
             let isolator = PidNamespaces(Config {
