@@ -11,7 +11,7 @@ use std::{
 };
 
 use common::{shell, wait_for};
-use tepui_containerizer::Exit;
+use tepui_containerizer::{ContainerConfig, Exit};
 use tepui_init::{EXIT_FILE, LOCK_FILE, Request, SOCKET_FILE};
 use tepui_proto::v1::{ContainerInfo, TtyInfo};
 
@@ -29,6 +29,19 @@ fn hear(agent: &mut UnixStream, expected: &[u8]) {
     let mut heard = vec![0; expected.len()];
     agent.read_exact(&mut heard).unwrap();
     assert_eq!(heard, expected);
+}
+
+/// Launches it by an agent that is gone afterwards, with all that it had begun.
+fn launch_and_go(at: &Path, config: &ContainerConfig) {
+    let (at, config) = (at.to_owned(), config.clone());
+    let agent = std::thread::spawn(move || {
+        tokio::runtime::Runtime::new().unwrap().block_on(async {
+            let containerizer = common::containerizer(&at, Vec::new());
+            containerizer.recover(BTreeSet::new()).await.unwrap();
+            containerizer.launch(config).await.unwrap();
+        });
+    });
+    agent.join().unwrap();
 }
 
 /// Ends a container's supervisor without a word of it.
@@ -74,10 +87,7 @@ async fn supervisors_from_before_the_launcher_are_taken_over() {
         tty_info: Some(TtyInfo::default()),
         ..ContainerInfo::default()
     });
-    let containerizer = common::containerizer(at.path(), Vec::new());
-    containerizer.recover(BTreeSet::new()).await.unwrap();
-    containerizer.launch(config.clone()).await.unwrap();
-    drop(containerizer);
+    launch_and_go(at.path(), &config);
     let directory = at.path().join("run/c");
     end_supervisor(&directory).await;
     let older = supervise(directory);
