@@ -178,6 +178,9 @@ impl MasterState {
             deletes.push(format!("unreachable/{id}"));
         }
         self.transitioning.insert(id.clone());
+        if new {
+            self.admitting.insert(hello.address.clone());
+        }
         let entry = agent_entry(&id, hello.info.as_ref().expect("put in above"));
         let pending = Pending::Admit {
             session,
@@ -227,6 +230,12 @@ impl MasterState {
         }
         let id = hello.info.as_ref().and_then(|info| info.id.as_ref());
         let Some(id) = id.filter(|id| !id.value.is_empty()) else {
+            // It may be the same one, after its connection broke: a record for each try would stay when this leader ends.
+            if self.admitting.contains(&hello.address) {
+                let address = &hello.address;
+                let reason = format!("the record of a new agent at {address} is being written");
+                return Err(refuse(Code::Busy, &reason, 200));
+            }
             return Ok(());
         };
         let id = AgentId::from(id.value.as_str());

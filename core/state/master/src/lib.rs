@@ -121,6 +121,8 @@ pub struct MasterState {
     out_of_service: BTreeMap<AgentId, service::OutOfService>,
     /// Agents with a registry batch on its way that decides their fate.
     transitioning: BTreeSet<AgentId>,
+    /// Addresses of new agents whose records are being written.
+    admitting: BTreeSet<String>,
     next_agent: u64,
     next_agent_key: u32,
     /// Sessions that are synced.
@@ -204,6 +206,7 @@ impl MasterState {
             gone: BTreeMap::new(),
             out_of_service: BTreeMap::new(),
             transitioning: BTreeSet::new(),
+            admitting: BTreeSet::new(),
             next_agent: 0,
             next_agent_key: 0,
             synced_count: 0,

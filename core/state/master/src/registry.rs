@@ -156,6 +156,9 @@ impl MasterState {
                 new,
             }) => {
                 self.transitioning.remove(&id);
+                if new {
+                    self.admitting.remove(&hello.address);
+                }
                 if self.unreachable.remove(&id).is_some() {
                     self.globals_version += 1;
                 }

@@ -8,7 +8,7 @@ use support::{Scheduler, World, framework, names, task};
 use tepui_model::Attributes;
 use tepui_model::allocation::Fact;
 use tepui_proto::Message as _;
-use tepui_proto::link::{self, link_frame::Body};
+use tepui_proto::link::{self, link_frame::Body, refuse::Code};
 use tepui_proto::v1::{self, TaskState, scheduler, scheduler::call::Type, task_status};
 use tepui_proto::{Wire, convert};
 use tepui_state_master::{Effect, Event, OperatorCall, Reply, SessionKey, Settings};
@@ -345,6 +345,34 @@ fn a_new_agent_whose_welcomes_are_lost_is_one_agent_in_the_end() {
         .keys()
         .filter(|key| key.starts_with("agents/"));
     assert_eq!(records.count(), 1, "{:?}", world.registry);
+}
+
+#[test]
+fn a_new_agent_that_comes_again_while_its_record_is_written_gets_no_second_one() {
+    let mut world = World::new();
+    world.slow_registry = true;
+    let address = "127.0.0.1:5051";
+    for session in 1..=3 {
+        world.hello_from(address, session, None, 1);
+    }
+    for session in 2..=3 {
+        let frames = world.take_frames(SessionKey(session));
+        let busy =
+            |body: &Body| matches!(body, Body::Refuse(refuse) if refuse.code() == Code::Busy);
+        assert!(frames.iter().any(busy), "{frames:?}");
+    }
+    world.write();
+    let is_agent = |key: &&String| key.starts_with("agents/");
+    assert_eq!(world.registry.keys().filter(is_agent).count(), 1);
+    // Its record is there: the address is free for the next one.
+    world.apply(Event::AgentClosed {
+        session: SessionKey(1),
+    });
+    world.hello_from(address, 4, None, 1);
+    world.write();
+    world.sync(4, AGENT, link::Sync::default());
+    assert_eq!(world.state.view().agents.iter().count(), 1);
+    assert_eq!(world.registry.keys().filter(is_agent).count(), 1);
 }
 
 #[test]
